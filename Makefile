@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+# Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel', make bench ARGS='--files 1000'.
+ARGS ?=
+
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # the stamps below share one virtual environment
+.DELETE_ON_ERROR:
+.PHONY: help run test lint bench clean programs
+
+help: ## say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.yml
+	@echo 'Look at http://localhost:10943/ (metrics at http://localhost:10943/metrics); stop with Ctrl-C.'
+	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
+
+test: $(VENV)/.test programs ## install what the tests need and run every test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint ## ruff and mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.run ## measure cached look-ups against os.stat
+	$(VENV)/bin/python benchmarks/lookups.py $(ARGS)
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Without them the tests that need them are skipped and say so; in CI that is a failure.
+programs:
+	@tools/debian-programs prometheus promtool:prometheus curl || test "$$CI" != true
+
+# A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
+# a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, not " + sys.version)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/debian-programs \
+		"ensurepip:$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+	@echo 'installing into $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.run
+	@$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
