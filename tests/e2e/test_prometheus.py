@@ -1,0 +1,169 @@
+"""A real Prometheus scrapes the real agent; what is asserted comes from Prometheus' HTTP API."""
+
+import http.client
+import http.server
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Prometheus, StartAgent
+from tests.support import PROMETHEUS_ACCEPT, program, wait_until
+
+RESCANNED = """
+rescan_interval: 1s
+logs:
+  - group: test
+    paths: ["{folder}/**/*.log"]
+"""
+
+
+def selector(metric: str, path: Path) -> str:
+    """The series of one file."""
+    return f'{metric}{{path="{path}"}}'
+
+
+def test_append_new_file_and_deletion_arrive(
+    tmp_path: Path, start_agent: StartAgent, start_prometheus: Callable[..., Prometheus]
+) -> None:
+    """What happens to a file shows in Prometheus: growth, birth, and that a deleted file's series ends at once."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    old, new = folder / "old.log", folder / "sub" / "new.log"
+    old.write_bytes(b"x" * 100)
+    agent = start_agent(config=RESCANNED.format(folder=folder))
+    prometheus = start_prometheus(fstat=agent.port)
+    size_of_old, size_of_new = selector("fstat_file_size_bytes", old), selector("fstat_file_size_bytes", new)
+
+    wait_until(lambda: prometheus.value(size_of_old) == 100)
+    changes = prometheus.value(selector("fstat_file_changes_total", old))
+    assert changes is not None
+
+    with old.open("ab") as file:
+        file.write(b"y" * 23)
+    wait_until(lambda: prometheus.value(size_of_old) == 123)
+    assert prometheus.value(selector("fstat_file_changes_total", old)) == changes + 1
+    assert prometheus.value(selector("fstat_file_mtime_seconds", old)) == pytest.approx(old.stat().st_mtime)
+
+    new.parent.mkdir()
+    new.write_bytes(b"z" * 7)
+    wait_until(lambda: prometheus.value(size_of_new) == 7)
+
+    # Prometheus shows a series for five minutes after its last sample, unless it went stale: missing from a scrape that
+    # succeeded.
+    old.unlink()
+    wait_until(lambda: prometheus.value(size_of_old) is None)
+    assert prometheus.value(size_of_new) == 7
+    assert prometheus.value('up{job="fstat"}') == 1
+
+
+class Relay(http.server.ThreadingHTTPServer):
+    """Stands between Prometheus and the agent and notes what was asked for and what the answer was."""
+
+    daemon_threads = True
+
+    def __init__(self, agent_port: int, accept: str | None) -> None:
+        """Pass scrapes on to `agent_port`, with the Accept header `accept` in place of Prometheus' own unless None."""
+        super().__init__(("127.0.0.1", 0), RelayHandler)
+        self.agent_port, self.accept = agent_port, accept
+        self.exchanges: list[tuple[str, str, str | None]] = []  # Accept as Prometheus sent it, Content-Type, encoding
+
+
+class RelayHandler(http.server.BaseHTTPRequestHandler):
+    """One scrape through the relay."""
+
+    server: Relay
+
+    def do_GET(self) -> None:
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        asked = self.headers["Accept"]
+        if self.server.accept is not None:
+            headers["Accept"] = self.server.accept
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.agent_port, timeout=5)
+        connection.request("GET", self.path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        content_type, encoding = answer.headers["Content-Type"], answer.headers["Content-Encoding"]
+        self.server.exchanges.append((asked, content_type, encoding))
+        self.send_response(answer.status)
+        self.send_header("Content-Type", content_type)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name for it
+        """Be silent."""
+
+
+@pytest.fixture
+def start_relay() -> Iterator[Callable[[int, str | None], Relay]]:
+    """Starts relays and stops them afterwards."""
+    relays: list[tuple[Relay, threading.Thread]] = []
+
+    def start(agent_port: int, accept: str | None) -> Relay:
+        relay = Relay(agent_port, accept)
+        thread = threading.Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        relays.append((relay, thread))
+        return relay
+
+    yield start
+    for relay, thread in relays:
+        relay.shutdown()
+        thread.join()
+        relay.server_close()
+
+
+def test_prometheus_scrapes_both_formats(
+    tmp_path: Path,
+    start_agent: StartAgent,
+    start_prometheus: Callable[..., Prometheus],
+    start_relay: Callable[[int, str | None], Relay],
+) -> None:
+    """Prometheus negotiates OpenMetrics by itself, takes the classic format as well, and finds the same series."""
+    log = tmp_path / 'odd "name" \\ ü.log'
+    log.write_bytes(b"x" * 42)
+    agent = start_agent(str(tmp_path / "*.log"))
+    own, classic = start_relay(agent.port, None), start_relay(agent.port, "text/plain;version=0.0.4")
+    prometheus = start_prometheus(openmetrics=own.server_address[1], classic=classic.server_address[1])
+
+    wait_until(lambda: len(prometheus.query("fstat_file_size_bytes")) == 2)
+    assert {(labels["job"], labels["path"], value) for labels, value in prometheus.query("fstat_file_size_bytes")} == {
+        ("openmetrics", str(log), 42),
+        ("classic", str(log), 42),
+    }
+    names = 'count by (job) (count by (job, __name__) ({job=~".+", __name__!~"up|scrape_.+"}))'
+    assert len({value for _, value in prometheus.query(names)}) == 1
+    assert [value for _, value in prometheus.query("up")] == [1, 1]
+
+    assert {(asked.split(";")[0], kind.split(";")[0], coding) for asked, kind, coding in own.exchanges} == {
+        ("application/openmetrics-text", "application/openmetrics-text", "gzip")
+    }
+    assert {kind.split(";")[0] for _, kind, _ in classic.exchanges} == {"text/plain"}
+
+
+def test_promtool_has_no_complaint(tmp_path: Path, start_agent: StartAgent) -> None:
+    """`promtool check metrics` accepts the classic scrape and lints nothing."""
+    promtool = program("promtool")
+    (tmp_path / "a.log").write_bytes(b"x")
+    body = start_agent(str(tmp_path / "*.log")).get("/metrics").body
+    assert b"fstat_file_size_bytes{" in body
+    check = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=30, check=False)
+    assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+
+
+def test_formats_agree(tmp_path: Path, start_agent: StartAgent) -> None:
+    """Both formats parse, and publish the same families and the same files."""
+    for number in range(3):
+        (tmp_path / f"{number}.log").write_bytes(b"x" * number)
+    agent = start_agent(str(tmp_path / "*.log"))
+    classic, openmetrics = agent.scrape(), agent.scrape(openmetrics=True)
+    assert classic.types == openmetrics.types
+    assert classic.samples.keys() == openmetrics.samples.keys()
+    assert sorted(openmetrics.values("fstat_file_size_bytes")) == [0, 1, 2]
+    assert agent.get("/metrics", {"Accept": PROMETHEUS_ACCEPT}).body.endswith(b"# EOF\n")

@@ -1,0 +1,182 @@
+"""What the tests of the whole have in common: the agent as a process, scrapes of it, a condition to wait for."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_classic
+
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Sent by Prometheus 2.42, the one in Debian 12.
+PROMETHEUS_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float = 10) -> T:
+    """Return the first true value of `condition`; fail the test when there is none within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            pytest.fail(f"not within {timeout_s} s (last value: {value!r})")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def program(name: str) -> str:
+    """The path of a program from Debian. Where it is missing the test is skipped, in CI (CI=true) it fails."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is missing: `make test` as root installs it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The samples of one scrape, and the names and types of its families."""
+
+    types: Mapping[str, str]
+    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The value of the only sample that has this name and at least these labels; None when there is none."""
+        found = self.values(name, **labels)
+        assert len(found) <= 1, f"{name} {labels}: {len(found)} samples"
+        return found[0] if found else None
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """The values of all samples that have this name and at least these labels."""
+        return [v for (n, has), v in self.samples.items() if n == name and labels.items() <= has]
+
+
+def parse_scrape(text: str, *, openmetrics: bool = False) -> Scrape:
+    """Parse with the parser of prometheus_client; a family or a sample that comes twice fails the test."""
+    types: dict[str, str] = {}
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for family in (parse_openmetrics if openmetrics else parse_classic)(text):
+        assert family.name not in types, f"family {family.name} twice"
+        types[family.name] = family.type
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in samples, f"{key} twice"
+            samples[key] = sample.value
+    return Scrape(types, samples)
+
+
+class Process:
+    """A program in the background that must not die by itself and ends well when told to."""
+
+    def __init__(self, arguments: list[str], log_path: Path) -> None:
+        """Start it, its output going to `log_path`."""
+        self.arguments, self.log_path = arguments, log_path
+        with log_path.open("wb") as log:
+            self._popen = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY)
+        self.pid = self._popen.pid
+
+    def alive(self) -> bool:
+        """Fail the test when the process has ended; otherwise True."""
+        if self._popen.poll() is not None:
+            pytest.fail(f"{self.arguments} ended with {self._popen.returncode}:\n{self.log_path.read_text()}")
+        return True
+
+    def stop(self, timeout_s: float = 10) -> int:
+        """Send SIGTERM and return the exit status; kill after `timeout_s`, which then is what the status says."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGTERM)
+            try:
+                self._popen.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
+        return self._popen.returncode
+
+
+class Server(Process):
+    """A process that serves HTTP on a port of the loopback."""
+
+    def __init__(self, arguments: list[str], log_path: Path, port: int) -> None:
+        """Start it; `wait_for` tells when it serves."""
+        super().__init__(arguments, log_path)
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, target: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Response:
+        """GET `target` on a new connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request("GET", target, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def wait_for(self, target: str, timeout_s: float = 20) -> None:
+        """Wait until `target` is answered with 200."""
+
+        def answered() -> bool:
+            self.alive()
+            try:
+                return self.get(target).status == 200
+            except ConnectionError:
+                return False
+
+        wait_until(answered, timeout_s)
+
+
+class Agent(Server):
+    """The real agent as a process of its own."""
+
+    def __init__(self, arguments: list[str], log_path: Path) -> None:
+        """Start it on a free port of the loopback and wait until it is ready."""
+        port = free_port()
+        command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *arguments]
+        super().__init__(command, log_path, port)
+        self.wait_for("/-/ready")
+
+    def scrape(self, *, openmetrics: bool = False) -> Scrape:
+        """Scrape once, in the format asked for."""
+        answer = self.get("/metrics", {"Accept": PROMETHEUS_ACCEPT} if openmetrics else {})
+        assert answer.status == 200, answer
+        wanted = "application/openmetrics-text" if openmetrics else "text/plain"
+        assert answer.headers["content-type"].startswith(wanted), answer.headers
+        return parse_scrape(answer.body.decode(), openmetrics=openmetrics)
+
+    def descriptors(self) -> int:
+        """How many file descriptors the process has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
