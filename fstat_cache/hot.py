@@ -1,0 +1,75 @@
+"""Which watches are hot: so busy that asking now and then is cheaper than being told. Pure: no I/O, no clock.
+
+An armed watch costs a busy writer a quarter to two fifths of its write rate, and us an event a write. So a file that
+turns up in several batches in a row is disarmed and sampled instead, until it has been quiet for a while: what a
+network card's driver does between interrupts and polling (NAPI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+BATCHES_IN_A_ROW = 3
+ROW_GAP_S = 0.75
+"""Batches further apart than this are not in a row: a lone file written once a second is in every batch there is."""
+QUIET_S = 2.0
+TICK_S = 0.5
+"""How often the hot files are looked at."""
+GREATEST_TICK_S = 0.9
+"""How far a CPU budget may stretch that; under a second, so that what is quiet for a second was seen."""
+
+
+class HotWatches:
+    """The hot watches and, for the watches of the latest batch, how many batches in a row each was in."""
+
+    __slots__ = ("_busy_at", "_latest_batch_at", "_streaks")
+
+    def __init__(self) -> None:
+        self._busy_at: dict[int, float] = {}
+        self._streaks: dict[int, int] = {}
+        self._latest_batch_at = 0.0
+
+    def after_batch(self, wds: Collection[int], now: float) -> list[int]:
+        """Note which armed watches had events in one batch.
+
+        Args:
+            wds: the watches.
+            now: a monotonic clock, seconds.
+
+        Returns:
+            Those that have just become hot, to be disarmed.
+        """
+        if now - self._latest_batch_at > ROW_GAP_S:
+            self._streaks.clear()
+        self._latest_batch_at = now
+        streaks = self._streaks
+        self._streaks = {wd: streaks.get(wd, 0) + 1 for wd in wds if wd not in self._busy_at}
+        return [wd for wd, streak in self._streaks.items() if streak >= BATCHES_IN_A_ROW]
+
+    def add(self, wd: int, now: float) -> None:
+        """Note that ``wd`` is disarmed from now on."""
+        self._busy_at[wd] = now
+        self._streaks.pop(wd, None)
+
+    def sampled(self, wd: int, changed: bool, now: float) -> bool:
+        """Note what a look at a hot watch's file found.
+
+        Returns:
+            True when it has been quiet for :data:`QUIET_S`: arm it, then look once more.
+        """
+        if changed:
+            self._busy_at[wd] = now
+        return now - self._busy_at[wd] >= QUIET_S
+
+    def discard(self, wd: int) -> None:
+        """Note that ``wd`` is armed or gone."""
+        self._busy_at.pop(wd, None)
+
+    def __contains__(self, wd: int) -> bool:
+        return wd in self._busy_at
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(tuple(self._busy_at))
+
+    def __len__(self) -> int:
+        return len(self._busy_at)

@@ -1,0 +1,105 @@
+"""The only thread: wait for events, let them gather, have them worked off, rest."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+GREATEST_REST_S = 0.5
+STOP_TIMEOUT_S = 1.0
+
+
+class Pump:
+    """Calls ``work`` whenever there is something to read, from a thread of its own that else is asleep.
+
+    Args:
+        fd: the descriptor to wait for.
+        work: called without arguments after events have gathered; it takes what there is to read and returns the
+            monotonic time (seconds) at which it wants to be called even without events, or None.
+        gather_s: how long events may gather before they are worked off, so that one look answers many of them.
+        cpu_budget: the share of one core that the work may take, 0.01 for 1 %, or None for no bound. After work of
+            b seconds of CPU the pump rests for b * (1 / cpu_budget - 1) seconds, at most half a second.
+    """
+
+    def __init__(self, fd: int, work: Callable[[], float | None], *, gather_s: float, cpu_budget: float | None) -> None:
+        self._work = work
+        self._gather_s = gather_s
+        self._rest_per_work = 1 / cpu_budget - 1 if cpu_budget else 0.0
+        self._stopping = False
+        self._failed = False
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._woken = select.poll()
+        self._woken.register(self._wake_fd, select.POLLIN)
+        self._woken_or_readable = select.poll()
+        self._woken_or_readable.register(self._wake_fd, select.POLLIN)
+        self._woken_or_readable.register(fd, select.POLLIN)
+        self._thread = threading.Thread(target=self._run, name="fstat-cache-pump", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system gives no more threads.
+        """
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False once the thread has ended, by :meth:`close` or because its work failed."""
+        return self._thread.is_alive() and not self._failed
+
+    def wake(self) -> None:
+        """Have ``work`` called soon, so that it can say when it wants to be called next."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def close(self) -> None:
+        """Stop the thread and release its descriptor; safe from the thread itself. Not to be used afterwards."""
+        self._stopping = True
+        self.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(STOP_TIMEOUT_S)
+            if self._thread.is_alive():
+                # Stuck in a system call on a dead filesystem: it ends when that returns, and needs its descriptor.
+                return
+        os.close(self._wake_fd)
+
+    def abandon(self) -> None:
+        """Release the descriptor in a forked child, where the thread does not exist."""
+        os.close(self._wake_fd)
+
+    def _run(self) -> None:
+        try:
+            due: float | None = None
+            while True:
+                readable = self._wait(self._woken_or_readable, None if due is None else due - time.monotonic())
+                if readable and not self._stopping:
+                    self._wait(self._woken, self._gather_s)
+                if self._stopping:
+                    return
+                began = time.thread_time()
+                due = self._work()
+                spent_s = time.thread_time() - began
+                if self._rest_per_work and not self._stopping:
+                    self._wait(self._woken, min(spent_s * self._rest_per_work, GREATEST_REST_S))
+        except Exception:
+            self._failed = True
+            if not self._stopping:
+                log.exception("the thread that follows file changes has failed; its cache answers by os.stat now")
+
+    def _wait(self, poll: select.poll, timeout_s: float | None) -> bool:
+        """Wait for what ``poll`` watches, for ever if the time is None; True when there are events to read."""
+        ready = poll.poll(None if timeout_s is None else max(0, math.ceil(timeout_s * 1000)))
+        readable = False
+        for fd, _ in ready:
+            if fd == self._wake_fd and not self._stopping:
+                os.eventfd_read(fd)
+            else:
+                readable = True
+        return readable

@@ -1,0 +1,77 @@
+"""Which entries share a watch: inotify watches inodes, and an inode may have several names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from fstat_cache.kernel import NO_WATCH
+
+
+class Watched(Protocol):
+    """What the table needs of an entry."""
+
+    wd: int
+    """Its watch descriptor, :data:`NO_WATCH` when it has none; set by the table alone."""
+
+
+E = TypeVar("E", bound=Watched)
+
+
+class WatchTable(Generic[E]):
+    """Watch descriptor <-> the entries whose paths lead to the watched inode (hard links, symbolic links)."""
+
+    __slots__ = ("_by_wd",)
+
+    def __init__(self) -> None:
+        # Nearly every inode has one name: its entry stands bare, a list is made for the others only.
+        self._by_wd: dict[int, E | list[E]] = {}
+
+    def bind(self, entry: E, wd: int) -> None:
+        """Note that ``entry``, which has no watch, is followed by ``wd``."""
+        entry.wd = wd
+        sharers = self._by_wd.get(wd)
+        if sharers is None:
+            self._by_wd[wd] = entry
+        elif isinstance(sharers, list):
+            sharers.append(entry)
+        else:
+            self._by_wd[wd] = [sharers, entry]
+
+    def unbind(self, entry: E) -> bool:
+        """Take ``entry`` off its watch.
+
+        Returns:
+            True when it was the last one, so that the watch is to be removed from the kernel too.
+        """
+        wd, entry.wd = entry.wd, NO_WATCH
+        sharers = self._by_wd[wd]
+        if not isinstance(sharers, list):
+            del self._by_wd[wd]
+            return True
+        sharers.remove(entry)
+        if len(sharers) == 1:
+            self._by_wd[wd] = sharers[0]
+        return False
+
+    def discard(self, wd: int) -> None:
+        """Forget a watch that the kernel has removed by itself; its entries have none now."""
+        for entry in self.entries(wd):
+            entry.wd = NO_WATCH
+        self._by_wd.pop(wd, None)
+
+    def entries(self, wd: int) -> tuple[E, ...]:
+        """The entries that share ``wd``; none for a watch that was removed, whose last events still arrive."""
+        sharers = self._by_wd.get(wd)
+        if sharers is None:
+            return ()
+        return tuple(sharers) if isinstance(sharers, list) else (sharers,)
+
+    def __contains__(self, wd: int) -> bool:
+        return wd in self._by_wd
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._by_wd)
+
+    def __len__(self) -> int:
+        return len(self._by_wd)
