@@ -1,31 +1,12 @@
 """Fixtures for the tests of the whole: the real agent and a real Prometheus."""
 
 import json
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Agent, Server, free_port, program
-
-StartAgent = Callable[..., Agent]
-
-
-class Prometheus(Server):
-    """A real Prometheus, asked through its HTTP API."""
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """The instant vector that `expression` gives now: labels and value of each element."""
-        answer = json.loads(self.get("/api/v1/query?" + urllib.parse.urlencode({"query": expression})).body)
-        assert answer["status"] == "success", answer
-        return [(element["metric"], float(element["value"][1])) for element in answer["data"]["result"]]
-
-    def value(self, expression: str) -> float | None:
-        """The value of the only element of the vector; None when the vector is empty."""
-        vector = self.query(expression)
-        assert len(vector) <= 1, vector
-        return vector[0][1] if vector else None
+from tests.support import Agent, Prometheus, StartAgent, StartPrometheus, free_port, program
 
 
 @pytest.fixture
@@ -50,7 +31,7 @@ def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
 
 
 @pytest.fixture
-def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
     """Starts a real Prometheus that scrapes the ports of the loopback it is given, by job name, twice a second."""
     binary = program("prometheus")
     servers: list[Prometheus] = []

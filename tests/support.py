@@ -1,6 +1,7 @@
 """What the tests of the whole have in common: the agent as a process, scrapes of it, a condition to wait for."""
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +30,18 @@ PROMETHEUS_ACCEPT = (
 )
 
 
-def wait_until(condition: Callable[[], T], timeout_s: float = 10) -> T:
-    """Return the first true value of `condition`; fail the test when there is none within `timeout_s` seconds."""
+def wait_until(condition: Callable[[], T], timeout_s: float = 10, explain: Callable[[], str] = str) -> T:
+    """Return the first true value of `condition`; fail the test when there is none within `timeout_s` seconds.
+
+    `explain` is asked for what else there is to know then.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() >= deadline:
-            pytest.fail(f"not within {timeout_s} s (last value: {value!r})")
+            pytest.fail(f"not within {timeout_s} s (last value: {value!r})\n{explain()}")
         time.sleep(0.02)
 
 
@@ -56,6 +61,11 @@ def program(name: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def environment() -> dict[str, str]:
+    """This process' environment, less what a make above it left there: a make below is one of its own."""
+    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,9 @@ class Process:
         """Start it, its output going to `log_path`."""
         self.arguments, self.log_path = arguments, log_path
         with log_path.open("wb") as log:
-            self._popen = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY)
+            self._popen = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environment()
+            )
         self.pid = self._popen.pid
 
     def alive(self) -> bool:
@@ -156,7 +168,7 @@ class Server(Process):
             except ConnectionError:
                 return False
 
-        wait_until(answered, timeout_s)
+        wait_until(answered, timeout_s, self.log_path.read_text)
 
 
 class Agent(Server):
@@ -180,3 +192,23 @@ class Agent(Server):
     def descriptors(self) -> int:
         """How many file descriptors the process has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+class Prometheus(Server):
+    """A real Prometheus, asked through its HTTP API."""
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """The instant vector that `expression` gives now: labels and value of each element."""
+        answer = json.loads(self.get("/api/v1/query?" + urllib.parse.urlencode({"query": expression})).body)
+        assert answer["status"] == "success", answer
+        return [(element["metric"], float(element["value"][1])) for element in answer["data"]["result"]]
+
+    def value(self, expression: str) -> float | None:
+        """The value of the only element of the vector; None when the vector is empty."""
+        vector = self.query(expression)
+        assert len(vector) <= 1, vector
+        return vector[0][1] if vector else None
+
+
+StartAgent = Callable[..., Agent]
+StartPrometheus = Callable[..., Prometheus]

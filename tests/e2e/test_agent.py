@@ -8,8 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.conftest import StartAgent
-from tests.support import wait_until
+from tests.support import StartAgent, wait_until
 
 BOUNDED = """
 cache:

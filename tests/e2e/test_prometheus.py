@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Prometheus, StartAgent
-from tests.support import PROMETHEUS_ACCEPT, program, wait_until
+from tests.support import PROMETHEUS_ACCEPT, StartAgent, StartPrometheus, program, wait_until
 
 RESCANNED = """
 rescan_interval: 1s
@@ -26,7 +25,7 @@ def selector(metric: str, path: Path) -> str:
 
 
 def test_append_new_file_and_deletion_arrive(
-    tmp_path: Path, start_agent: StartAgent, start_prometheus: Callable[..., Prometheus]
+    tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus
 ) -> None:
     """What happens to a file shows in Prometheus: growth, birth, and that a deleted file's series ends at once."""
     folder = tmp_path / "logs"
@@ -122,7 +121,7 @@ def start_relay() -> Iterator[Callable[[int, str | None], Relay]]:
 def test_prometheus_scrapes_both_formats(
     tmp_path: Path,
     start_agent: StartAgent,
-    start_prometheus: Callable[..., Prometheus],
+    start_prometheus: StartPrometheus,
     start_relay: Callable[[int, str | None], Relay],
 ) -> None:
     """Prometheus negotiates OpenMetrics by itself, takes the classic format as well, and finds the same series."""

@@ -1,0 +1,265 @@
+"""The README is true: every fenced block in it is run, every table compared with what it tells of.
+
+A block is run by its language: `sh` line by line, `python`, `yaml`; `text` is output. Anything else, or a command that
+nothing here knows how to run, fails.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartAgent
+from tests.support import REPOSITORY, Server, environment, free_port, program
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block."""
+
+    line: int
+    language: str
+    text: str
+
+
+def fenced_blocks() -> Iterator[Block]:
+    """All of them, those within a list or a quotation included."""
+    start, fence, language = 0, "", ""
+    lines = README.splitlines()
+    for number, line in enumerate(lines):
+        marker = re.match(r"[\s>]*(```+|~~~+)\s*(.*)", line)
+        if marker and not fence:
+            start, fence, language = number, marker[1], marker[2].strip()
+        elif marker and marker[1] == fence and not marker[2]:
+            yield Block(start + 1, language, "\n".join(lines[start + 1 : number]) + "\n")
+            fence = ""
+    assert not fence, f"the block in line {start + 1} has no end"
+
+
+BLOCKS = list(fenced_blocks())
+TEN_LINES = next(block for block in BLOCKS if block.language == "python")
+EXAMPLE_FILE = Path("/tmp/test_file1")  # named by the ten lines
+
+
+@pytest.fixture
+def example_file() -> Iterator[Path]:
+    """The file that the examples name, which goes back to what it was."""
+    size = EXAMPLE_FILE.stat().st_size if EXAMPLE_FILE.exists() else None
+    with EXAMPLE_FILE.open("ab") as file:
+        file.write(b"one line\n")
+    yield EXAMPLE_FILE
+    if size is None:
+        EXAMPLE_FILE.unlink()
+    else:
+        os.truncate(EXAMPLE_FILE, size)
+
+
+def run(command: list[str | Path], cwd: Path = REPOSITORY) -> str:
+    """Run to the end, with success, and return what was printed."""
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def in_this_environment(command: str) -> str:
+    """The command with the programs of the environment that runs the tests, whatever that is called."""
+    return command.replace(".venv/bin/", shlex.quote(str(Path(sys.executable).parent)) + "/")
+
+
+def run_make(command: str, _tmp_path: Path) -> None:
+    """A target of make: it is there (test_project.py runs `make run`; `make test` runs this)."""
+    run([*shlex.split(command), "--dry-run"])
+
+
+def run_to_the_end(command: str, _tmp_path: Path) -> None:
+    """A command that ends by itself."""
+    assert run(["bash", "-c", in_this_environment(command)])
+
+
+def serve(command: str, tmp_path: Path, option: str, health: str) -> Server:
+    """A command that serves until it is stopped, on a port of the test's choice, once it is healthy."""
+    port = free_port()
+    command = f"exec {in_this_environment(command)} {option.format(port=port)}"
+    server = Server(["bash", "-c", command], tmp_path / f"{port}.out", port)
+    server.wait_for(health)
+    return server
+
+
+def serve_agent(command: str, tmp_path: Path) -> Server:
+    """The agent."""
+    return serve(command, tmp_path, "--web.listen-address=127.0.0.1:{port}", "/-/ready")
+
+
+def serve_flask(command: str, tmp_path: Path) -> Server:
+    """The example, by hand."""
+    return serve(command, tmp_path, "--port={port}", "/cache/test_file1")
+
+
+def serve_gunicorn(command: str, tmp_path: Path) -> Server:
+    """The example, under a pre-forking server."""
+    return serve(command.replace("--bind localhost:5000", ""), tmp_path, "--bind=127.0.0.1:{port}", "/cache/test_file1")
+
+
+def and_stop(start: Callable[[str, Path], Server]) -> Callable[[str, Path], None]:
+    """Start the server, see it serve, stop it."""
+
+    def started_and_stopped(command: str, tmp_path: Path) -> None:
+        server = start(command, tmp_path)
+        server.alive()
+        server.stop()
+
+    return started_and_stopped
+
+
+def run_curl(command: str, tmp_path: Path) -> None:
+    """A request to what the lines above it have started; here to the same on another port."""
+    program("curl")
+    if "localhost:10943" in command:
+        server, port = serve_agent(".venv/bin/fstat-exporter '/var/log/**/*.log'", tmp_path), 10943
+    else:
+        server, port = serve_flask(".venv/bin/python examples/flask_app.py /tmp", tmp_path), 5000
+    try:
+        command = command.replace("curl ", "curl --fail ").replace(f"localhost:{port}", f"127.0.0.1:{server.port}")
+        assert str(server.port) in command
+        assert run(["bash", "-o", "pipefail", "-c", command])
+    finally:
+        server.stop()
+
+
+COMMANDS: dict[str, Callable[[str, Path], None]] = {
+    r"make [a-z]+": run_make,
+    r"\.venv/bin/fstat-exporter --config\.check .*": run_to_the_end,
+    r"\.venv/bin/fstat-exporter '.*": and_stop(serve_agent),
+    r"\.venv/bin/python examples/flask_app\.py /tmp": and_stop(serve_flask),
+    r"\.venv/bin/gunicorn .*--bind localhost:5000 .*": and_stop(serve_gunicorn),
+    r"curl .*": run_curl,
+}
+
+
+def run_shell(block: Block, tmp_path: Path) -> None:
+    """Each line is a command of its own."""
+    for command in block.text.splitlines():
+        runner = next((runner for pattern, runner in COMMANDS.items() if re.fullmatch(pattern, command)), None)
+        assert runner, f"no test runs the command {command!r}"
+        runner(command, tmp_path)
+
+
+def run_python(block: Block, tmp_path: Path) -> None:
+    """A program of its own in an empty folder; the ten lines have test_ten_lines."""
+    if block != TEN_LINES:
+        assert run([sys.executable, "-W", "error", "-c", block.text], cwd=tmp_path)
+
+
+def run_yaml(block: Block, tmp_path: Path) -> None:
+    """A configuration, of Prometheus or of the agent."""
+    path = tmp_path / "config.yml"
+    path.write_text(block.text)
+    if "scrape_configs:" in block.text:
+        run([program("promtool"), "check", "config", path])
+    else:
+        run([sys.executable, "-m", "exporter", "--config.check", f"--config.file={path}"])
+
+
+def check_output(_block: Block, _tmp_path: Path) -> None:
+    """Nothing to run; test_benchmark_prints_what_is_shown compares it."""
+
+
+LANGUAGES = {"sh": run_shell, "python": run_python, "yaml": run_yaml, "text": check_output}
+
+
+@pytest.mark.usefixtures("example_file")
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block.line}-{block.language}")
+def test_block(block: Block, tmp_path: Path) -> None:
+    """The block can be followed as it stands."""
+    assert block.language in LANGUAGES, f"no test runs blocks of the language {block.language!r}"
+    LANGUAGES[block.language](block, tmp_path)
+
+
+def test_ten_lines(example_file: Path) -> None:
+    """Verbatim, with another process that appends while it sleeps: the second line shows the new size."""
+    command = [sys.executable, "-W", "error", "-u", "-c", TEN_LINES.text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as example:
+        assert example.stdout
+        assert example.stderr
+        first = example.stdout.readline()
+        before = example_file.stat().st_size
+        subprocess.run(["sh", "-c", f"echo another line >> {example_file}"], check=True)
+        rest, complaints = example.communicate(timeout=15)
+    assert (example.returncode, complaints) == (0, "")
+    assert f"size={before}," in first
+    assert f"size={before + len('another line') + 1}," in rest
+    assert rest.count("\n") == 1
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """The rows of the first table after a heading: the code in the first column, and the other columns."""
+    section = README.split(f"# {heading}\n", 1)[1]
+    found: dict[str, list[str]] = {}
+    for line in section.split("\n| --- |", 1)[1].splitlines()[1:]:
+        if not line.startswith("|"):
+            break
+        name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+        found[name.strip("`")] = rest
+    return found
+
+
+def test_metrics_table(tmp_path: Path, start_agent: StartAgent) -> None:
+    """The table has every family that the agent publishes, with its type, and no other."""
+    (tmp_path / "a.log").touch()
+    published = start_agent(str(tmp_path / "*.log")).scrape().types
+    own = {name: kind for name, kind in published.items() if name.startswith("fstat_")}
+    # The parser names a counter's family without the suffix of its samples.
+    assert {name.removesuffix("_total"): kind for name, (kind, _) in table("Metrics").items()} == own
+    assert {name.split("_")[0] for name in published} == {"fstat", "process", "python"}
+
+
+def test_flags_table() -> None:
+    """The table has every flag that --help has, and no other."""
+    told = run([sys.executable, "-m", "exporter", "--help"])
+    flags = set(re.findall(r"--[a-z.-]*[a-z]", told)) - {"--help"}
+    assert set(table("Configuration")) == flags
+
+
+def test_endpoints_table(tmp_path: Path, start_agent: StartAgent) -> None:
+    """Each of the endpoints answers."""
+    agent = start_agent(str(tmp_path / "*.log"))
+    endpoints = table("HTTP")
+    assert len(endpoints) == 4
+    for path in endpoints:
+        assert agent.get(path).status == 200
+
+
+def test_dependencies_table() -> None:
+    """The table names the run-time dependencies of the distribution, all of them and no other."""
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    named = re.findall(r"\[([a-z-]+)\]\(https://pypi\.org/", README.split("## Dependencies\n")[1])
+    assert sorted(named) == sorted(re.split(r"[<>=]", requirement)[0] for requirement in declared)
+
+
+def test_links_to_files() -> None:
+    """Every file that is linked to is there."""
+    links = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_benchmark_prints_what_is_shown() -> None:
+    """The figures come from the benchmark as it is: the same lines, but for the numbers and the machine."""
+
+    def shape(text: str) -> list[str]:
+        return [re.sub(r"[\d.]+", "N", " ".join(line.split())) for line in text.splitlines()[1:]]
+
+    (shown,) = (block for block in BLOCKS if block.language == "text")
+    printed = run([sys.executable, "benchmarks/lookups.py", "--files=50", "--rounds=3"])
+    assert shown.text.startswith("machine: ")
+    assert printed.startswith("machine: ")
+    assert shape(shown.text) == shape(printed)
