@@ -1,0 +1,169 @@
+"""The command `fstat-exporter`: flags, log, signals, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from exporter import __version__, config, log
+from exporter.agent import Agent
+from exporter.config import Config, ConfigError, Mistake
+from exporter.log import fields
+from exporter.web.server import ListenError, listen
+
+DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
+
+_MAX_DESCRIPTORS = 65536
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: those of the command line without the program's name; by default the process' own.
+
+    Returns:
+        The exit status: 0, or 1 after a mistake of the user's, which has been told on stderr.
+    """
+    # Until the event loop takes over there is nothing to clean up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    flags = _parser().parse_args(arguments)
+    try:
+        settings = _with_flags(_read_config(flags), flags)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if flags.config_check:
+        patterns = sum(len(group.paths) for group in settings.logs)
+        print(f"{_source(flags)}: valid, groups: {len(settings.logs)}, patterns: {patterns}")
+        return 0
+    log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
+    _raise_descriptor_limit()
+    try:
+        sockets = listen(settings.web.listen_address)
+    except ListenError as error:
+        print(f"fstat-exporter: {error}", file=sys.stderr)
+        return 1
+    asyncio.run(_serve(Agent(settings, sockets)))
+    _log.info("stopped")
+    return 0
+
+
+async def _serve(agent: Agent) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_to_stop, stop, number)
+    await agent.run(stop)
+
+
+def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
+    if not stop.is_set():
+        _log.info("stopping", extra=fields(signal=signal.Signals(number).name))
+    stop.set()
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fstat-exporter",
+        description="Publish size, age and changes of log files as Prometheus metrics.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "patterns",
+        metavar="PATTERN",
+        nargs="*",
+        help="files to follow, instead of a configuration file; in quotes, or new files stay unseen: '/var/log/**/*.log'",
+    )
+    parser.add_argument(
+        "--config.file", dest="config_file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})"
+    )
+    parser.add_argument(
+        "--config.check", dest="config_check", action="store_true", help="check the configuration and exit"
+    )
+    parser.add_argument(
+        "--web.listen-address",
+        dest="listen_address",
+        metavar="ADDRESS",
+        help="host:port, [IPv6 address]:port, or :port for all addresses (default: :10943)",
+    )
+    parser.add_argument(
+        "--web.telemetry-path", dest="telemetry_path", metavar="PATH", help="where the metrics are (default: /metrics)"
+    )
+    parser.add_argument(
+        "--log.level", dest="log_level", choices=tuple(log.LEVELS), default="info", help="(default: info)"
+    )
+    parser.add_argument(
+        "--log.format", dest="log_format", choices=("logfmt", "json"), default="logfmt", help="(default: logfmt)"
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"fstat-exporter {__version__} (Python {platform.python_version()})"
+    )
+    return parser
+
+
+def _source(flags: argparse.Namespace) -> str:
+    if flags.patterns:
+        return "the patterns"
+    return flags.config_file or DEFAULT_CONFIG_PATH
+
+
+def _read_config(flags: argparse.Namespace) -> Config:
+    if flags.patterns and flags.config_file is not None:
+        text = "can not be combined with patterns on the command line, expected one or the other"
+        raise ConfigError([Mistake("--config.file", text)])
+    if flags.patterns:
+        return config.from_patterns(flags.patterns, os.getcwd())
+    if flags.config_file is None and not Path(DEFAULT_CONFIG_PATH).exists():
+        text = (
+            "does not exist; name a configuration with --config.file FILE, "
+            "or give patterns: fstat-exporter '/var/log/**/*.log'"
+        )
+        raise ConfigError([Mistake(DEFAULT_CONFIG_PATH, text)])
+    return config.load(_source(flags))
+
+
+def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
+    web = settings.web
+    mistakes = []
+    if flags.listen_address is not None:
+        try:
+            web = replace(web, listen_address=config.parse_listen_address(flags.listen_address))
+        except ValueError as error:
+            mistakes.append(Mistake("--web.listen-address", str(error)))
+    if flags.telemetry_path is not None:
+        try:
+            web = replace(web, telemetry_path=config.parse_telemetry_path(flags.telemetry_path))
+        except ValueError as error:
+            mistakes.append(Mistake("--web.telemetry-path", str(error)))
+    if mistakes:
+        raise ConfigError(mistakes)
+    return replace(settings, web=web)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow many connections: the usual 1024 descriptors would let idle strangers lock a scraper out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

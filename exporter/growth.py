@@ -1,0 +1,80 @@
+"""The ledger: what has been seen of each file over time. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from fstat_cache import FileStats
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    stats: FileStats
+    changes: int
+    mark: int
+
+
+class Ledger:
+    """Counts the changes of files.
+
+    Two kinds of callers report, each from threads of its own: whoever looks at a file (`observe`), and the cache, which
+    tells that it replaced what it knew (`replaced`). A look takes time, so what it saw may be old when it is reported.
+    """
+
+    def __init__(self) -> None:
+        # Writers only: a record is immutable and replaced whole, so that readers need no lock.
+        self._lock = threading.Lock()
+        self._records: dict[str, _Record] = {}
+        self._mark = 0
+
+    def mark(self) -> int:
+        """Return the present point in the ledger's order of events, to be taken before a look at files."""
+        return self._mark
+
+    def observe(self, path: str, stats: FileStats, since: int) -> int:
+        """Report what a look saw.
+
+        Args:
+            path: the file.
+            stats: what was seen.
+            since: `mark` from before the look. When a change was recorded after it, `stats` may be older than that
+                change and is not recorded.
+
+        Returns:
+            How many changes of (size, mtime, inode) have been seen: 0 at first sight.
+        """
+        record = self._records.get(path)
+        if record is not None and (record.stats is stats or _same(record.stats, stats)):
+            return record.changes
+        with self._lock:
+            record = self._records.get(path)
+            if record is not None and (record.mark > since or _same(record.stats, stats)):
+                return record.changes
+            return self._write(path, stats, 0 if record is None else record.changes + 1)
+
+    def replaced(self, path: str, stats: FileStats) -> None:
+        """Report that `stats` replaced what the cache knew of the file: a change, even of a file not observed yet."""
+        with self._lock:
+            record = self._records.get(path)
+            if record is None or not _same(record.stats, stats):
+                self._write(path, stats, 1 if record is None else record.changes + 1)
+
+    def forget(self, path: str) -> None:
+        """Drop a file; an unknown one is no error. Seen again it starts anew."""
+        with self._lock:
+            self._records.pop(path, None)
+
+    def paths(self) -> set[str]:
+        """Return the files the ledger knows."""
+        with self._lock:
+            return set(self._records)
+
+    def _write(self, path: str, stats: FileStats, changes: int) -> int:
+        self._mark += 1
+        self._records[path] = _Record(stats, changes, self._mark)
+        return changes
+
+
+def _same(one: FileStats, other: FileStats) -> bool:
+    return one.size == other.size and one.mtime_ns == other.mtime_ns and one.inode == other.inode

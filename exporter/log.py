@@ -1,0 +1,73 @@
+"""The agent's log: one line a record, as logfmt or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import Any, TextIO
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+"""The levels by the names that the flag --log.level knows."""
+
+_LEVEL_NAMES = {number: name for name, number in LEVELS.items()} | {logging.CRITICAL: "error"}
+_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff]+")
+
+
+def fields(**values: object) -> dict[str, dict[str, object]]:
+    """Return what a logging call takes as `extra` to add these keys to its line."""
+    return {"fields": values}
+
+
+def set_up(level: int, style: str, stream: TextIO) -> None:
+    """Send the log of the whole process to `stream`.
+
+    Args:
+        level: of :mod:`logging`.
+        style: "logfmt" or "json".
+        stream: where to.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # What strangers send over the network is no warning of ours.
+    for name in ("tornado.general", "tornado.access"):
+        logging.getLogger(name).setLevel(max(level, logging.ERROR) if level > logging.DEBUG else level)
+
+
+def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    pairs: dict[str, Any] = {
+        "ts": f"{seconds}.{int(record.msecs):03d}Z",
+        "level": _LEVEL_NAMES.get(record.levelno, record.levelname.lower()),
+        "logger": record.name,
+        "msg": record.getMessage(),
+    }
+    pairs.update(getattr(record, "fields", {}))
+    if record.exc_info:
+        pairs["exception"] = formatter.formatException(record.exc_info)
+    return pairs
+
+
+class LogfmtFormatter(logging.Formatter):
+    """`key=value` pairs; a value with anything but plain characters is quoted and escaped as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`."""
+        return " ".join(f"{key}={self._value(value)}" for key, value in _pairs(record, self).items())
+
+    @staticmethod
+    def _value(value: object) -> str:
+        text = str(value)
+        return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`."""
+        return json.dumps(_pairs(record, self), default=str)

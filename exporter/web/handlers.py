@@ -1,0 +1,187 @@
+"""What is answered under which path."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import html
+import http.client
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from tornado import iostream, web
+from tornado.http1connection import HTTP1Connection
+
+from exporter import __version__
+from exporter.threads import call_in_thread
+from exporter.web.negotiation import accepts_gzip, metrics_encoder
+
+_log = logging.getLogger(__name__)
+
+_SCRAPES_AT_ONCE = 4
+_SEND_TIMEOUT_S = 60
+_GZIP_LEVEL = 4  # metrics are so repetitive that more effort saves next to nothing
+
+_TEXT = "text/plain; charset=utf-8"
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>fstat-exporter</title></head>
+<body>
+<h1>fstat-exporter {version}</h1>
+<p>Size, age and changes of log files as Prometheus metrics.</p>
+<ul>
+<li><a href="{metrics}">Metrics</a></li>
+<li><a href="/-/healthy">Healthy</a></li>
+<li><a href="/-/ready">Ready</a></li>
+</ul>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the handlers are about.
+
+    Attributes:
+        registry: what /metrics shows. Collected in threads, several at once.
+        telemetry_path: where the metrics are.
+        is_healthy: whether the agent works.
+        is_ready: whether the first scan is done; before it there are no metrics.
+    """
+
+    registry: CollectorRegistry
+    telemetry_path: str
+    is_healthy: Callable[[], bool]
+    is_ready: Callable[[], bool]
+
+
+def make_application(site: Site) -> web.Application:
+    """Return the application that serves `site`."""
+    arguments = {"site": site}
+    return web.Application(
+        [
+            (re.escape(site.telemetry_path), _Metrics, {**arguments, "slots": asyncio.Semaphore(_SCRAPES_AT_ONCE)}),
+            (r"/-/healthy", _Healthy, arguments),
+            (r"/-/ready", _Ready, arguments),
+            (r"/", _Index, arguments),
+        ],
+        default_handler_class=_Unknown,
+        default_handler_args=arguments,
+        log_function=lambda handler: None,
+    )
+
+
+class _Handler(web.RequestHandler):
+    """What all have in common: plain errors, no headers beyond need, a limit for clients that do not read."""
+
+    ALLOW = "GET, HEAD"
+
+    def initialize(self, site: Site) -> None:
+        self.site = site
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.set_header("Content-Type", _TEXT)
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def compute_etag(self) -> None:
+        """None: to hash every scrape would be for nothing, no two are alike."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if status_code == 405:
+            self.set_header("Allow", self.ALLOW)
+        self.finish(f"{status_code} {http.client.responses.get(status_code, '')}\n")
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        if not isinstance(value, (web.HTTPError, iostream.StreamClosedError)):
+            _log.error("a request failed", exc_info=(typ, value, tb))  # type: ignore[arg-type]
+
+    async def get(self) -> None:
+        """Answer GET; to be overridden."""
+        raise web.HTTPError(404)
+
+    async def head(self) -> None:
+        """Answer HEAD: as GET, of which tornado sends no body."""
+        await self.get()
+
+    def send(self, body: str | bytes, status: int = 200) -> None:
+        """Answer; a client that has not taken the whole answer after a while is disconnected."""
+        self.set_status(status)
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        sent = self.finish(body)
+        if not sent.done():
+            timer = asyncio.get_running_loop().call_later(_SEND_TIMEOUT_S, connection.stream.close)
+            sent.add_done_callback(lambda _: timer.cancel())
+        # That the client went away while it was sent to is its own decision, and no news.
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+class _Metrics(_Handler):
+    def initialize(self, site: Site, slots: asyncio.Semaphore) -> None:  # type: ignore[override]
+        super().initialize(site)
+        self._slots = slots
+        self._gone = False
+
+    def on_connection_close(self) -> None:
+        self._gone = True
+
+    async def get(self) -> None:
+        if not self.site.is_ready():
+            self.send("The first scan is not done yet.\n", 503)
+            return
+        headers = self.request.headers
+        encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
+        compressed = accepts_gzip(",".join(headers.get_list("Accept-Encoding")))
+        names = self.get_query_arguments("name[]")
+        source = self.site.registry.restricted_registry(names) if names else self.site.registry
+
+        def render() -> bytes:
+            body = encode(source)
+            return gzip.compress(body, _GZIP_LEVEL, mtime=0) if compressed else body
+
+        async with self._slots:
+            if self._gone:
+                return
+            body = await call_in_thread(render, "scrape")
+        if self._gone:
+            return
+        self.set_header("Content-Type", content_type)
+        self.set_header("Vary", "Accept, Accept-Encoding")
+        if compressed:
+            self.set_header("Content-Encoding", "gzip")
+        self.send(body)
+
+
+class _Healthy(_Handler):
+    async def get(self) -> None:
+        if self.site.is_healthy():
+            self.send("Healthy.\n")
+        else:
+            self.send("The thread that follows the files is dead; restart the agent.\n", 503)
+
+
+class _Ready(_Handler):
+    async def get(self) -> None:
+        if self.site.is_ready():
+            self.send("Ready.\n")
+        else:
+            self.send("The first scan is not done yet.\n", 503)
+
+
+class _Index(_Handler):
+    async def get(self) -> None:
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", "default-src 'none'")
+        self.send(_PAGE.format(version=__version__, metrics=html.escape(self.site.telemetry_path)))
+
+
+class _Unknown(_Handler):
+    def prepare(self) -> None:
+        raise web.HTTPError(404)  # whatever the method

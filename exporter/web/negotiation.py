@@ -1,0 +1,52 @@
+"""What a client asks for in its Accept headers. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
+
+
+def metrics_encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """Return the encoder and the Content-Type for an Accept header, as prometheus_client chooses them.
+
+    prometheus_client knows no weights and takes a version as it comes, so media ranges that are refused (``q=0``) or
+    have a version that is none are taken out before it sees them.
+    """
+    kept = [media_range for media_range in accept.split(",") if _acceptable(media_range)]
+    return choose_encoder(",".join(kept))
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Tell whether an Accept-Encoding header allows gzip: by its name, else by ``*``; ``q=0`` refuses."""
+    allowed = {}
+    for element in accept_encoding.split(","):
+        coding, _, parameters = element.partition(";")
+        allowed[coding.strip().lower()] = _weight(parameters) > 0
+    return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
+
+
+def _acceptable(media_range: str) -> bool:
+    _, _, parameters = media_range.partition(";")
+    version = _parameter(parameters, "version")
+    return _weight(parameters) > 0 and (version is None or _VERSION.fullmatch(version) is not None)
+
+
+def _weight(parameters: str) -> float:
+    weight = _parameter(parameters, "q")
+    if weight is None:
+        return 1
+    # RFC 9110, 12.4.2. What is no weight at all is taken as none given.
+    return float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 1
+
+
+def _parameter(parameters: str, name: str) -> str | None:
+    for parameter in parameters.split(";"):
+        key, equals, value = parameter.partition("=")
+        if equals and key.strip().lower() == name:
+            return value.strip()
+    return None
