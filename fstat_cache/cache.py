@@ -43,6 +43,7 @@ REMEDIES = {
     "instance_limit": "the kernel gives no more inotify instances: raise the sysctl fs.inotify.max_user_instances",
     "permission": "inotify needs read permission on a file: run as a user who may read it, or with CAP_DAC_READ_SEARCH",
     "unsupported": "its filesystem takes no inotify watches",
+    "thread_failed": "the thread that follows changes has failed, see the log: restart the process",
 }
 _REASONS = {
     errno.ENOSPC: "watch_limit",
@@ -103,7 +104,7 @@ class FStatCache:
             noticed up to half a second later, or at :meth:`sync`. None: no bound.
         on_change: called with the path and the new stats after an entry was replaced, or with None after its file had
             gone, in the order of the changes; from the cache's own thread or from one that is in a method of the
-            cache. It must be quick and must not call the cache.
+            cache. It must be quick and must not call the cache. What it raises is logged.
 
     Raises:
         ValueError: ``max_files`` is below 1.
@@ -148,6 +149,7 @@ class FStatCache:
         self._inotify: Inotify | None = None
         self._pump: Pump | None = None
         self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
+        self._failed = False
         self._warned: set[str] = set()
 
     # -- looking up ---------------------------------------------------------------------------------------------------
@@ -168,9 +170,11 @@ class FStatCache:
         try:
             entry = self._served[path]  # type: ignore[index]  # what is not a str is just not found
         except KeyError:
-            return self._look_up(absolute(path), admit=True)
-        entry.used = self._clock = self._clock + 1
-        return entry.stats
+            pass
+        else:
+            entry.used = self._clock = self._clock + 1
+            return entry.stats
+        return self._look_up(absolute(path), admit=True)
 
     def peek_file_stats(self, path: StrPath) -> FileStats | None:
         """Give the stats of a file without using it: the order of eviction stays, and a full cache admits nothing new.
@@ -217,7 +221,7 @@ class FStatCache:
             paths: the files; those that are in the cache already count as used.
 
         Returns:
-            The absolute paths that were skipped: nothing there, not a regular file, or not to be reached.
+            The paths that were skipped: nothing there, not a regular file, or not to be reached.
 
         Raises:
             TypeError: ``paths`` is one path.
@@ -226,14 +230,14 @@ class FStatCache:
         if isinstance(paths, str | bytes | os.PathLike):
             raise TypeError(f"build() takes an iterable of paths, not one path: {paths!r}")
         skipped = []
-        for path in map(absolute, paths):
+        for path in paths:
             try:
-                known = self._add(path)
+                known = self._add(absolute(path))
             except (OSError, ValueError) as error:  # ValueError: a NUL in the path
                 log.debug("not cached: %s: %s", path, error)
                 known = False
             if not known:
-                skipped.append(path)
+                skipped.append(os.fsdecode(path))
         return skipped
 
     def add_file_to_watch(self, path: StrPath) -> None:
@@ -297,12 +301,10 @@ class FStatCache:
             self._check_open()
             inotify = self._inotify
             if inotify is not None:
-                notes = inotify.read()
-                if notes:
-                    self._apply(notes)
+                news = self._drain(inotify)
                 if self._hot:
                     self._sample()
-                    if notes and self._pump is not None:
+                    if news and self._pump is not None:
                         self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
             if self._doubtful or self._polled:
                 self._recover()
@@ -434,6 +436,8 @@ class FStatCache:
         Raises:
             FileNotFoundError, NotADirectoryError: nothing is there.
         """
+        if self._failed:
+            return NO_WATCH, "thread_failed"
         try:
             inotify = self._inotify or self._start()
             wd = inotify.add_watch(path, ARMED)
@@ -498,7 +502,10 @@ class FStatCache:
         if rebind and stats is not None:
             self._place(entry)
         if stats is not was and self._on_change is not None:
-            self._on_change(entry.path, stats)
+            try:
+                self._on_change(entry.path, stats)
+            except Exception:
+                log.exception("on_change has failed for %s", entry.path)
         return stats
 
     def _rebind(self, entry: _Entry) -> None:
@@ -518,13 +525,28 @@ class FStatCache:
             self._refresh(entry, rebind=not (limited and out_of_watches))
             out_of_watches = out_of_watches or entry.reason in _LIMITS
 
+    def _drain(self, inotify: Inotify) -> bool:
+        """Take in what the kernel has to tell; False when that was nothing."""
+        try:
+            notes = inotify.read()
+            if notes:
+                self._apply(notes)
+        except BaseException:  # KeyboardInterrupt as well: the rest of the batch is lost
+            self._distrust()
+            raise
+        return bool(notes)
+
+    def _distrust(self) -> None:
+        """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
+        self._doubtful.update(self._served)
+        self._served = {}
+
     def _apply(self, notes: dict[int, int]) -> None:
         """Take in one batch of events."""
         overflow = notes.pop(NO_WATCH, 0)
         if overflow:
             self._overflows += 1
-            self._doubtful.update(self._served)
-            self._served = {}
+            self._distrust()
         busy = []
         for wd, mask in notes.items():
             entries = self._watches.entries(wd)
@@ -574,21 +596,27 @@ class FStatCache:
         with self._lock:
             if self._inotify is None:
                 return None
-            notes = self._inotify.read()
-            if notes:
-                self._apply(notes)
-            if self._doubtful and not self._cpu_budget:
-                self._recover()
-            if not self._hot:
-                return None
-            if time.monotonic() >= self._next_tick:
-                self._sample()
-            return self._next_tick
+            try:
+                self._drain(self._inotify)
+                if self._doubtful and not self._cpu_budget:
+                    self._recover()
+                if not self._hot:
+                    return None
+                if time.monotonic() >= self._next_tick:
+                    self._sample()
+                return self._next_tick
+            except Exception:
+                # Without the thread nothing keeps the entries true: from here on every look-up is an os.stat.
+                self._failed = True
+                self._distrust()
+                raise
 
 
 def absolute(path: StrPath) -> str:
     """Make a path absolute by the current directory, without resolving links or ``..`` (which may lead over a link)."""
     name = os.fsdecode(path)
+    if "\0" in name:
+        raise ValueError(f"embedded null character in path: {name!r}")  # C would end the name there
     if name.startswith("/"):
         return name
     while name.startswith("./"):

@@ -1,0 +1,60 @@
+"""Makes seeded random changes to files, one for each line on standard input, and says when each is done."""
+
+import os
+import random
+import sys
+
+
+def main(root: str, seed: int, names: int) -> None:
+    rng = random.Random(seed)
+    paths = [f"{root}/{number}" for number in range(names)]
+    open_files: dict[str, int] = {}
+
+    def append(path: str) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, b"x" * rng.randint(1, 300))
+        os.close(fd)
+
+    def write_to_open_file(path: str) -> None:
+        if path not in open_files:
+            open_files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(open_files[path], b"y" * rng.randint(1, 300))
+        if rng.random() < 0.3:
+            os.close(open_files.pop(path))
+
+    def replace(path: str) -> None:
+        with open(f"{root}/new", "wb") as new:
+            new.write(b"z" * rng.randint(0, 300))
+        os.replace(f"{root}/new", path)
+
+    def recreate(path: str) -> None:
+        size = os.stat(path).st_size
+        os.unlink(path)
+        with open(path, "wb") as new:
+            new.write(b"r" * size)
+
+    changes = [
+        append,
+        append,
+        write_to_open_file,
+        write_to_open_file,
+        lambda path: os.truncate(path, rng.randint(0, 100)),
+        lambda path: os.utime(path, ns=(rng.randint(0, 2**60), rng.randint(0, 2**60))),
+        lambda path: os.chmod(path, rng.choice((0o600, 0o644))),
+        os.unlink,
+        lambda path: os.rename(path, rng.choice(paths)),
+        replace,
+        recreate,
+        lambda path: os.link(path, rng.choice(paths)),
+    ]
+    for _ in sys.stdin:
+        for _ in range(rng.choice((1, 1, 1, 5, 20))):
+            path, change = rng.choice(paths), rng.choice(changes)
+            try:
+                change(path)
+            except OSError:
+                continue
+        print(flush=True)
+
+
+main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,137 @@
+"""What has to hold after any changes: random workloads against the real kernel."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fstat_cache import FStatCache
+
+ROUNDS = 2500  # of 1 to 20 changes each, five on average
+NAMES = 30
+
+
+@pytest.mark.parametrize("max_files", [None, 7])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_sync_every_entry_is_what_os_stat_says(tmp_path: Path, max_files: int | None, seed: int) -> None:
+    """Another process changes files at random; after each of its reports and a sync() the cache equals os.stat.
+
+    Appends, truncations, times, modes, unlinks, renames, replacements, recreations with the same inode number and
+    hard links.
+    """
+    rng = random.Random(seed)
+    paths = [str(tmp_path / str(number)) for number in range(NAMES)]
+    changer = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("changer.py")), str(tmp_path), str(seed), str(NAMES)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    assert changer.stdin is not None
+    assert changer.stdout is not None
+    checked = 0
+    with changer, FStatCache(max_files) as cache:
+        for _ in range(ROUNDS):
+            for path in rng.sample(paths, 5):
+                cache.get_file_stats(path)
+            changer.stdin.write("\n")
+            assert changer.stdout.readline() == "\n"
+            cache.sync()
+            for path in cache.list_files_in_cache():
+                checked += 1
+                assert cache.peek_file_stats(path) == cache.get_file_stats_using_stat(path), path
+            assert max_files is None or cache.cache_info().files <= max_files
+        changer.stdin.close()
+    assert checked > 5 * ROUNDS
+
+
+def test_the_cache_is_an_exact_lru(tmp_path: Path) -> None:
+    """After any look-ups, additions and removals the files kept are those that the simplest LRU would keep."""
+    rng = random.Random(1)
+    paths = [str(tmp_path / str(number)) for number in range(12)]
+    for path in paths:
+        Path(path).touch()
+    hits = misses = evictions = 0
+    model: list[str] = []  # least recently used first
+    with FStatCache(max_files=5) as cache:
+        for _ in range(3000):
+            path = rng.choice(paths)
+            step = rng.choice(("get", "get", "get", "add", "remove", "peek"))
+            known = path in model
+            if step == "remove":
+                if known:
+                    cache.remove_from_watch(path)
+                    model.remove(path)
+                continue
+            if step == "peek":
+                cache.peek_file_stats(path)
+                hits, misses = hits + known, misses + (not known)
+                if known or len(model) == 5:
+                    continue
+            elif step == "get":
+                cache.get_file_stats(path)
+                hits, misses = hits + known, misses + (not known)
+            else:
+                cache.add_file_to_watch(path)
+            if known:
+                model.remove(path)
+            elif len(model) == 5:
+                model.pop(0)
+                evictions += 1
+            model.append(path)
+            assert sorted(cache.list_files_in_cache()) == sorted(model)
+            assert cache.cache_info() == (hits, misses, evictions, len(model), 5)
+
+
+def test_threads_hammer_the_cache_while_files_change(tmp_path: Path) -> None:
+    """Eight threads read while files grow and are replaced: no error, sizes never go back, and the counts add up."""
+    paths = [str(tmp_path / str(number)) for number in range(20)]
+    for path in paths:
+        Path(path).touch()
+    errors: list[BaseException] = []
+    stop = threading.Event()
+    looked_up = [0] * 8
+
+    def read(number: int, cache: FStatCache) -> None:
+        rng = random.Random(number)
+        seen = dict.fromkeys(paths, 0)
+        try:
+            while not stop.is_set():
+                path = rng.choice(paths)
+                stats = cache.get_file_stats(path)
+                looked_up[number] += 1
+                assert stats is not None
+                assert stats.size >= seen[path], "an old stat overwrote a newer one"
+                seen[path] = stats.size
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the main thread reports it
+            errors.append(error)
+
+    with FStatCache(max_files=15) as cache:
+        threads = [threading.Thread(target=read, args=(number, cache)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        rng = random.Random(0)
+        for _ in range(1500):
+            path = rng.choice(paths)
+            if rng.random() < 0.2:
+                Path(path + ".new").write_bytes(b"x" * (os.stat(path).st_size + 1))
+                os.replace(path + ".new", path)
+            else:
+                with open(path, "ab") as log:
+                    log.write(b"x")
+            cache.sync()
+            stats = cache.peek_file_stats(path)
+            assert stats == cache.get_file_stats_using_stat(path)
+            looked_up.append(1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        info = cache.cache_info()
+        assert info.hits + info.misses == sum(looked_up)
+        assert info.files <= 15

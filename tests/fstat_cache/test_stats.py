@@ -1,0 +1,108 @@
+"""FileStats and read_stats: one immutable value, one system call."""
+
+import copy
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fstat_cache import FileStats
+from fstat_cache.stats import read_stats
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file.log"
+    path.write_bytes(b"12345")
+    return path
+
+
+def test_stats_are_those_of_os_stat(file: Path) -> None:
+    """Every attribute and key is what os.stat says of the file."""
+    expected = os.stat(file)
+    stats = read_stats(file)
+    assert stats is not None
+    assert (stats.size, stats["size"]) == (5, 5)
+    assert (stats.mtime, stats["ts"], stats["mtime"]) == (expected.st_mtime,) * 3
+    assert stats.mtime_ns == stats["mtime_ns"] == expected.st_mtime_ns
+    assert stats.inode == stats["inode"] == expected.st_ino
+    assert stats.device == stats["device"] == expected.st_dev
+
+
+@given(mtime_ns=st.integers(-(10**18), 4 * 10**18))
+def test_mtime_is_the_float_that_os_stat_gives(tmp_path_factory: pytest.TempPathFactory, mtime_ns: int) -> None:
+    """The float of a time is the same to the last bit as os.stat's, before 1970 as well."""
+    path = tmp_path_factory.getbasetemp() / "any-time"
+    path.touch()
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    stats = read_stats(path)
+    assert stats is not None
+    assert stats.mtime == os.stat(path).st_mtime
+
+
+def test_stats_convert_to_json(file: Path) -> None:
+    """dict(stats) and as_dict() are equal, new each time, and can be sent as JSON."""
+    stats = read_stats(file)
+    assert stats is not None
+    assert dict(stats) == stats.as_dict()  # type: ignore[call-overload]
+    assert stats.as_dict() is not stats.as_dict()
+    assert json.loads(json.dumps(stats.as_dict()))["size"] == 5
+    assert set(stats.as_dict()) == {"size", "ts", "mtime", "mtime_ns", "inode", "device"}
+    assert len(stats) == len(list(stats)) == 6
+
+
+def test_stats_are_immutable(file: Path) -> None:
+    """No attribute can be set, added or deleted, no item assigned."""
+    stats = read_stats(file)
+    assert stats is not None
+    with pytest.raises(AttributeError, match="immutable"):
+        stats.size = 6
+    with pytest.raises(AttributeError, match="immutable"):
+        del stats.size
+    with pytest.raises(AttributeError):
+        stats.colour = "red"  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        stats["size"] = 6  # type: ignore[index]
+    assert stats.size == 5
+
+
+def test_stats_compare_and_hash_by_value() -> None:
+    """Two equal snapshots are one key; a difference anywhere makes them unequal; other types are never equal."""
+    values = (5, 10, 2, 1)
+    assert FileStats(*values) == FileStats(*values)
+    assert len({FileStats(*values), FileStats(*values)}) == 1
+    for position in range(4):
+        other = list(values)
+        other[position] += 1
+        assert FileStats(*other) != FileStats(*values)
+    assert FileStats(*values) != values
+
+
+def test_stats_print_readably_and_copy() -> None:
+    """repr() names every field and evaluates to an equal value; pickling and copying keep the value."""
+    stats = FileStats(size=5, mtime_ns=10, inode=2, device=1)
+    assert repr(stats) == "FileStats(size=5, mtime_ns=10, inode=2, device=1)"
+    assert pickle.loads(pickle.dumps(stats)) == copy.deepcopy(stats) == stats
+
+
+def test_unknown_key_is_a_key_error() -> None:
+    """What is no field is a KeyError, though it may be an attribute."""
+    stats = FileStats(5, 10, 2, 1)
+    for key in ("colour", "as_dict", "__class__"):
+        with pytest.raises(KeyError, match=key):
+            stats[key]
+
+
+def test_absence_is_none_and_the_rest_raises(tmp_path: Path, file: Path) -> None:
+    """Nothing there, a file where a directory is needed, and what is no regular file give None; the rest raises."""
+    os.mkfifo(tmp_path / "fifo")
+    os.symlink("loop", tmp_path / "loop")
+    os.symlink("nowhere", tmp_path / "dangling")
+    for path in (tmp_path / "missing", file / "below", tmp_path, tmp_path / "fifo", tmp_path / "dangling"):
+        assert read_stats(path) is None, path
+    with pytest.raises(OSError, match="symbolic links"):
+        read_stats(tmp_path / "loop")
