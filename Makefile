@@ -23,6 +23,7 @@ test: $(VENV)/.test programs ## install what the tests need and run every test
 
 lint: $(VENV)/.lint ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.run ## measure cached look-ups against os.stat

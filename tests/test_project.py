@@ -79,7 +79,7 @@ def test_missing_program_is_told(tmp_path: Path) -> None:
     """Where nothing can be installed, the helper names the programs and the packages, and fails."""
     for tool in ("bash", "sort", "id"):
         (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
-    command = [REPOSITORY / "tools" / "debian-programs", "bash", "promtool:prometheus", "prometheus", "logrotate"]
+    command = [str(REPOSITORY / "tools" / "debian-programs"), "bash", "promtool:prometheus", "prometheus", "logrotate"]
     run = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=10)
     assert run.returncode == 1
     assert run.stderr == ("missing: promtool prometheus logrotate; on Debian: apt-get install logrotate prometheus\n")

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartAgent
-from tests.support import REPOSITORY, Server, environment, free_port, program
+from tests.support import REPOSITORY, Server, StartAgent, environment, free_port, program
 
 README = (REPOSITORY / "README.md").read_text()
 
