@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "patterns",
         metavar="PATTERN",
         nargs="*",
-        help="files to follow, instead of a configuration file; in quotes, or new files stay unseen: '/var/log/**/*.log'",
+        help="files to follow, without a configuration file; in quotes, or new ones stay unseen: '/var/log/**/*.log'",
     )
     parser.add_argument(
         "--config.file", dest="config_file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})"

@@ -7,6 +7,7 @@ there, and no alias is expanded.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -163,16 +164,15 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
 
     Args:
         texts: the patterns; a relative one is taken from `directory`.
-        directory: an absolute path.
+        directory: an absolute path without symbolic links, as `os.getcwd` gives it.
 
     Raises:
         ConfigError: a pattern is not valid.
     """
-    base = patterns.escape(directory.rstrip("/"))
     absolute = []
     mistakes = []
     for text in texts:
-        rooted = text if text.startswith("/") or not text else f"{base}/{_without_dots(text)}"
+        rooted = _rooted(text, directory)
         absolute.append(rooted)
         try:
             patterns.compile_include(rooted)
@@ -195,7 +195,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     elif ":" in host:
         colon = ""
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or re.search(r"[\s/\[\]\0]", host):
-        raise ValueError(f"{text!r} is no address to listen on, expected host:port, [IPv6 address]:port or :port")
+        raise ValueError(f"{text!r} is no address, expected host:port, [IPv6 address]:port or :port")
     return ListenAddress(host, int(port))
 
 
@@ -222,10 +222,13 @@ def parse_duration(text: str) -> float:
     return sum(int(count) * unit_s for count, unit_s in zip(found.groups("0"), _DURATION_UNITS_S, strict=True))
 
 
-def _without_dots(text: str) -> str:
-    while text.startswith("./"):
-        text = text[2:].lstrip("/")
-    return text
+def _rooted(text: str, directory: str) -> str:
+    if not text or text.startswith("/"):
+        return text
+    while (step := text.partition("/")) and step[1] and step[0] in (".", ".."):
+        directory = os.path.dirname(directory) if step[0] == ".." else directory
+        text = step[2].lstrip("/")
+    return patterns.escape(directory.rstrip("/")) + "/" + text
 
 
 def _position(text_before: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ class Scan:
 
     Attributes:
         files: the regular files (symbolic links to one included), each with the number of its group.
-        unreadable: directories that could not be listed.
+        unreadable: how many directories (or links to files) could not be looked at.
     """
 
     files: dict[str, int]
@@ -56,12 +56,12 @@ class Scanner:
         if changed.begun:
             example = min(changed.begun)
             _log.warning(
-                "directories can not be read, the files in them are left out",
+                "directories or files can not be reached and are left out",
                 extra=fields(count=len(changed.begun), example=example, error=faults[example].strerror),
             )
         if changed.ended:
             _log.info(
-                "directories can be read again, or are gone",
+                "directories or files can be reached again, or are gone",
                 extra=fields(count=len(changed.ended), example=min(changed.ended)),
             )
 
@@ -90,14 +90,15 @@ class _Run:
         while self._pending:
             path, directory = self._pending.pop()
             try:
-                if directory.names is None:
+                if directory.listed:
                     self._list(path, directory)
                 else:
-                    self._look_up(path, directory, directory.names)
+                    self._look_up(path, directory)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # gone since it was seen, or never there
             except OSError as error:
                 self.faults[path] = error
+                self._look_up(path, directory)  # what is spelt out may be within reach all the same
 
     def _list(self, path: str, directory: Directory) -> None:
         pending, found = self._pending, self._found
@@ -117,11 +118,11 @@ class _Run:
                     if groups or below is not None:
                         self._follow(entry.path, groups, below)
 
-    def _look_up(self, path: str, directory: Directory, names: Sequence[str]) -> None:
-        for name in names:
+    def _look_up(self, path: str, directory: Directory) -> None:
+        for name in directory.names:
             child = os.path.join(path, name)
             groups = directory.groups_of(name)
-            # No "**" leads here, so it makes no difference whether this is a symbolic link.
+            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
             below = directory.enter(name, is_symlink=True)
             if groups:
                 self._follow(child, groups, below)

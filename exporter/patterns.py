@@ -291,10 +291,11 @@ class Directory:
     """What can match in a directory. Made by :class:`PathMatcher` only; two directories alike share one object.
 
     Attributes:
-        names: the only names in it that can matter, or None when it has to be listed.
+        names: names in it that the patterns spell out.
+        listed: whether other names can matter too, so that it has to be listed.
     """
 
-    __slots__ = ("_files", "_key", "_matcher", "_name_excludes", "_steps", "names")
+    __slots__ = ("_files", "_key", "_matcher", "_name_excludes", "_steps", "listed", "names")
 
     def __init__(
         self, matcher: PathMatcher, key: frozenset[int], steps: list[_Step], name_excludes: list[tuple[Test, ...]]
@@ -321,10 +322,8 @@ class Directory:
                 )
         self._files = tuple(files)
         literals = [step.segment.literal for step in includes]
-        # In order, and each once.
-        self.names: tuple[str, ...] | None = (
-            None if None in literals else tuple(dict.fromkeys(name for name in literals if name is not None))
-        )
+        self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
+        self.listed = None in literals
 
     def groups_of(self, name: str) -> tuple[int, ...]:
         """Return the numbers of the groups that a regular file of this name in this directory belongs to, in order."""

@@ -84,6 +84,9 @@ class _Handler(web.RequestHandler):
 
     def initialize(self, site: Site) -> None:
         self.site = site
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        self.stream = connection.stream
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -113,11 +116,9 @@ class _Handler(web.RequestHandler):
     def send(self, body: str | bytes, status: int = 200) -> None:
         """Answer; a client that has not taken the whole answer after a while is disconnected."""
         self.set_status(status)
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
         sent = self.finish(body)
         if not sent.done():
-            timer = asyncio.get_running_loop().call_later(_SEND_TIMEOUT_S, connection.stream.close)
+            timer = asyncio.get_running_loop().call_later(_SEND_TIMEOUT_S, self.stream.close)
             sent.add_done_callback(lambda _: timer.cancel())
         # That the client went away while it was sent to is its own decision, and no news.
         sent.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -127,10 +128,6 @@ class _Metrics(_Handler):
     def initialize(self, site: Site, slots: asyncio.Semaphore) -> None:  # type: ignore[override]
         super().initialize(site)
         self._slots = slots
-        self._gone = False
-
-    def on_connection_close(self) -> None:
-        self._gone = True
 
     async def get(self) -> None:
         if not self.site.is_ready():
@@ -147,10 +144,10 @@ class _Metrics(_Handler):
             return gzip.compress(body, _GZIP_LEVEL, mtime=0) if compressed else body
 
         async with self._slots:
-            if self._gone:
+            if self.stream.closed():
                 return
             body = await call_in_thread(render, "scrape")
-        if self._gone:
+        if self.stream.closed():
             return
         self.set_header("Content-Type", content_type)
         self.set_header("Vary", "Accept, Accept-Encoding")

@@ -7,8 +7,9 @@ import contextlib
 import copy
 import errno
 import socket
+from typing import Any
 
-from tornado import httpserver, httputil, iostream, netutil, web
+from tornado import httpserver, httputil, iostream, web
 from tornado.http1connection import HTTP1ServerConnection
 
 from exporter.config import ListenAddress
@@ -17,6 +18,7 @@ _REQUEST_TIMEOUT_S = 30
 _KEEP_ALIVE_S = 300
 _MAX_HEADER_BYTES = 16 << 10
 _MAX_BODY_BYTES = 16 << 10
+_BACKLOG = 1024
 
 
 class ListenError(Exception):
@@ -37,22 +39,42 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        if address.host:
-            return netutil.bind_sockets(address.port, address.host)
-        sockets += netutil.bind_sockets(address.port, "", socket.AF_INET)
-        try:
-            sockets += netutil.bind_sockets(sockets[0].getsockname()[1], "", socket.AF_INET6)
-        except OSError as error:
-            if not isinstance(error, socket.gaierror) and error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                raise
+        for family, sockaddr in _resolve(address):
+            port = sockets[0].getsockname()[1] if sockets else address.port
+            try:
+                sockets.append(_bind(family, (sockaddr[0], port, *sockaddr[2:])))
+            except OSError as error:
+                # IPv4 comes first. These two are what a machine says whose IPv6 is off.
+                if not sockets or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
     except (OSError, UnicodeError) as error:
         for bound in sockets:
             bound.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ListenError(f"can not listen on {address}: {reason}") from None
-    if not sockets:
-        raise ListenError(f"can not listen on {address}: no such address here")
     return sockets
+
+
+def _resolve(address: ListenAddress) -> list[tuple[int, tuple[Any, ...]]]:
+    if not address.host:
+        return [(socket.AF_INET, ("0.0.0.0", address.port)), (socket.AF_INET6, ("::", address.port))]
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return sorted({(int(family), sockaddr) for family, _, _, _, sockaddr in found})
+
+
+def _bind(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+        bound.setblocking(False)
+        bound.bind(sockaddr)
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 class Server(httpserver.HTTPServer):

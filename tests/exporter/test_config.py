@@ -1,0 +1,353 @@
+"""The configuration: what is read, and what is said of each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config import (
+    CacheConfig,
+    Config,
+    ConfigError,
+    ListenAddress,
+    LogGroup,
+    WebConfig,
+    from_patterns,
+    load,
+    parse,
+    parse_duration,
+    parse_listen_address,
+)
+from exporter.patterns import PathMatcher
+
+LOGS = "logs: [{group: a, paths: [/a]}]\n"
+
+
+def mistakes(text: str) -> list[str]:
+    """What is said of a bad text, line by line."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "x.yml")
+    return str(caught.value).splitlines()
+
+
+def test_everything_is_read() -> None:
+    """Each key ends up in its field."""
+    config = parse(
+        """
+        cache: {max_files: 1_000}
+        rescan_interval: 1m30s
+        web: {listen_address: "[::1]:9000", telemetry_path: /m}
+        logs:
+          - group: system
+            paths: ["/var/log/**/*.log", /var/log/syslog]
+            exclude: ["*.old"]
+            labels: {team: infra}
+            path_regex: '/(?P<name>[^/]+)$'
+        """,
+        "x.yml",
+    )
+    (group,) = config.logs
+    assert group.path_regex is not None
+    assert group.path_regex.pattern == "/(?P<name>[^/]+)$"
+    assert config == Config(
+        cache=CacheConfig(1000),
+        rescan_interval_s=90,
+        web=WebConfig(ListenAddress("::1", 9000), "/m"),
+        logs=(
+            LogGroup(
+                "system", ("/var/log/**/*.log", "/var/log/syslog"), ("*.old",), {"team": "infra"}, group.path_regex
+            ),
+        ),
+    )
+
+
+def test_defaults() -> None:
+    """Only `logs` is needed."""
+    config = parse(LOGS, "x.yml")
+    assert (config.cache.max_files, config.rescan_interval_s, config.web.telemetry_path) == (100_000, 60, "/metrics")
+    assert str(config.web.listen_address) == ":10943"
+
+
+def test_default_file_is_valid() -> None:
+    """The file that is shipped, and with it the group that is commented out, are valid."""
+    text = (Path(__file__).parents[2] / "config" / "exporter.yml").read_text()
+    assert [group.group for group in parse(text, "x.yml").logs] == ["system", "applications"]
+    head, comment = text.split("  # - group: pods")
+    text = head + "  - group: pods" + comment.replace("\n  # ", "\n  ")
+    assert [group.group for group in parse(text, "x.yml").logs] == ["system", "applications", "pods"]
+
+
+BAD = {
+    "no YAML": (
+        "a: [",
+        "1:5: not YAML: while parsing a flow node, expected the node content, but found '<stream end>'",
+    ),
+    "control character": ("a: \a", "1:4: not YAML: the character U+0007 is not allowed"),
+    "NUL": ("logs: []\na: \0", "2:4: not YAML: a NUL character"),
+    "two documents": (
+        "a: 1\n---\nb: 2",
+        "2:1: not YAML: expected a single document in the stream, but found another document",
+    ),
+    "too deep": ("[" * 50_000, "1:1: nested too deeply"),
+    "alias loop": ("logs: &x [*x]", "1:7: an alias in it refers to itself"),
+    "no mapping": ("- a", "1:1: expected a mapping, found a list"),
+    "no logs": ("cache: {max_files: 1}", "1:1: logs: the key is missing, expected a list of groups"),
+    "misspelt key": (LOGS + "cahe: {}", "2:1: cahe: unknown key, did you mean 'cache'?"),
+    "unknown key": (LOGS + "x: 1", "2:1: x: unknown key, expected one of: cache, rescan_interval, web, logs"),
+    "key of a later version": (
+        LOGS + "cache: {cpu_budget: 1%}",
+        "2:9: cache.cpu_budget: unknown key, expected one of: max_files",
+    ),
+    "key that is no text": ("logs: []\n? [a]\n: b", "2:3: expected a key, found a list"),
+    "duplicate key": (LOGS + "logs: []", "2:1: logs: the key is there twice, first in line 1"),
+    "section without content": (LOGS + "cache:", "2:7: cache: expected a mapping, found nothing"),
+    "max_files negative": (
+        LOGS + "cache: {max_files: -1}",
+        "2:20: cache.max_files: expected a whole number of files, 1 or more, found -1 (int)",
+    ),
+    "max_files quoted": (
+        LOGS + "cache: {max_files: '5'}",
+        "2:20: cache.max_files: expected a whole number of files, 1 or more, found the string '5'",
+    ),
+    "max_files as a size": (
+        LOGS + "cache: {max_files: 100k}",
+        "2:20: cache.max_files: expected a whole number of files, 1 or more, found the string '100k'",
+    ),
+    "max_files hexadecimal": (
+        LOGS + "cache: {max_files: 0x10}",
+        "2:20: cache.max_files: expected a whole number of files, 1 or more, found 0x10 (int)",
+    ),
+    "duration without unit": (
+        LOGS + "rescan_interval: 60",
+        "2:18: rescan_interval: expected a duration such as 30s, 5m or 1h30m, found 60 (int)",
+    ),
+    "bad duration": (
+        LOGS + "rescan_interval: 5 minutes",
+        "2:18: rescan_interval: '5 minutes' is no duration, expected one such as 30s, 5m or 1h30m",
+    ),
+    "duration out of range": (
+        LOGS + "rescan_interval: 500ms",
+        "2:18: rescan_interval: 500ms is out of range, expected 1s to 365d",
+    ),
+    "bad address": (
+        LOGS + "web: {listen_address: '10943'}",
+        "2:23: web.listen_address: '10943' is no address, expected host:port, [IPv6 address]:port or :port",
+    ),
+    "bad port": (
+        LOGS + "web: {listen_address: ':70000'}",
+        "2:23: web.listen_address: ':70000' is no address, expected host:port, [IPv6 address]:port or :port",
+    ),
+    "bad telemetry path": (
+        LOGS + "web: {telemetry_path: /-/ready}",
+        "2:23: web.telemetry_path: '/-/ready' can not be used, expected a path such as /metrics, not below /-/",
+    ),
+    "logs no list": ("logs: {}", "1:7: logs: expected a list of groups, found a mapping"),
+    "logs empty": ("logs: []", "1:7: logs: is empty, expected at least one group"),
+    "group missing": ("logs: [{paths: [/a]}]", "1:8: logs[0].group: the key is missing"),
+    "paths missing": ("logs: [{group: a}]", "1:8: logs[0].paths: the key is missing"),
+    "group empty": ("logs: [{group: '', paths: [/a]}]", "1:16: logs[0].group: is empty, expected some text"),
+    "group a number": (
+        "logs: [{group: 1, paths: [/a]}]",
+        "1:16: logs[0].group: expected a string, found 1 (int); put it in quotes: '1'",
+    ),
+    "group no character": (
+        'logs: [{group: "\\udc80", paths: [/a]}]',
+        "1:16: logs[0].group: a surrogate is no character, expected text",
+    ),
+    "group with a tag": (
+        "logs: [{group: !x y, paths: [/a]}]",
+        "1:16: logs[0].group: expected a string, found 'y' with the tag !x; put it in quotes: 'y'",
+    ),
+    "group twice": (
+        "logs:\n- {group: a, paths: [/a]}\n- {group: a, paths: [/b]}",
+        "3:11: logs[1].group: the group 'a' is there twice, first in line 2",
+    ),
+    "paths no list": (
+        "logs: [{group: a, paths: /a}]",
+        "1:26: logs[0].paths: expected a list of patterns, found the string '/a'",
+    ),
+    "paths empty": ("logs: [{group: a, paths: []}]", "1:26: logs[0].paths: is empty, expected at least one pattern"),
+    "pattern empty": ("logs: [{group: a, paths: ['']}]", "1:27: logs[0].paths[0]: the pattern is empty"),
+    "pattern relative": (
+        "logs: [{group: a, paths: [a]}]",
+        "1:27: logs[0].paths[0]: bad pattern 'a': the path is not absolute",
+    ),
+    "pattern bracket": (
+        "logs: [{group: a, paths: ['/a[b']}]",
+        r"1:27: logs[0].paths[0]: bad pattern '/a[b': a '[' is never closed; write '\[' for the character itself",
+    ),
+    "pattern brace": (
+        "logs: [{group: a, paths: ['/a{b,c']}]",
+        r"1:27: logs[0].paths[0]: bad pattern '/a{b,c': a '{' is never closed; write '\{' for the character itself",
+    ),
+    "pattern stars": (
+        "logs: [{group: a, paths: ['/a/**.log']}]",
+        "1:27: logs[0].paths[0]: bad pattern '/a/**.log': '**' must be a whole component of the path, as in '/**/'",
+    ),
+    "pattern dots": (
+        "logs: [{group: a, paths: [/a/../b]}]",
+        "1:27: logs[0].paths[0]: bad pattern '/a/../b': it contains '/../'; write the path that is meant",
+    ),
+    "pattern directory": (
+        "logs: [{group: a, paths: [/a/]}]",
+        "1:27: logs[0].paths[0]: bad pattern '/a/': it ends with '/', so it can only be a directory; "
+        "add '/*' or '/**' for the files in it",
+    ),
+    "pattern explodes": (
+        "logs: [{group: a, paths: ['/{1..100000}']}]",
+        "1:27: logs[0].paths[0]: bad pattern '/{1..100000}': its braces give more than 1000 patterns",
+    ),
+    "pattern NUL": (
+        'logs: [{group: a, paths: ["/a\\0"]}]',
+        "1:27: logs[0].paths[0]: bad pattern '/a\0': a NUL character is in no file name",
+    ),
+    "pattern backslash": (
+        "logs: [{group: a, paths: ['/a\\']}]",
+        "1:27: logs[0].paths[0]: bad pattern '/a\\': it ends with a lone backslash",
+    ),
+    "exclude relative": (
+        "logs: [{group: a, paths: [/a], exclude: [b/c]}]",
+        "1:42: logs[0].exclude[0]: bad pattern 'b/c': with a '/' in it the path must be absolute",
+    ),
+    "label name": (
+        "logs: [{group: a, paths: [/a], labels: {a-b: c}}]",
+        "1:41: logs[0].labels.a-b: 'a-b' is no label name, expected letters, digits and '_', not a digit first",
+    ),
+    "label reserved": (
+        "logs: [{group: a, paths: [/a], labels: {path: c}}]",
+        "1:41: logs[0].labels.path: the label name 'path' is reserved, expected another one",
+    ),
+    "label of Prometheus' own": (
+        "logs: [{group: a, paths: [/a], labels: {__a: c}}]",
+        "1:41: logs[0].labels.__a: the label name '__a' is reserved, expected another one",
+    ),
+    "label value": (
+        "logs: [{group: a, paths: [/a], labels: {b: yes}}]",
+        "1:44: logs[0].labels.b: expected a string, found yes (bool); put it in quotes: 'yes'",
+    ),
+    "expression": (
+        "logs: [{group: a, paths: [/a], path_regex: '('}]",
+        "1:44: logs[0].path_regex: bad regular expression: missing ), unterminated subpattern at position 0",
+    ),
+    "expression without groups": (
+        "logs: [{group: a, paths: [/a], path_regex: '(.)'}]",
+        "1:44: logs[0].path_regex: no named group in it, expected at least one (?P<label>...)",
+    ),
+    "expression reserved": (
+        "logs: [{group: a, paths: [/a], path_regex: '(?P<group>.)'}]",
+        "1:44: logs[0].path_regex: the label name 'group' is reserved, expected another one",
+    ),
+    "expression clash": (
+        "logs: [{group: a, paths: [/a], labels: {b: c}, path_regex: '(?P<b>.)'}]",
+        "1:60: logs[0].path_regex: the label 'b' is in 'labels' already, expected it in one place only",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD.keys())
+def test_each_mistake_is_told(text: str, message: str) -> None:
+    """A mistake gives one line with its place, its key and what was expected."""
+    assert f"x.yml:{message}" in mistakes(text)
+
+
+def test_all_mistakes_at_once() -> None:
+    """Mistakes in different places are told together, in the order of the file."""
+    found = mistakes("cache: {max_files: 0}\nweb: 1\nlogs:\n- {group: a, paths: ['']}\n- {group: a, pathes: [/a]}\n")
+    assert [line.split(": ")[:2] for line in found] == [
+        ["x.yml:1:20", "cache.max_files"],
+        ["x.yml:2:6", "web"],
+        ["x.yml:4:22", "logs[0].paths[0]"],
+        ["x.yml:5:3", "logs[1].paths"],
+        ["x.yml:5:11", "logs[1].group"],
+        ["x.yml:5:14", "logs[1].pathes"],
+    ]
+
+
+def test_alias_bomb() -> None:
+    """Aliases that would expand to 10^9 values are refused at once."""
+    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    assert mistakes("\n".join(lines)) == ["x.yml:6:5: more than 100000 values (aliases expanded)"]
+
+
+def test_aliases_and_anchors_are_allowed() -> None:
+    """An alias stands for what it names."""
+    config = parse("logs:\n- {group: a, paths: &p [/a]}\n- {group: b, paths: *p}\n", "x.yml")
+    assert [group.paths for group in config.logs] == [("/a",), ("/a",)]
+
+
+def test_empty_file() -> None:
+    """Nothing at all is told as that."""
+    assert mistakes("# only a comment") == ["x.yml: is empty, expected at least the key 'logs'"]
+
+
+def test_files(tmp_path: Path) -> None:
+    """A file is read as UTF-8, with or without a byte order mark; otherwise one line says what is wrong with it."""
+    path = tmp_path / "x.yml"
+
+    def complaint() -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        return str(caught.value)
+
+    assert complaint() == f"{path}: can not be read: No such file or directory"
+    path.write_text(LOGS, "utf-8-sig")
+    assert load(path) == parse(LOGS, "")
+    path.write_bytes(b"a: 1\nbc\xff")
+    assert complaint() == f"{path}:2:3: not UTF-8"
+    path.write_bytes(b"#" * ((1 << 20) + 1))
+    assert complaint() == f"{path}: is larger than 1 MiB, so it is no configuration of this program"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1d", 86400), ("2w", 1209600), ("1s500ms", 1.5)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Durations are written as in Prometheus."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "1", "1m1h", "-1s", "1.5h", "1s ", "\u0661s"])
+def test_bad_durations(text: str) -> None:
+    """What Prometheus would refuse is refused."""
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [(":1", "", 1), ("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:2", "::1", 2), ("localhost:3", "localhost", 3)],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    """Addresses are read and written alike."""
+    assert parse_listen_address(text) == ListenAddress(host, port)
+    assert str(parse_listen_address(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "1", ":", "a", "a:b", "::1:2", "a b:1", "[::1]", ":-1", "http://a:1", ":123456"])
+def test_bad_addresses(text: str) -> None:
+    """Anything else is refused, never guessed."""
+    with pytest.raises(ValueError, match="is no address"):
+        parse_listen_address(text)
+
+
+def test_patterns_of_the_command_line(tmp_path: Path) -> None:
+    """Relative patterns are taken from the current directory, whatever characters its name has."""
+    directory = str(tmp_path / "a[b]{c,d}*")
+    config = from_patterns(["./x/*.log", "y", "/z", ".././/../w"], directory)
+    (group,) = config.logs
+    assert group.group == "default"
+    matcher = PathMatcher([(group.paths, ())])
+    assert matcher.groups_of(f"{directory}/x/1.log") == (0,)
+    assert matcher.groups_of(f"{directory}/y") == (0,)
+    assert matcher.groups_of("/z") == (0,)
+    assert matcher.groups_of(f"{tmp_path.parent}/w") == (0,)
+    assert matcher.groups_of(f"{tmp_path}/abc/y") == ()
+
+
+def test_bad_patterns_of_the_command_line() -> None:
+    """Every bad pattern is named as it was typed."""
+    with pytest.raises(ConfigError) as caught:
+        from_patterns(["a[", "b", "x/../c"], "/d")
+    assert str(caught.value).splitlines() == [
+        r"pattern 'a[': a '[' is never closed; write '\[' for the character itself",
+        "pattern 'x/../c': it contains '/../'; write the path that is meant",
+    ]

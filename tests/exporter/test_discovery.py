@@ -1,0 +1,156 @@
+"""The scanner on real directories."""
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from exporter.discovery import Scanner
+from exporter.patterns import PathMatcher
+from tests.support import REPOSITORY
+
+UNPRIVILEGED = 65534
+
+
+def scanner(*includes: str, exclude: tuple[str, ...] = ()) -> Scanner:
+    """A scanner for one group."""
+    return Scanner(PathMatcher([(includes, exclude)]), ["g"])
+
+
+def found(*includes: str, exclude: tuple[str, ...] = ()) -> set[str]:
+    """What a scan finds."""
+    return set(scanner(*includes, exclude=exclude).scan().files)
+
+
+def touch(*paths: Path) -> None:
+    """Make empty files, and the directories they are in."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_missing_prefix(tmp_path: Path) -> None:
+    """A pattern for a place that does not exist finds nothing and disturbs nobody."""
+    touch(tmp_path / "a.log")
+    assert found(f"{tmp_path}/no/**/*.log", f"{tmp_path}/a.log/x", f"{tmp_path}/a.log/*", f"{tmp_path}/*.log") == {
+        str(tmp_path / "a.log")
+    }
+
+
+def test_only_regular_files(tmp_path: Path) -> None:
+    """Directories, pipes and dangling links are no files; a link to a file is one."""
+    touch(tmp_path / "a.log", tmp_path / "d.log" / "x.log", tmp_path / "elsewhere" / "t")
+    os.mkfifo(tmp_path / "p.log")
+    (tmp_path / "l.log").symlink_to(tmp_path / "elsewhere" / "t")
+    (tmp_path / "broken.log").symlink_to("nowhere")
+    (tmp_path / "loop.log").symlink_to("loop.log")
+    assert found(f"{tmp_path}/*.log") == {str(tmp_path / "a.log"), str(tmp_path / "l.log")}
+    assert found(f"{tmp_path}/l.log", f"{tmp_path}/p.log", f"{tmp_path}/broken.log", f"{tmp_path}/d.log") == {
+        str(tmp_path / "l.log")
+    }
+
+
+def test_links_to_directories(tmp_path: Path) -> None:
+    """`**` goes through no link, so a loop ends; a component that names it or a `*` does."""
+    touch(tmp_path / "real" / "sub" / "a.log")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "loop").symlink_to("..")
+    real = str(tmp_path / "real/sub/a.log")
+    through_link = str(tmp_path / "link/sub/a.log")
+    assert found(f"{tmp_path}/**/*.log") == {real}
+    assert found(f"{tmp_path}/link/**/*.log") == {through_link}
+    assert found(f"{tmp_path}/*/sub/*.log") == {real, through_link}
+
+
+def test_only_directories_that_can_match_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the parents of a literal prefix, nor what a pattern passes by, nor an excluded directory is listed."""
+    touch(*(tmp_path / name / "sub" / "a.log" for name in ("x1", "x2", "y", ".h")))
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def recording(path: str) -> "os._ScandirIterator[str]":
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", recording)
+    assert found(f"{tmp_path}/x*/**/*.log", exclude=(f"{tmp_path}/x2/**",)) == {str(tmp_path / "x1/sub/a.log")}
+    assert sorted(listed) == [str(tmp_path), str(tmp_path / "x1"), str(tmp_path / "x1/sub")]
+
+
+def test_no_stat_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing tells the type: neither a file that matches nor one that does not costs a stat."""
+    touch(tmp_path / "a.log", tmp_path / "b")
+    (tmp_path / "link").symlink_to("a.log")
+
+    def refuse(path: str) -> os.stat_result:
+        raise AssertionError(f"stat of {path}")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert found(f"{tmp_path}/*.log") == {str(tmp_path / "a.log")}
+
+
+def test_first_group_wins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of two groups belongs to the first, which is logged once for each pair of groups."""
+    touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c")
+    double = Scanner(PathMatcher([([f"{tmp_path}/*.log"], []), ([f"{tmp_path}/*"], [])]), ["one", "two"])
+    for _ in range(2):
+        assert double.scan().files == {
+            str(tmp_path / "a.log"): 0,
+            str(tmp_path / "b.log"): 0,
+            str(tmp_path / "c"): 1,
+        }
+    assert [record.message for record in caplog.records] == ["groups overlap, the first one has the files"]
+    assert caplog.records[0].fields["group"] == "one"  # type: ignore[attr-defined]
+    assert caplog.records[0].fields["also"] == "two"  # type: ignore[attr-defined]
+
+
+def test_a_file_where_a_directory_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What changes while it is looked at is no fault."""
+    touch(tmp_path / "a")
+    assert found(f"{tmp_path}/a/*", f"{tmp_path}/a/b/c") == set()
+    assert caplog.records == []
+
+
+def test_link_loop_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault is told when it begins and when it ends, not at each scan."""
+    caplog.set_level(logging.INFO)
+    (tmp_path / "loop").symlink_to("loop")
+    looking = scanner(f"{tmp_path}/loop/*.log")
+    for _ in range(3):
+        assert looking.scan().unreadable == 1
+    (tmp_path / "loop").unlink()
+    assert looking.scan().unreadable == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.records[0].fields["example"] == str(tmp_path / "loop")  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
+def test_unreadable_directory() -> None:
+    """A directory without permission is left out and counted; a file in it that is spelt out is found if it can be."""
+    code = (
+        "from exporter.discovery import Scanner; from exporter.patterns import PathMatcher\n"
+        f"import os, sys; root = sys.argv[1]; os.setuid({UNPRIVILEGED})\n"
+        "scan = Scanner(PathMatcher([([root + '/*/*.log', root + '/{closed,searchable}/c.log'], [])]), ['g']).scan()\n"
+        "print(*sorted(scan.files), scan.unreadable)"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        touch(*(root / folder / "c.log" for folder in ("open", "closed", "searchable")))
+        for folder, mode in ((root, 0o755), (root / "closed", 0), (root / "searchable", 0o711)):
+            folder.chmod(mode)
+        command = [sys.executable, "-c", code, name]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    # Three: both directories, and the file that is spelt out in the closed one.
+    assert result.stdout.split() == [f"{name}/open/c.log", f"{name}/searchable/c.log", "3"]
+
+
+def test_undecodable_names(tmp_path: Path) -> None:
+    """Names that are no UTF-8 are found like all others."""
+    name = os.fsencode(tmp_path) + b"/\xff.log"
+    with open(name, "w"):
+        pass
+    assert found(f"{tmp_path}/*.log") == {os.fsdecode(name)}

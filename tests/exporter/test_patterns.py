@@ -1,0 +1,229 @@
+"""Patterns: which files they mean, and the labels of a file."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wcmatch import glob
+
+from exporter.discovery import Scanner
+from exporter.patterns import Labeller, LabelRule, PathMatcher, escape, printable
+
+
+def groups(path: str, *patterns: tuple[list[str], list[str]]) -> tuple[int, ...]:
+    """The groups of a path."""
+    return PathMatcher(patterns).groups_of(path)
+
+
+def matches(path: str, include: str, *exclude: str) -> bool:
+    """Whether one pattern with these excludes means the path."""
+    return groups(path, ([include], list(exclude))) == (0,)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "inside", "outside"),
+    [
+        ("/a/b.log", ["/a/b.log"], ["/a/b.logs", "/a/c.log", "/b.log", "/a/b/b.log"]),
+        ("/a/*.log", ["/a/b.log", "/a/b.c.log"], ["/a/b/c.log", "/a/.b.log", "/a/.log", "/a/b.log.1", "/a/b.log\n"]),
+        ("/a/?.log", ["/a/b.log"], ["/a/bb.log", "/a/..log"]),
+        ("/a/[bc]d", ["/a/bd", "/a/cd"], ["/a/dd"]),
+        ("/a/[!b]*", ["/a/cb"], ["/a/b", "/a/.c"]),
+        ("/a/*", ["/a/b"], ["/a/.b", "/a/b/c", "/a"]),
+        ("/a/.*", ["/a/.b"], ["/a/b"]),
+        ("/a/**/*.log", ["/a/b.log", "/a/b/c.log", "/a/b/c/d.log"], ["/b/a.log", "/a/.b/c.log", "/a/b/.c/d.log"]),
+        ("/a/**", ["/a/b", "/a/b/c"], ["/a", "/a/.b", "/a/.b/c"]),
+        ("/**/b", ["/b", "/a/b", "/a/c/b"], ["/a/b/c"]),
+        ("/a/**/**/b", ["/a/b", "/a/c/d/e/b"], ["/b"]),
+        ("/a/**/b/**/c", ["/a/b/c", "/a/x/b/y/c", "/a/b/b/c"], ["/a/c", "/a/x/c"]),
+        ("/a/.b/**/c", ["/a/.b/c", "/a/.b/d/c"], ["/a/.b/.d/c"]),
+        ("/a/{b,c/d}.log", ["/a/b.log", "/a/c/d.log"], ["/a/d.log", "/a/{b,c/d}.log"]),
+        ("/a/x{1..3}", ["/a/x1", "/a/x3"], ["/a/x4"]),
+        (r"/a/\*\[\{b\\", ["/a/*[{b\\"], ["/a/x[{b\\"]),
+        ("/a/[[:digit:]]", ["/a/1"], ["/a/b"]),
+        ("//a///b", ["/a/b"], []),
+        ("/a/!b", ["/a/!b"], ["/a/c"]),
+        ("/a/B", ["/a/B"], ["/a/b"]),
+        ("/a/é*", ["/a/éb"], ["/a/e"]),
+    ],
+)
+def test_meaning(pattern: str, inside: list[str], outside: list[str]) -> None:
+    """What each element of a pattern matches, and what it does not."""
+    assert [path for path in inside if not matches(path, pattern)] == []
+    assert [path for path in outside if matches(path, pattern)] == []
+
+
+def test_excludes() -> None:
+    """Without a slash the base name, else the whole path; what is below an excluded directory is excluded too."""
+    assert not matches("/a/b.log", "/a/**", "b.*")
+    assert not matches("/a/b.d/c.log", "/a/**", "b.*")
+    assert not matches("/a/b/c", "/a/**", "/a/b")
+    assert not matches("/a/b/c/d", "/a/**", "/a/b/**")
+    assert not matches("/a/b/c", "/a/**", "/**/c")
+    assert matches("/a/b/cd", "/a/**", "/**/c", "/b/**", "c", "/a/b/*/*")
+    assert matches("/a/b/cd", "/a/**", "/a/b/**/x", "/a/b/**/?")
+
+
+def test_excludes_match_leading_dots() -> None:
+    """A dotfile that is named can be excluded by a wildcard."""
+    assert matches("/a/.b.old", "/a/.*")
+    assert not matches("/a/.b.old", "/a/.*", "*.old")
+    assert not matches("/a/.b/c", "/a/.b/*", "/a/**")
+
+
+def test_excluded_directories_are_not_entered() -> None:
+    """No state is left where nothing can match, be it by the patterns or by the excludes."""
+    root = PathMatcher([(["/a/**/*.log"], ["/a/pods/**", "cache", "/a/x"])]).root
+    assert root is not None
+    assert root.enter("b", is_symlink=False) is None
+    a = root.enter("a", is_symlink=False)
+    assert a is not None
+    for name in ("pods", "cache", "x", ".hidden"):
+        assert a.enter(name, is_symlink=False) is None, name
+    assert a.enter("other", is_symlink=True) is None
+    other = a.enter("other", is_symlink=False)
+    assert other is not None
+    assert other.enter("x", is_symlink=False) is other
+
+
+def test_literal_directories_are_known_by_name() -> None:
+    """Where only names can match there is nothing to list."""
+    root = PathMatcher([(["/a/b/*.log", "/a/c.log"], []), (["/d"], [])]).root
+    assert root is not None
+    assert (root.names, root.listed) == (("a", "d"), False)
+    a = root.enter("a", is_symlink=False)
+    assert a is not None
+    assert (a.names, a.listed) == (("b", "c.log"), False)
+    b = a.enter("b", is_symlink=False)
+    assert b is not None
+    assert (b.names, b.listed) == ((), True)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst", ".bz2"])
+def test_compressed_files(ending: str) -> None:
+    """Compressed files count only for a pattern that names the ending, and only if no exclude names it."""
+    path = f"/a/b.log{ending}"
+    assert not matches(path, "/a/*")
+    assert not matches(path, "/a/b*")
+    assert matches(path, f"/a/*{ending}")
+    assert matches(path, path)
+    assert matches(path, f"/a/*{{.log,{ending}}}")
+    assert not matches(path, "/a/*.{gz,xz,zst,bz2}", f"*{ending}")
+    assert matches(f"/a/b{ending}/c.log", "/a/**")
+
+
+def test_groups_in_order() -> None:
+    """Every group of a file is told, the first one first; an exclude counts for its own group."""
+    a, b = (["/a/*.log"], ["x.log"]), (["/a/*"], [])
+    assert groups("/a/b.log", a, b) == (0, 1)
+    assert groups("/a/x.log", a, b) == (1,)
+    assert groups("/a/c", a, b) == (1,)
+
+
+@pytest.mark.parametrize("name", ["a*b", "[x]", "{a,b}", "a\\b", "?", "!a", "a{1..2}"])
+def test_escape(name: str) -> None:
+    """An escaped text matches itself only."""
+    assert matches(f"/{name}/f", f"/{escape(name)}/f")
+    assert not matches("/a/f", f"/{escape(name)}/f")
+
+
+NAMES = ("a", "b", "ab", ".a", "a.log", "b.log", ".b.log")
+SEGMENTS = ("a", "b", "*", "**", "?", "a*", "*.log", "[ab]", "[!a]*", ".*", "{a,b}", "{*.log,b}", ".a", "*b*")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    tree=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4), max_size=12),
+    include=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_scan_is_what_a_shell_would_find(tree: list[list[str]], include: list[list[str]]) -> None:
+    """On any tree and patterns the scanner finds the regular files that wcmatch's own glob finds."""
+    with tempfile.TemporaryDirectory() as root:
+        for parts in tree:
+            path = Path(root, *parts)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            except (FileExistsError, NotADirectoryError):
+                pass  # a file where a directory should be, or the other way round
+        patterns = ["/".join((root, *segments)) for segments in include]
+        expected = {
+            os.path.normpath(path)
+            for pattern in patterns
+            for path in glob.glob(pattern, flags=glob.GLOBSTAR | glob.BRACE | glob.CASE)
+            if os.path.isfile(path)
+        }
+        matcher = PathMatcher([(patterns, [])])
+        assert set(Scanner(matcher, ["g"]).scan().files) == expected
+        everything = {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
+        assert {path for path in everything if matcher.groups_of(path)} == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    path=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5),
+    exclude=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4), max_size=3),
+    base_names=st.lists(st.sampled_from([name for name in SEGMENTS if name != "**"]), max_size=2),
+)
+def test_excludes_are_prefixes_that_match(path: list[str], exclude: list[list[str]], base_names: list[str]) -> None:
+    """A file is excluded exactly when it or a directory above it matches, by base name or by path."""
+    text = "/" + "/".join(path)
+    prefixes = ["/" + "/".join(path[:end]) for end in range(1, len(path) + 1)]
+    flags = glob.GLOBSTAR | glob.BRACE | glob.CASE | glob.DOTGLOB
+    patterns = ["/" + "/".join(segments) for segments in exclude]
+    expected = not any(
+        any(glob.globmatch(prefix, pattern, flags=flags) for pattern in patterns)
+        or any(glob.globmatch(os.path.basename(prefix), name, flags=flags) for name in base_names)
+        for prefix in prefixes
+    )
+    assert matches(text, escape(text), *patterns, *base_names) == expected
+
+
+def test_labels() -> None:
+    """Every series has the labels of all groups; static ones and named groups have values, the others are empty."""
+    labeller = Labeller(
+        [
+            LabelRule("system", {"team": "infra"}, None),
+            LabelRule("pods", {}, re.compile(r"/(?P<pod>[^/_]+)_(?P<uid>\d+)?")),
+        ]
+    )
+    assert labeller.names == ("group", "path", "pod", "team", "uid")
+    assert labeller.values(0, "/a") == ("system", "/a", "", "infra", "")
+    assert labeller.values(1, "/a/b_1/c") == ("pods", "/a/b_1/c", "b", "", "1")
+    assert labeller.values(1, "/a/b_x/c") == ("pods", "/a/b_x/c", "b", "", "")
+    assert labeller.values(1, "/a/b/c") == ("pods", "/a/b/c", "", "", "")
+
+
+def test_labels_of_undecodable_names() -> None:
+    """Labels taken out of such a name are escaped as well."""
+    labeller = Labeller([LabelRule("g", {}, re.compile("/(?P<name>.*)"))])
+    assert labeller.values(0, os.fsdecode(b"/a\xff\\")) == ("g", r"/a\xff\\", r"a\xff\\")
+
+
+def test_printable() -> None:
+    """Names that are text stay as they are; undecodable bytes are escaped, and nothing else can look like that."""
+    assert printable('a\\b"\n\té') == 'a\\b"\n\té'
+    assert printable(os.fsdecode(b"a\xff\\b\xc3\xa9\xe9")) == r"a\xff\\bé\xe9"
+    assert printable(r"a\xff\b") == r"a\\xff\\b"
+    assert printable(r"a\xFF") == r"a\xFF"
+
+
+@settings(max_examples=2000)
+@given(st.lists(st.sampled_from([b"a", b"\\", b"x", b"f", b"\xff", b"\xc3\xa9", b"\\xff", b"\\\\", b"8"]), max_size=8))
+def test_printable_is_decodable(parts: list[bytes]) -> None:
+    """The name can be computed back from its label, so two names never have the same one."""
+    name = b"".join(parts)
+    label = printable(os.fsdecode(name))
+    label.encode()
+    if re.search(r"\\x[89a-f][0-9a-f]", label):
+        back = re.sub(
+            rb"\\(\\|x(..))",
+            lambda found: bytes.fromhex(found[2].decode()) if found[2] else b"\\",
+            label.encode(),
+        )
+    else:
+        back = label.encode()
+    assert back == name

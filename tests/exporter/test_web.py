@@ -1,0 +1,454 @@
+"""The HTTP side over real sockets: a server in a thread, a bare client."""
+
+import asyncio
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
+
+from exporter.config import ListenAddress
+from exporter.web import handlers, server
+from tests.support import PROMETHEUS_ACCEPT, parse_scrape, wait_until
+
+
+@dataclass(eq=False)
+class Answer(Collector):
+    """A collector under the test's control."""
+
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go_on: threading.Event = field(default_factory=threading.Event)
+    fail: bool = False
+    padding: int = 0
+
+    def describe(self) -> Iterable[Metric]:
+        """The two families."""
+        return [Metric("one", "1", "gauge"), Metric("two", "2", "gauge")]
+
+    def collect(self) -> Iterable[Metric]:
+        """Wait until the test lets it go on."""
+        self.entered.release()
+        assert self.go_on.wait(20)
+        if self.fail:
+            raise RuntimeError("secret")
+        for metric in self.describe():
+            metric.add_sample(metric.name, {"padding": "x" * self.padding}, 1)
+            yield metric
+
+
+class Web:
+    """The server, on a loop of its own."""
+
+    def __init__(self, path: str = "/metrics") -> None:
+        self.answer = Answer()
+        self.answer.go_on.set()
+        self.healthy = self.ready = True
+        registry = CollectorRegistry()
+        registry.register(self.answer)
+        self._site = handlers.Site(registry, path, lambda: self.healthy, lambda: self.ready)
+        (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
+        self.port = bound.getsockname()[1]
+        started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(bound, started)))
+        self._thread.start()
+        assert started.wait(10)
+
+    async def _serve(self, bound: socket.socket, started: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self.server = server.Server(handlers.make_application(self._site))
+        self.server.add_sockets([bound])
+        started.set()
+        await self._stop.wait()
+        await self.server.shut_down(5)
+
+    def close(self) -> float:
+        """Stop; return how many seconds that took."""
+        began = time.monotonic()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+        self.answer.go_on.set()
+        return time.monotonic() - began
+
+    def connect(self) -> "Connection":
+        """A new connection."""
+        return Connection(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+
+    def get(self, target: str, method: str = "GET", **headers: str) -> "Reply":
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            connection.send(method, target, **headers)
+            return connection.read(method)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection:
+    """As little of HTTP as is needed to see what really comes over the wire."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._file = sock.makefile("rb")
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._file.close()
+        self.socket.close()
+
+    def send(self, method: str, target: str, **headers: str) -> None:
+        """Send a request."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: x"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+
+    def read(self, method: str = "GET") -> Reply:
+        """Read one response."""
+        status = self._file.readline().split()
+        assert status, "the connection was closed"
+        headers = {}
+        while line := self._file.readline().strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+        return Reply(int(status[1]), headers, self._file.read(length))
+
+    def closed(self) -> bool:
+        """Wait for the server to close the connection."""
+        try:
+            return self._file.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Web]]:
+    """Makes servers and stops them."""
+    made: list[Web] = []
+
+    def start(path: str = "/metrics") -> Web:
+        made.append(Web(path))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.answer.go_on.set()
+        each.close()
+
+
+@pytest.fixture
+def web(make: Callable[..., Web]) -> Web:
+    """A server as it is by default."""
+    return make()
+
+
+def test_metrics(web: Web) -> None:
+    """Classic text by default, OpenMetrics for Prometheus."""
+    reply = web.get("/metrics")
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert parse_scrape(reply.body.decode()).value("one") == 1
+    reply = web.get("/metrics", Accept=PROMETHEUS_ACCEPT)
+    assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert parse_scrape(reply.body.decode(), openmetrics=True).value("two") == 1
+
+
+def test_gzip(web: Web) -> None:
+    """Compressed when asked for, and only then."""
+    plain = web.get("/metrics", Accept_Encoding="gzip;q=0")
+    assert "content-encoding" not in plain.headers
+    packed = web.get("/metrics", Accept_Encoding="deflate, GZIP")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+
+
+def test_filter(web: Web) -> None:
+    """`name[]` chooses, as in prometheus_client."""
+    scrape = parse_scrape(web.get("/metrics?name[]=two&name[]=three").body.decode())
+    assert scrape.types.keys() == {"two"}
+    both = parse_scrape(web.get("/metrics?name%5B%5D=two&name[]=one&x=y").body.decode())
+    assert both.types.keys() == {"one", "two"}
+
+
+def test_before_the_first_scan(web: Web) -> None:
+    """Neither metrics nor ready; healthy all the same."""
+    web.ready = False
+    assert [web.get(path).status for path in ("/metrics", "/-/ready", "/-/healthy")] == [503, 503, 200]
+    assert web.get("/metrics").body == b"The first scan is not done yet.\n"
+    web.ready = True
+    assert [web.get(path).status for path in ("/metrics", "/-/ready")] == [200, 200]
+
+
+def test_healthy(web: Web) -> None:
+    """Not when the thread that follows the files is dead."""
+    web.healthy = False
+    assert web.get("/-/healthy").status == 503
+
+
+def test_index(make: Callable[..., Web]) -> None:
+    """Name, version and links, also to metrics elsewhere."""
+    web = make("/a.b/m")
+    page = web.get("/").body.decode()
+    assert "fstat-exporter 0.1.0" in page
+    for link in ("/a.b/m", "/-/healthy", "/-/ready"):
+        assert f'href="{link}"' in page
+        assert web.get(link).status == 200
+    assert web.get("/aXb/m").status == 404
+    assert web.get("/metrics").status == 404
+
+
+@pytest.mark.parametrize("path", ["/x", "/metrics/", "/metricsx", "/-/", "//metrics", "/../etc/passwd", "/%2e%2e", "*"])
+def test_unknown_paths(web: Web, path: str) -> None:
+    """404, and nothing else."""
+    reply = web.get(path)
+    assert (reply.status, reply.body) == (404, b"404 Not Found\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/"])
+def test_other_methods(web: Web, method: str, path: str) -> None:
+    """405 with the methods that are allowed, whatever page the request came from."""
+    reply = web.get(path, method, Content_Length="0", Origin="http://elsewhere")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
+    assert reply.body == b"405 Method Not Allowed\n"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/x"])
+def test_head(web: Web, path: str) -> None:
+    """HEAD has the headers of GET and no body; the connection can be used again."""
+    get = web.get(path)
+    with web.connect() as connection:
+        for _ in range(2):
+            connection.send("HEAD", path)
+            head = connection.read("HEAD")
+            assert head.status == get.status
+            assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_keep_alive(web: Web) -> None:
+    """One connection for many requests, also when they are sent before the answers are read."""
+    with web.connect() as connection:
+        for _ in range(3):
+            connection.send("GET", "/-/ready")
+            assert connection.read().status == 200
+        for _ in range(3):
+            connection.send("GET", "/metrics")
+        assert [connection.read().status for _ in range(3)] == [200] * 3
+        connection.send("GET", "/", Connection="close")
+        assert connection.read().status == 200
+        assert connection.closed()
+
+
+def test_no_stack_trace(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """When a scrape fails the client learns only that, and the next one is served."""
+    web.answer.fail = True
+    reply = web.get("/metrics")
+    assert (reply.status, reply.body) == (500, b"500 Internal Server Error\n")
+    assert "secret" in caplog.text
+    web.answer.fail = False
+    assert web.get("/metrics").status == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x00\xff\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET /metrics\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+    ],
+)
+def test_junk(web: Web, request_bytes: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no request, or too large for one, ends its connection; the others are served."""
+    with web.connect() as connection:
+        try:
+            connection.socket.sendall(request_bytes)
+            reply = b"".join(iter(lambda: connection.socket.recv(65536), b""))
+        except (ConnectionResetError, BrokenPipeError):
+            reply = b""
+    assert reply == b"" or reply.startswith((b"HTTP/1.1 400", b"HTTP/1.1 405"))
+    assert b"Traceback" not in reply
+    assert web.get("/metrics").status == 200
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("query", ["?name[]=%ff", "?name[]=", "?" + "&" * 5000, "?name[]=" + "%00" * 100])
+def test_strange_queries(web: Web, query: str) -> None:
+    """Answered or refused, never an error of ours."""
+    assert web.get("/metrics" + query).status in (200, 400)
+
+
+def test_scrapes_do_not_block_the_loop(web: Web) -> None:
+    """While scrapes take their time everything else is answered; only a few run at once, the rest wait their turn."""
+    web.answer.go_on.clear()
+    connections = [web.connect() for _ in range(10)]
+    for connection in connections:
+        connection.send("GET", "/metrics")
+    for _ in range(4):
+        assert web.answer.entered.acquire(timeout=10)
+    assert web.get("/-/healthy").status == 200
+    assert not web.answer.entered.acquire(timeout=0.1)
+    web.answer.go_on.set()
+    assert [connection.read().status for connection in connections] == [200] * 10
+    for connection in connections:
+        connection.__exit__()
+
+
+def test_clients_that_left_cost_no_scrape(web: Web) -> None:
+    """A request in the queue whose client has gone is dropped."""
+    web.answer.go_on.clear()
+    with web.connect() as one, web.connect() as two, web.connect() as three, web.connect() as four:
+        running = (one, two, three, four)
+        for connection in running:
+            connection.send("GET", "/metrics")
+        for _ in running:
+            assert web.answer.entered.acquire(timeout=10)
+        for _ in range(20):
+            with web.connect() as connection:
+                connection.send("GET", "/metrics")
+        assert web.get("/-/healthy").status == 200  # sent later, so those have been read
+        wait_until(lambda: len(web.server._connections) == 4)
+        web.answer.go_on.set()
+        assert [connection.read().status for connection in running] == [200] * 4
+    assert web.get("/metrics").status == 200
+    count = 0
+    while web.answer.entered.acquire(timeout=0.1):
+        count += 1
+    assert count == 1
+
+
+def test_slow_readers_hold_nothing(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that ask and do not read keep nobody waiting, and are disconnected after a while."""
+    monkeypatch.setattr(handlers, "_SEND_TIMEOUT_S", 1)
+    web.answer.padding = 8 << 20
+    slow = []
+    for _ in range(6):
+        connection = web.connect()
+        connection.send("GET", "/metrics")
+        slow.append(connection)
+    for _ in slow:
+        assert web.answer.entered.acquire(timeout=10)
+    assert web.get("/metrics?name[]=one").status == 200
+    wait_until(lambda: len(web.server._connections) == 0)
+    for connection in slow:
+        connection.__exit__()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_half_open_connections_time_out(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """A request that is never complete is not waited for for ever."""
+    monkeypatch.setattr(server, "_REQUEST_TIMEOUT_S", 0.3)
+    web = make()
+    with web.connect() as connection:
+        connection.socket.sendall(sent)
+        assert connection.closed()
+
+
+def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its first request a connection may be silent for longer than before it, but not for ever."""
+    monkeypatch.setattr(server, "_REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 1.5)
+    web = make()
+    with web.connect() as silent, web.connect() as kept:
+        kept.send("GET", "/-/ready")
+        assert kept.read().status == 200
+        began = time.monotonic()
+        assert silent.closed()
+        kept.send("GET", "/-/ready")
+        assert kept.read().status == 200
+        assert kept.closed()
+        assert time.monotonic() - began > 1.5
+
+
+def test_a_thousand_half_open_connections(web: Web) -> None:
+    """They starve nobody."""
+    connections = [socket.create_connection(("127.0.0.1", web.port), timeout=10) for _ in range(400)]
+    for connection in connections:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+    began = time.monotonic()
+    assert web.get("/metrics").status == 200
+    assert time.monotonic() - began < 1
+    for connection in connections:
+        connection.close()
+
+
+def test_stop_with_open_connections_and_a_running_scrape(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither holds up the end, and nothing is logged as an error."""
+    web.answer.go_on.clear()
+    with web.connect() as idle, web.connect() as busy:
+        idle.send("GET", "/-/ready")
+        assert idle.read().status == 200
+        busy.send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
+        assert web.close() < 1
+        assert idle.closed()
+        assert busy.closed()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_listen_everywhere() -> None:
+    """An empty host is IPv4, and IPv6 where the machine has it, on the same port."""
+    sockets = server.listen(ListenAddress("", 0))
+    try:
+        assert len({bound.getsockname()[1] for bound in sockets}) == 1
+        families = {bound.family for bound in sockets}
+        assert socket.AF_INET in families
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::", 0))
+        except OSError:
+            return
+        assert socket.AF_INET6 in families
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def test_listen_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without IPv6 is listened on all the same."""
+    real = socket.socket
+
+    def without(family: int = -1, *args: int, **kwargs: object) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", without)
+    (bound,) = server.listen(ListenAddress("", 0))
+    bound.close()
+
+
+def test_listen_errors() -> None:
+    """Each says which address and why."""
+    (taken,) = server.listen(ListenAddress("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    with taken:
+        with pytest.raises(server.ListenError, match=rf"can not listen on 127.0.0.1:{port}: Address already in use"):
+            server.listen(ListenAddress("127.0.0.1", port))
+        with pytest.raises(server.ListenError, match=rf"can not listen on :{port}: Address already in use"):
+            server.listen(ListenAddress("", port))
+    with pytest.raises(server.ListenError, match=r"can not listen on 192\.0\.2\.1:0: Cannot assign requested address"):
+        server.listen(ListenAddress("192.0.2.1", 0))
+    with pytest.raises(server.ListenError, match=r"can not listen on no\.such\.host\.invalid:0: "):
+        server.listen(ListenAddress("no.such.host.invalid", 0))
