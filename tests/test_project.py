@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import REPOSITORY, Server, environment, free_port
+from tests.support import REPOSITORY, Server, environment, free_port, program
 
 PACKAGES = ("fstat_cache", "exporter")
 
@@ -83,6 +83,16 @@ def test_missing_program_is_told(tmp_path: Path) -> None:
     run = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=10)
     assert run.returncode == 1
     assert run.stderr == ("missing: promtool prometheus logrotate; on Debian: apt-get install logrotate prometheus\n")
+
+
+def test_missing_program_skips_but_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that needs a program from Debian is skipped without it, with the reason; in CI it fails."""
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is missing"):
+        program("no-such-program")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is missing"):
+        program("no-such-program")
 
 
 def test_ci_runs_linters_and_tests() -> None:
