@@ -1,58 +1,33 @@
-"""FStatCache: what users import. It keeps one entry a file, and every entry as true as the kernel allows."""
+"""FStatCache: what users import. Look-ups, the order of eviction, the lock and the thread."""
 
 from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import logging
 import os
+import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 from types import TracebackType
 from typing import NamedTuple
 
 from fstat_cache import hot
 from fstat_cache.errors import CacheClosedError
-from fstat_cache.kernel import (
-    IN_ATTRIB,
-    IN_DELETE_SELF,
-    IN_IGNORED,
-    IN_MODIFY,
-    IN_MOVE_SELF,
-    NO_WATCH,
-    Inotify,
-)
-from fstat_cache.lru import DROPPED, EvictionOrder
+from fstat_cache.follower import REMOTE, Counts, Entry, Follower
+from fstat_cache.lru import EvictionOrder
+from fstat_cache.mounts import MountMonitor
 from fstat_cache.pump import Pump
+from fstat_cache.remote import Found, RemoteMounts
 from fstat_cache.stats import FileStats, StrPath, read_stats
-from fstat_cache.watches import WatchTable
 
 log = logging.getLogger(__name__)
 
 OnChange = Callable[[str, FileStats | None], None]
-
-ARMED = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
-"""What an armed watch reports. IN_ATTRIB also tells that a name was unlinked or replaced (the link count)."""
-DISARMED = IN_MOVE_SELF | IN_DELETE_SELF
-
-REMEDIES = {
-    "watch_limit": "the kernel gives no more inotify watches: raise the sysctl fs.inotify.max_user_watches",
-    "instance_limit": "the kernel gives no more inotify instances: raise the sysctl fs.inotify.max_user_instances",
-    "permission": "inotify needs read permission on a file: run as a user who may read it, or with CAP_DAC_READ_SEARCH",
-    "unsupported": "its filesystem takes no inotify watches",
-    "thread_failed": "the thread that follows changes has failed, see the log: restart the process",
-}
-_REASONS = {
-    errno.ENOSPC: "watch_limit",
-    errno.EMFILE: "instance_limit",
-    errno.ENFILE: "instance_limit",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-}
-_LIMITS = ("watch_limit", "instance_limit")
 
 
 class CacheInfo(NamedTuple):
@@ -70,61 +45,102 @@ class CacheInfo(NamedTuple):
     """Their bound; None: unbounded."""
 
 
-class _Entry:
-    """One file. Which of the cache's three dictionaries holds it says how far its stats may be believed."""
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """How the files are followed just now, and what has gone wrong so far.
 
-    __slots__ = ("path", "reason", "stats", "used", "wd")
+    Attributes:
+        watches: inotify watches held.
+        hot: watches that are disarmed and whose files are sampled, because they are written all the time.
+        polled: reason -> files that are looked at whenever asked, because they can not be watched.
+        late: files on remote filesystems that did not answer the latest :meth:`FStatCache.sync` in time.
+        queue_overflows: how often the kernel's queue of events was full, since the start.
+        watch_failures: reason -> files that could not be watched when that was tried, since the start.
+        audit_checks: entries compared by :meth:`FStatCache.audit`, since the start.
+        audit_mismatches: how many of them had changed without an event.
+    """
 
-    def __init__(self, path: str, stats: FileStats) -> None:
-        self.path = path
-        self.stats = stats
-        self.used = 0
-        self.wd = NO_WATCH
-        self.reason: str | None = None  # why it is polled; None when it is not
+    watches: int
+    hot: int
+    polled: Mapping[str, int]
+    late: int
+    queue_overflows: int
+    watch_failures: Mapping[str, int]
+    audit_checks: int
+    audit_mismatches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What :meth:`FStatCache.survey` has found.
+
+    Attributes:
+        stats: path -> stats, for the regular files that are there.
+        errors: path -> what ``os.stat`` raised, for the files that could not be looked at.
+    """
+
+    stats: dict[str, FileStats]
+    errors: dict[str, OSError]
 
 
 class FStatCache:
     """A cache in front of ``os.stat`` for regular files that are asked about far more often than they change.
 
     A file is watched by inotify(7) from its first look-up on, and its stats are answered from memory until the kernel
-    reports a change. What a look-up without :meth:`sync` may still miss: writes, truncations, renames, replacements
-    and deletions of the last :data:`GATHER_S`, and of the last half second for a file that is written all the time
-    (such a file is sampled, because being told of every write would slow its writer down). A look-up after
-    :meth:`sync` misses nothing that the kernel reports. The kernel reports nothing of writes through mmap(2), of
-    writers on other machines (NFS, CIFS, FUSE), of a renamed directory above the file, and of a symbolic link
-    that was pointed elsewhere.
+    reports a change.
+
+    **What is immediate.** A look-up after :meth:`sync` has every change that was complete before: writes by write(2)
+    and its kin, truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it.
+    A look-up without :meth:`sync` may miss what happened in the last ``gather_s``; up to 0.9 s for a file that is
+    written all the time (it is sampled, because being told of every write would slow its writer down), and up to 0.5 s
+    more with a ``cpu_budget``.
+
+    **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of a directory renamed above
+    the file, and of a symbolic link that was removed or pointed elsewhere: :meth:`audit` finds those. Files that can
+    not be watched (no read permission, no watches left, filesystems like /proc) are looked at each time, and those on
+    filesystems written by other machines (NFS, CIFS, FUSE and others) too, by a thread of their own; where such a
+    filesystem does not answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.
 
     Safe under threads: a hit takes no lock. After fork(2) the child's cache is empty and watches anew. Nothing runs
     before the first watch, and an interpreter that exits with a live cache just exits.
 
     Args:
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
+        max_watches: how many inotify watches are taken; files beyond are looked at each time. None: half of the sysctl
+            fs.inotify.max_user_watches, because other programs of the same user need some.
         gather_s: seconds for which events gather before they are worked off.
-        cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %; changes are then
-            noticed up to half a second later, or at :meth:`sync`. None: no bound.
+        cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
+        remote_timeout_s: seconds for which a remote filesystem is waited for.
         on_change: called with the path and the new stats after an entry was replaced, or with None after its file had
             gone, in the order of the changes; from the cache's own thread or from one that is in a method of the
             cache. It must be quick and must not call the cache. What it raises is logged.
 
     Raises:
-        ValueError: ``max_files`` is below 1.
+        ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
     """
 
     GATHER_S = 0.005
+    REMOTE_TIMEOUT_S = 0.5
 
     def __init__(
         self,
         max_files: int | None = None,
         *,
+        max_watches: int | None = None,
         gather_s: float = GATHER_S,
         cpu_budget: float | None = None,
+        remote_timeout_s: float = REMOTE_TIMEOUT_S,
         on_change: OnChange | None = None,
     ) -> None:
         if max_files is not None and max_files < 1:
             raise ValueError(f"max_files must be at least 1, or None for no bound: {max_files}")
+        if cpu_budget is not None and not 0 < cpu_budget <= 1:
+            raise ValueError(f"cpu_budget must be above 0 and at most 1, or None for no bound: {cpu_budget}")
         self._max_files = max_files
+        self._max_watches = max_watches
         self._gather_s = gather_s
         self._cpu_budget = cpu_budget
+        self._remote_timeout_s = remote_timeout_s
         self._on_change = on_change
         # The clock stamps each use, so that the least recent one can be told (lru.py), and counts hits by the way.
         # Its increment, like a dictionary's look-up, can not be interrupted by another thread under the GIL.
@@ -132,25 +148,25 @@ class FStatCache:
         self._stamps_without_hit = 0
         self._misses = 0
         self._evictions = 0
-        self._overflows = 0
+        self._counts = Counts()
         self._closed = False
-        # Protects all that _reset() makes, and keeps the kernel's reports in order. Hits do without it.
+        # Protects the follower and all else that _reset() makes. Hits do without it, and nobody waits under it for a
+        # filesystem that may hang.
         self._lock = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
-        self._served: dict[str, _Entry] = {}  # watched, and true as far as events were read
-        self._doubtful: dict[str, _Entry] = {}  # an event may have been lost: to be watched again, then looked at
-        self._polled: dict[str, _Entry] = {}  # can not be watched: looked at whenever asked
-        self._eviction_order: EvictionOrder[_Entry] = EvictionOrder()
-        self._watches: WatchTable[_Entry] = WatchTable()
-        self._hot = hot.HotWatches()
+        self._follower = Follower(self._counts, max_watches=self._max_watches, on_change=self._on_change)
+        self._served = self._follower.served
+        self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
+        self._least_recently_used = EvictionOrder[Entry](attrgetter("used"))
+        self._longest_unchanged = EvictionOrder[Entry](lambda entry: entry.stats.mtime_ns)
+        self._surveyed_at_ns = 0
+        self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
         self._next_tick = 0.0
-        self._inotify: Inotify | None = None
         self._pump: Pump | None = None
-        self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
-        self._failed = False
-        self._warned: set[str] = set()
+        self._to_close: list[Pump | Follower | MountMonitor] = [self._follower]  # in this order
+        self._finalizer = weakref.finalize(self, _close_all, self._to_close)
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +180,8 @@ class FStatCache:
             Its stats; None when nothing is there or it is not a regular file, which is not remembered.
 
         Raises:
-            OSError: what ``os.stat`` raises for anything but absence.
+            OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` where a remote filesystem
+                does not answer.
             CacheClosedError: after :meth:`close`.
         """
         try:
@@ -174,43 +191,110 @@ class FStatCache:
         else:
             entry.used = self._clock = self._clock + 1
             return entry.stats
-        return self._look_up(absolute(path), admit=True)
-
-    def peek_file_stats(self, path: StrPath) -> FileStats | None:
-        """Give the stats of a file without using it: the order of eviction stays, and a full cache admits nothing new.
-
-        For those who ask for more files in turn than the cache may hold, to whom recency tells nothing.
-        Arguments, result, counts and errors are those of :meth:`get_file_stats`.
-        """
-        entry = self._served.get(path)  # type: ignore[arg-type]
-        if entry is None:
-            return self._look_up(absolute(path), admit=False)
-        self._clock += 1
-        return entry.stats
+        return self._look_up(absolute(path))
 
     @staticmethod
     def get_file_stats_using_stat(path: StrPath) -> FileStats | None:
         """Give the stats of a file by ``os.stat``, past every cache; results and errors as :meth:`get_file_stats`."""
         return read_stats(path)
 
-    def _look_up(self, path: str, *, admit: bool) -> FileStats | None:
+    def peek_file_stats(self, path: StrPath) -> FileStats | None:
+        """TEMPORARY."""
+        found = self.survey([absolute(path)])
+        for error in found.errors.values():
+            raise error
+        return found.stats.get(absolute(path))
+
+    def survey(self, paths: Iterable[str]) -> Survey:
+        """Look up many files at once, each as of now: one :meth:`sync` and then no system call for what is in memory.
+
+        For those who ask for the same files over and over, in turn, and perhaps for more than ``max_files``: there the
+        least recently used file would always be the one asked for next. So a survey uses no file; what does not fit is
+        looked at each time, and takes the place of the file unchanged longest once it changes.
+
+        Args:
+            paths: absolute paths; each counts as one look-up.
+
+        Raises:
+            CacheClosedError: after :meth:`close`.
+        """
+        self.sync()
+        stats: dict[str, FileStats] = {}
+        errors: dict[str, OSError] = {}
+        remote: dict[str, list[str]] = {}
         with self._lock:
-            self._check_open()
+            self._begin()
+            served = self._served
+            not_served = []
+            for path in paths:
+                entry = served.get(path)
+                if entry is None:
+                    not_served.append(path)
+                else:
+                    stats[path] = entry.stats
+            self._clock += len(stats)
+            self._misses += len(not_served)
+            newcomers = _Newcomers(self._surveyed_at_ns, time.time_ns() - _MTIME_LAG_NS)
+            for path in not_served:
+                entry = self._follower.find(path)
+                if entry is not None:  # polled, so sync() has just looked at it
+                    if path in self._late:
+                        errors[path] = self._late[path]
+                    else:
+                        stats[path] = entry.stats
+                    continue
+                mount = self._follower.mounts.remote_of(path)
+                if mount is not None:
+                    remote.setdefault(mount, []).append(path)
+                    continue
+                try:
+                    found = self._look_at_newcomer(path, newcomers) if self._is_full() else self._admit(path)
+                except OSError as error:
+                    errors[path] = error
+                else:
+                    if found is not None:
+                        stats[path] = found
+            self._surveyed_at_ns = newcomers.now_ns
+        for path, answer in self._remote.look(remote).items():
+            if isinstance(answer, OSError):
+                errors[path] = answer
+            elif answer is not None:
+                stats[path] = answer
+                with self._lock:
+                    if not self._closed and not self._is_full():
+                        self._take_in_remote(path, answer)
+        return Survey(stats, errors)
+
+    def _look_up(self, path: str) -> FileStats | None:
+        with self._lock:
+            self._begin()
             entry = self._served.get(path)  # under a relative name, or admitted by another thread meanwhile
             if entry is not None:
-                self._clock += 1
-                if admit:
-                    entry.used = self._clock
+                entry.used = self._clock = self._clock + 1
                 return entry.stats
             self._misses += 1
-            entry = self._doubtful.get(path) or self._polled.get(path)
-            if entry is not None:
-                if admit:
-                    entry.used = self._stamp()
-                return self._refresh(entry, rebind=True)
-            if not admit and self._is_full():
-                return read_stats(path)
+            mount = self._follower.mounts.remote_of(path)
+            if mount is None:
+                return self._look(path)
+        return self._look_at_remote(mount, path)
+
+    def _look(self, path: str) -> FileStats | None:
+        """Look at a file that is not served from memory, with the lock held."""
+        entry = self._follower.find(path)
+        if entry is None:
             return self._admit(path)
+        entry.used = self._stamp()
+        return self._follower.look_again(entry)
+
+    def _look_at_remote(self, mount: str, path: str) -> FileStats | None:
+        """Look at a file on a remote filesystem, without the lock."""
+        found = self._remote.look({mount: [path]})[path]
+        if isinstance(found, OSError):
+            raise found
+        with self._lock:
+            self._check_open()
+            self._take_in_remote(path, found)
+        return found
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -232,11 +316,11 @@ class FStatCache:
         skipped = []
         for path in paths:
             try:
-                known = self._add(absolute(path))
+                is_there = self._add(absolute(path))
             except (OSError, ValueError) as error:  # ValueError: a NUL in the path
                 log.debug("not cached: %s: %s", path, error)
-                known = False
-            if not known:
+                is_there = False
+            if not is_there:
                 skipped.append(os.fsdecode(path))
         return skipped
 
@@ -254,12 +338,15 @@ class FStatCache:
 
     def _add(self, path: str) -> bool:
         with self._lock:
-            self._check_open()
-            entry = self._find(path)
-            if entry is None:
+            self._begin()
+            entry = self._follower.find(path)
+            if entry is not None:
+                entry.used = self._stamp()
+                return True
+            mount = self._follower.mounts.remote_of(path)
+            if mount is None:
                 return self._admit(path) is not None
-            entry.used = self._stamp()
-            return True
+        return self._look_at_remote(mount, path) is not None
 
     def remove_from_watch(self, path: StrPath) -> None:
         """Drop a file from the cache and unwatch it.
@@ -271,20 +358,35 @@ class FStatCache:
         path = absolute(path)
         with self._lock:
             self._check_open()
-            entry = self._find(path)
+            entry = self._follower.find(path)
             if entry is None:
                 raise KeyError(path)
-            self._drop(entry)
+            self._follower.drop(entry)
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""
         with self._lock:
-            return [*self._served, *self._doubtful, *self._polled]
+            return [entry.path for entry in self._follower]
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
         hits = self._clock - self._stamps_without_hit
-        return CacheInfo(hits, self._misses, self._evictions, self._files(), self._max_files)
+        return CacheInfo(hits, self._misses, self._evictions, len(self._follower), self._max_files)
+
+    def status(self) -> CacheStatus:
+        """How the files are followed just now, and what has gone wrong so far."""
+        with self._lock:
+            follower, counts = self._follower, self._counts
+            return CacheStatus(
+                watches=follower.watches,
+                hot=len(follower.hot),
+                polled={reason: files for reason, files in follower.polled_for.items() if files},
+                late=len(self._late),
+                queue_overflows=counts.queue_overflows,
+                watch_failures=dict(counts.watch_failures),
+                audit_checks=counts.audit_checks,
+                audit_mismatches=counts.audit_mismatches,
+            )
 
     # -- being true ---------------------------------------------------------------------------------------------------
 
@@ -292,22 +394,58 @@ class FStatCache:
         """Take in every change that was complete when this was called: the barrier after which look-ups are exact.
 
         The kernel queues an event before the write that caused it returns, so one drained queue is enough for all
-        files; only those that are polled or sampled are looked at each. Callable from any thread.
+        files; only those that are polled or sampled are looked at each. Callable from any thread. It waits for remote
+        filesystems ``remote_timeout_s`` at most, and not at all for one that is late already.
+
+        Raises:
+            CacheClosedError: after :meth:`close`.
+        """
+        answers = self._ask_remote() if self._follower.remote else {}
+        with self._lock:
+            self._check_open()
+            follower = self._follower
+            news = follower.drain()
+            if follower.hot:
+                self._sample_hot()
+                if news and self._pump is not None:
+                    self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
+            if follower.doubtful or follower.polled:
+                follower.recover()
+                self._start_pump()
+            if answers or self._late:
+                self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
+                for path, answer in answers.items():
+                    entry = follower.remote.get(path)
+                    if entry is not None:
+                        follower.refresh_remote(entry, answer)
+
+    def _ask_remote(self) -> dict[str, Found]:
+        paths: dict[str, list[str]] = {}
+        with self._lock:
+            for path in self._follower.remote:
+                mount = self._follower.mounts.remote_of(path)
+                if mount is not None:
+                    paths.setdefault(mount, []).append(path)
+        return self._remote.look(paths)
+
+    def audit(self, files: int | None = None) -> int:
+        """Compare entries with a fresh ``os.stat``, in rotation: finds what the kernel does not report.
+
+        A file that differs is made true again, and polled from then on.
+
+        Args:
+            files: how many entries to compare; None: all.
+
+        Returns:
+            How many differed.
 
         Raises:
             CacheClosedError: after :meth:`close`.
         """
         with self._lock:
             self._check_open()
-            inotify = self._inotify
-            if inotify is not None:
-                news = self._drain(inotify)
-                if self._hot:
-                    self._sample()
-                    if news and self._pump is not None:
-                        self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
-            if self._doubtful or self._polled:
-                self._recover()
+            self._follower.drain()
+            return self._follower.audit(files)
 
     @property
     def alive(self) -> bool:
@@ -337,19 +475,20 @@ class FStatCache:
 
     def _forget_everything(self) -> Callable[[], object]:
         """Empty the cache and give what shuts the thread down: to be called without the lock, which it may want."""
-        shut_down = self._finalizer or (lambda: None)
-        for entry in self._all_entries():
-            entry.used = DROPPED
+        shut_down = self._finalizer
+        self._remote.close()
+        self._follower.forget()
         self._reset()
         return shut_down
 
     def _reset_in_child(self) -> None:
-        """Start empty after fork(2): the thread is not here, and the inotify instance belongs to the parent."""
+        """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
         self._lock = threading.Lock()  # the old one may be held by a thread of the parent, for ever
-        if self._finalizer is not None and self._pump is not None and self._inotify is not None:
-            self._finalizer.detach()
+        self._finalizer.detach()
+        if self._pump is not None:
             self._pump.abandon()
-            self._inotify.close()
+            self._to_close.remove(self._pump)
+        _close_all(self._to_close)
         self._reset()
 
     def __enter__(self) -> FStatCache:
@@ -366,17 +505,15 @@ class FStatCache:
         if self._closed:
             raise CacheClosedError("the cache is closed")
 
-    def _find(self, path: str) -> _Entry | None:
-        return self._served.get(path) or self._doubtful.get(path) or self._polled.get(path)
-
-    def _files(self) -> int:
-        return len(self._served) + len(self._doubtful) + len(self._polled)
-
-    def _all_entries(self) -> Iterable[_Entry]:
-        return itertools.chain(self._served.values(), self._doubtful.values(), self._polled.values())
+    def _begin(self) -> None:
+        """Make sure that files may be looked at."""
+        self._check_open()
+        if not self._follower.is_open:
+            self._follower.open()
+            _caches_to_reset_in_a_child().add(self)
 
     def _is_full(self) -> bool:
-        return self._max_files is not None and self._files() >= self._max_files
+        return self._max_files is not None and len(self._follower) >= self._max_files
 
     def _stamp(self) -> int:
         self._stamps_without_hit += 1
@@ -384,232 +521,109 @@ class FStatCache:
         return self._clock
 
     def _admit(self, path: str) -> FileStats | None:
-        """Watch a file that is not in the cache, then look at it: a change in between is an event, not a loss."""
         try:
-            wd, reason = self._watch(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        stats = None
-        try:
-            stats = read_stats(path)
+            entry = self._follower.meet(path)
         finally:
-            if stats is None and wd != NO_WATCH and wd not in self._watches:
-                self._remove_watch(wd)
-        if stats is None:
+            self._start_pump()
+        if entry is None:
             return None
-        entry = _Entry(path, stats)
-        entry.reason = reason
-        if wd != NO_WATCH:
-            self._watches.bind(entry, wd)  # before the eviction, which must not remove a watch that is shared
         if self._is_full():
-            self._drop(self._eviction_order.pop(self._all_entries(), self._clock))
-            self._evictions += 1
+            self._evict(self._least_recently_used.pop(self._follower, self._clock))
         entry.used = self._stamp()
-        self._place(entry)
-        return stats
+        self._follower.place(entry)
+        return entry.stats
 
-    def _place(self, entry: _Entry) -> None:
-        """Put an entry that has just been watched and looked at where its state belongs."""
-        self._doubtful.pop(entry.path, None)
-        if entry.reason is None:
-            self._polled.pop(entry.path, None)
-            self._served[entry.path] = entry
-            return
-        self._served.pop(entry.path, None)
-        self._polled[entry.path] = entry
-        if entry.reason not in self._warned:
-            self._warned.add(entry.reason)
-            log.warning("%s; answered by os.stat until then, as others like it: %s", REMEDIES[entry.reason], entry.path)
+    def _evict(self, entry: Entry) -> None:
+        self._follower.drop(entry)
+        self._evictions += 1
 
-    def _drop(self, entry: _Entry) -> None:
-        entry.used = DROPPED
-        for entries in (self._served, self._doubtful, self._polled):
-            entries.pop(entry.path, None)
-        self._unwatch(entry)
+    def _take_in_remote(self, path: str, stats: FileStats | None) -> None:
+        """Remember what was found of a remote file."""
+        entry = self._follower.find(path)
+        if entry is not None and entry.reason != REMOTE:  # its path has led to a local file so far
+            self._follower.drop(entry)
+            entry = None
+        if entry is not None:
+            entry.used = self._stamp()
+            self._follower.refresh_remote(entry, stats)
+        elif stats is not None:
+            if self._is_full():
+                self._evict(self._least_recently_used.pop(self._follower, self._clock))
+            entry = self._follower.meet_remote(path, stats)
+            entry.used = self._stamp()
+            self._follower.place(entry)
 
-    def _watch(self, path: str) -> tuple[int, str | None]:
-        """Arm a watch on what is at ``path`` now.
-
-        Returns:
-            Its descriptor and None, or :data:`NO_WATCH` and the reason for it.
-
-        Raises:
-            FileNotFoundError, NotADirectoryError: nothing is there.
-        """
-        if self._failed:
-            return NO_WATCH, "thread_failed"
+    def _look_at_newcomer(self, path: str, newcomers: _Newcomers) -> FileStats | None:
+        """Look at a file for which there is no room; if it is active, make room at the cost of one that is not."""
+        stats = read_stats(path)
+        if stats is None or not newcomers.are_welcome or stats.mtime_ns < newcomers.since_ns:
+            return stats
         try:
-            inotify = self._inotify or self._start()
-            wd = inotify.add_watch(path, ARMED)
-        except (FileNotFoundError, NotADirectoryError):
-            raise
-        except OSError as error:
-            return NO_WATCH, _REASONS.get(error.errno or 0, "unsupported")
-        self._hot.discard(wd)
-        return wd, None
+            idle = self._longest_unchanged.pop(self._follower, newcomers.now_ns)
+        except IndexError:
+            newcomers.are_welcome = False
+            return stats
+        if idle.stats.mtime_ns >= newcomers.since_ns:
+            newcomers.are_welcome = False
+            return stats
+        self._evict(idle)
+        return self._admit(path)
 
-    def _start(self) -> Inotify:
-        inotify = Inotify()
-        pump = Pump(inotify.fd, _weakly(self), gather_s=self._gather_s, cpu_budget=self._cpu_budget)
-        pump.start()
-        self._inotify, self._pump = inotify, pump
-        self._finalizer = weakref.finalize(self, _shut_down, pump, inotify)
-        _caches_to_reset_in_a_child().add(self)
-        return inotify
-
-    def _unwatch(self, entry: _Entry) -> None:
-        wd = entry.wd
-        if wd != NO_WATCH and self._watches.unbind(entry):
-            self._remove_watch(wd)
-
-    def _remove_watch(self, wd: int) -> None:
-        self._hot.discard(wd)
-        if self._inotify is not None:
-            self._inotify.rm_watch(wd)
-
-    def _refresh(self, entry: _Entry, *, rebind: bool) -> FileStats | None:
-        """Look at an entry's file and take over what is found.
-
-        Args:
-            entry: in the cache.
-            rebind: watch its path again first, because the path may lead to another inode now. The returned watch
-                tells: device, inode number and size may all be the same (ext4 gives a number again at once).
-
-        Returns:
-            The entry's stats, the same object if nothing changed; None when the file has gone and the entry with it.
-        """
-        was = entry.stats
-        try:
-            if rebind:
-                self._rebind(entry)
-            stats = read_stats(entry.path)
-            if stats is not None and not rebind and (stats.inode != was.inode or stats.device != was.device):
-                rebind = True
-                self._rebind(entry)
-                stats = read_stats(entry.path)
-        except (FileNotFoundError, NotADirectoryError):
-            stats = None
-        except OSError as error:
-            # Whoever asks next gets this error from os.stat; until then there is nothing true to remember.
-            log.debug("dropped from the cache: %s: %s", entry.path, error)
-            stats = None
-        if stats is None:
-            self._drop(entry)
-        elif stats == was:
-            stats = was
-        else:
-            entry.stats = stats
-        if rebind and stats is not None:
-            self._place(entry)
-        if stats is not was and self._on_change is not None:
-            try:
-                self._on_change(entry.path, stats)
-            except Exception:
-                log.exception("on_change has failed for %s", entry.path)
-        return stats
-
-    def _rebind(self, entry: _Entry) -> None:
-        wd, entry.reason = self._watch(entry.path)
-        if wd != entry.wd:
-            self._unwatch(entry)
-            if wd != NO_WATCH:
-                self._watches.bind(entry, wd)
-
-    def _recover(self) -> None:
-        """Look at everything that is not served from memory, and watch again what can be."""
-        for entry in tuple(self._doubtful.values()):
-            self._refresh(entry, rebind=True)
-        out_of_watches = False
-        for entry in tuple(self._polled.values()):
-            limited = entry.reason in _LIMITS
-            self._refresh(entry, rebind=not (limited and out_of_watches))
-            out_of_watches = out_of_watches or entry.reason in _LIMITS
-
-    def _drain(self, inotify: Inotify) -> bool:
-        """Take in what the kernel has to tell; False when that was nothing."""
-        try:
-            notes = inotify.read()
-            if notes:
-                self._apply(notes)
-        except BaseException:  # KeyboardInterrupt as well: the rest of the batch is lost
-            self._distrust()
-            raise
-        return bool(notes)
-
-    def _distrust(self) -> None:
-        """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
-        self._doubtful.update(self._served)
-        self._served = {}
-
-    def _apply(self, notes: dict[int, int]) -> None:
-        """Take in one batch of events."""
-        overflow = notes.pop(NO_WATCH, 0)
-        if overflow:
-            self._overflows += 1
-            self._distrust()
-        busy = []
-        for wd, mask in notes.items():
-            entries = self._watches.entries(wd)
-            if mask & IN_IGNORED:
-                self._watches.discard(wd)
-                self._hot.discard(wd)
-            for entry in entries:
-                self._refresh(entry, rebind=mask != IN_MODIFY or entry.path in self._doubtful)
-            if wd in self._watches:
-                busy.append(wd)
-        now = time.monotonic()
-        # Who wrote so much that the queue overflowed would make it overflow again.
-        for wd in busy if overflow else self._hot.after_batch(busy, now):
-            self._disarm(wd, now)
-
-    def _disarm(self, wd: int, now: float) -> None:
-        assert self._inotify is not None
-        entry = self._watches.entries(wd)[0]
-        try:
-            same = self._inotify.add_watch(entry.path, DISARMED) == wd
-        except OSError:
-            same = False
-        if same:
-            self._hot.add(wd, now)
-        else:
-            self._refresh(entry, rebind=True)
-
-    def _sample(self) -> None:
-        """Look at the hot files, and arm those again that have been quiet."""
-        began = time.thread_time()
-        now = time.monotonic()
-        for wd in self._hot:
-            changed = False
-            for entry in self._watches.entries(wd):
-                was = entry.stats
-                changed |= self._refresh(entry, rebind=False) is not was
-            if wd in self._hot and self._hot.sampled(wd, changed, now):
-                for entry in self._watches.entries(wd):
-                    self._refresh(entry, rebind=True)
+    def _sample_hot(self) -> None:
+        began_s = time.thread_time()
+        self._follower.sample_hot()
         tick_s = hot.TICK_S
-        if self._cpu_budget:
-            tick_s = max(tick_s, min((time.thread_time() - began) * 2 / self._cpu_budget, hot.GREATEST_TICK_S))
-        self._next_tick = now + tick_s
+        if self._cpu_budget is not None:
+            spent_s = time.thread_time() - began_s
+            tick_s = max(tick_s, min(2 * spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
+        self._next_tick = time.monotonic() + tick_s
+
+    def _start_pump(self) -> None:
+        inotify = self._follower.inotify
+        if inotify is None or self._pump is not None:
+            return
+        monitor = MountMonitor.open()  # one of its own: a change of mounts is told to one poll(2) only
+        awaited = {inotify.fd: select.POLLIN}
+        if monitor is not None:
+            awaited[monitor.fd] = select.POLLPRI
+            self._to_close.append(monitor)
+        self._pump = Pump(awaited, _weakly(self), gather_s=self._gather_s, cpu_budget=self._cpu_budget)
+        self._to_close.insert(0, self._pump)
+        try:
+            self._pump.start()
+        except RuntimeError:
+            self._follower.fail()
 
     def _work(self) -> float | None:
         """What the pump calls. It takes the lock itself."""
         with self._lock:
-            if self._inotify is None:
-                return None
+            follower = self._follower
             try:
-                self._drain(self._inotify)
-                if self._doubtful and not self._cpu_budget:
-                    self._recover()
-                if not self._hot:
+                follower.drain()
+                if follower.doubtful and self._cpu_budget is None:
+                    follower.recover()
+                if not follower.hot:
                     return None
                 if time.monotonic() >= self._next_tick:
-                    self._sample()
+                    self._sample_hot()
                 return self._next_tick
             except Exception:
                 # Without the thread nothing keeps the entries true: from here on every look-up is an os.stat.
-                self._failed = True
-                self._distrust()
+                follower.fail()
                 raise
+
+
+_MTIME_LAG_NS = 10_000_000
+"""How far a new mtime may lie in the past: the kernel takes it from the latest tick of its clock."""
+
+
+@dataclass(slots=True)
+class _Newcomers:
+    """Which files without a place in the cache may take one, during one survey."""
+
+    since_ns: int  # those that have changed since then: the survey before this one
+    now_ns: int
+    are_welcome: bool = True
 
 
 def absolute(path: StrPath) -> str:
@@ -635,9 +649,9 @@ def _weakly(cache: FStatCache) -> Callable[[], float | None]:
     return work
 
 
-def _shut_down(pump: Pump, inotify: Inotify) -> None:
-    pump.close()
-    inotify.close()
+def _close_all(parts: list[Pump | Follower | MountMonitor]) -> None:
+    for part in parts:
+        part.close()
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sys
 import termios
 from array import array
 
@@ -52,6 +53,15 @@ def _named_events(data: bytes) -> dict[tuple[int, int], None]:
         events[wd, mask] = None
         position += _HEADER_BYTES + name_bytes
     return events
+
+
+def greatest_number_of_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
+    """How many watches the kernel allows all processes of one user together; no bound where there is no such file."""
+    try:
+        with open(path, encoding="ascii") as limit:
+            return int(limit.read())
+    except FileNotFoundError:
+        return sys.maxsize
 
 
 class Inotify:

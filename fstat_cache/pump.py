@@ -8,7 +8,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -17,18 +17,25 @@ STOP_TIMEOUT_S = 1.0
 
 
 class Pump:
-    """Calls ``work`` whenever there is something to read, from a thread of its own that else is asleep.
+    """Calls ``work`` whenever something happens, from a thread of its own that else is asleep.
 
     Args:
-        fd: the descriptor to wait for.
-        work: called without arguments after events have gathered; it takes what there is to read and returns the
+        awaited: the descriptors to wait for, each with the events of poll(2) that count.
+        work: called without arguments after events have gathered; it takes in what happened and returns the
             monotonic time (seconds) at which it wants to be called even without events, or None.
         gather_s: how long events may gather before they are worked off, so that one look answers many of them.
         cpu_budget: the share of one core that the work may take, 0.01 for 1 %, or None for no bound. After work of
             b seconds of CPU the pump rests for b * (1 / cpu_budget - 1) seconds, at most half a second.
     """
 
-    def __init__(self, fd: int, work: Callable[[], float | None], *, gather_s: float, cpu_budget: float | None) -> None:
+    def __init__(
+        self,
+        awaited: Mapping[int, int],
+        work: Callable[[], float | None],
+        *,
+        gather_s: float,
+        cpu_budget: float | None,
+    ) -> None:
         self._work = work
         self._gather_s = gather_s
         self._rest_per_work = 1 / cpu_budget - 1 if cpu_budget else 0.0
@@ -37,9 +44,9 @@ class Pump:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = select.poll()
         self._woken.register(self._wake_fd, select.POLLIN)
-        self._woken_or_readable = select.poll()
-        self._woken_or_readable.register(self._wake_fd, select.POLLIN)
-        self._woken_or_readable.register(fd, select.POLLIN)
+        self._anything = select.poll()
+        for fd, events in {self._wake_fd: select.POLLIN, **awaited}.items():
+            self._anything.register(fd, events)
         self._thread = threading.Thread(target=self._run, name="fstat-cache-pump", daemon=True)
 
     def start(self) -> None:
@@ -78,8 +85,8 @@ class Pump:
         try:
             due: float | None = None
             while True:
-                readable = self._wait(self._woken_or_readable, None if due is None else due - time.monotonic())
-                if readable and not self._stopping:
+                happened = self._wait(self._anything, None if due is None else due - time.monotonic())
+                if happened and not self._stopping:
                     self._wait(self._woken, self._gather_s)
                 if self._stopping:
                     return
@@ -94,12 +101,12 @@ class Pump:
                 log.exception("the thread that follows file changes has failed; its cache answers by os.stat now")
 
     def _wait(self, poll: select.poll, timeout_s: float | None) -> bool:
-        """Wait for what ``poll`` watches, for ever if the time is None; True when there are events to read."""
+        """Wait for what ``poll`` watches, if need be for ever; True when more than :meth:`wake` happened."""
         ready = poll.poll(None if timeout_s is None else max(0, math.ceil(timeout_s * 1000)))
-        readable = False
+        happened = False
         for fd, _ in ready:
             if fd == self._wake_fd and not self._stopping:
                 os.eventfd_read(fd)
             else:
-                readable = True
-        return readable
+                happened = True
+        return happened

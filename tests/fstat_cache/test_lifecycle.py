@@ -54,7 +54,7 @@ def test_nothing_runs_before_the_first_watch(file: Path) -> None:
     assert (pumps(), descriptors()) == (0, before)
 
 
-def test_a_thousand_caches_leak_nothing(file: Path) -> None:
+def test_opening_and_closing_leaks_nothing(file: Path) -> None:
     """Opening, using, invalidating and closing caches leaves no thread and no descriptor."""
     before = descriptors()
     for number in range(300):
@@ -157,8 +157,9 @@ def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: 
     """When the pump dies the log says so, alive is False, and look-ups go to os.stat instead of growing stale."""
     with FStatCache() as cache, open(os.devnull) as no_inotify:
         cache.build([file])
-        assert cache._inotify is not None
-        os.dup2(no_inotify.fileno(), cache._inotify.fd)
+        inotify = cache._follower.inotify
+        assert inotify is not None
+        os.dup2(no_inotify.fileno(), inotify.fd)
         file.write_bytes(b"wakes the thread, which finds that the descriptor is no inotify instance")
         wait_until(lambda: not cache.alive)
         assert "has failed" in caplog.text

@@ -1,24 +1,26 @@
 """The eviction order, against the simplest thing that could be right: a list sorted by the last use."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstat_cache.lru import DROPPED, EvictionOrder
+from fstat_cache.lru import EvictionOrder
 
 
 @dataclass
 class Entry:
     name: int
     used: int
+    dropped: bool = False
 
 
 @given(st.lists(st.tuples(st.sampled_from(["use", "admit", "evict", "drop"]), st.integers(0, 9))))
 def test_the_least_recently_used_goes_first(steps: list[tuple[str, int]]) -> None:
     """After any uses, admissions, evictions and drops, the entry named is the one used longest ago."""
-    order: EvictionOrder[Entry] = EvictionOrder()
+    order: EvictionOrder[Entry] = EvictionOrder(attrgetter("used"))
     entries: dict[int, Entry] = {}
     by_recency: list[int] = []
     for clock, (step, name) in enumerate(steps, start=1):
@@ -26,9 +28,9 @@ def test_the_least_recently_used_goes_first(steps: list[tuple[str, int]]) -> Non
             entry = order.pop(entries.values(), clock)
             assert entry.name == by_recency.pop(0)
             del entries[entry.name]
-            entry.used = DROPPED
+            entry.dropped = True
         elif step == "drop" and name in entries:
-            entries.pop(name).used = DROPPED
+            entries.pop(name).dropped = True
             by_recency.remove(name)
         elif step in ("use", "admit"):
             if name in entries:
@@ -42,12 +44,12 @@ def test_the_least_recently_used_goes_first(steps: list[tuple[str, int]]) -> Non
 def test_nothing_to_evict_is_an_index_error() -> None:
     """An empty cache has no least recently used entry."""
     with pytest.raises(IndexError):
-        EvictionOrder[Entry]().pop((), 1)
+        EvictionOrder[Entry](attrgetter("used")).pop((), 1)
 
 
 def test_evicting_everything_sorts_once() -> None:
     """n evictions in a row look at the entries once, not n times."""
-    order: EvictionOrder[Entry] = EvictionOrder()
+    order: EvictionOrder[Entry] = EvictionOrder(attrgetter("used"))
     entries = {name: Entry(name, name) for name in range(1000)}
     looks = 0
 
@@ -59,5 +61,5 @@ def test_evicting_everything_sorts_once() -> None:
 
     for name in range(1000):
         assert order.pop(Counted(), 1000).name == name
-        entries.pop(name).used = DROPPED
+        entries.pop(name).dropped = True
     assert looks == 1
