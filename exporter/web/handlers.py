@@ -19,6 +19,7 @@ from tornado.http1connection import HTTP1Connection
 from exporter import __version__
 from exporter.threads import call_in_thread
 from exporter.web.negotiation import accepts_gzip, metrics_encoder
+from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +147,11 @@ class _Metrics(_Handler):
         async with self._slots:
             if self.stream.closed():
                 return
-            body = await call_in_thread(render, "scrape")
+            try:
+                body = await call_in_thread(render, "scrape")
+            except CacheClosedError:
+                self.send("The agent is stopping.\n", 503)
+                return
         if self.stream.closed():
             return
         self.set_header("Content-Type", content_type)

@@ -1,0 +1,355 @@
+"""The command as a real process: flags, mistakes, signals, what it costs."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, Agent, Server, free_port, parse_scrape, wait_until
+
+COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=cwd, env=ENVIRONMENT)
+
+
+def mistake(*arguments: str) -> str:
+    """What is said of a mistake, which is never a traceback and ends with 1."""
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+class Background(Server):
+    """The command in the background, in a directory of its own choice."""
+
+    def __init__(self, arguments: list[str], log_path: Path, cwd: Path) -> None:
+        self.log_path = log_path
+        with log_path.open("wb") as log:
+            self.popen = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log, cwd=cwd, env=ENVIRONMENT)
+        self._popen, self.pid, self.arguments = self.popen, self.popen.pid, arguments
+        line = wait_until(lambda: re.search(r'listening.*address"?[=:] ?"?([^"\s]+):(\d+)', log_path.read_text()))
+        self.host, self.port = line[1], int(line[2])
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Background]]:
+    """Starts the command in `tmp_path`, on an address of the kernel's choice; every one of them must stop with 0."""
+    started: list[Background] = []
+
+    def begin(*arguments: str, address: str = "127.0.0.1:0") -> Background:
+        flags = ["--web.listen-address", address, *arguments]
+        started.append(Background(flags, tmp_path / f"agent-{len(started)}.out", tmp_path))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        assert each.stop() == 0, each.log_path.read_text()
+
+
+def test_version() -> None:
+    """Name and version."""
+    result = run("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"fstat-exporter 0\.1\.0 \(Python 3\.\d+\.\d+\)\n", result.stdout)
+
+
+def test_help() -> None:
+    """Every flag is told."""
+    text = run("--help").stdout
+    for flag in ("config.file", "config.check", "web.listen-address", "web.telemetry-path", "log.level", "log.format"):
+        assert f"--{flag}" in text
+
+
+def test_config_check(tmp_path: Path) -> None:
+    """A good file gives a summary and 0, a bad one every mistake and 1."""
+    path = tmp_path / "x.yml"
+    path.write_text("logs: [{group: a, paths: [/a, /b]}]")
+    result = run("--config.check", "--config.file", str(path))
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: valid, groups: 1, patterns: 2\n", "")
+    path.write_text("logs: [{group: a, pathes: [/a]}]\ncahe: 1")
+    assert mistake("--config.check", f"--config.file={path}").splitlines() == [
+        f"{path}:1:8: logs[0].paths: the key is missing",
+        f"{path}:1:19: logs[0].pathes: unknown key, did you mean 'paths'?",
+        f"{path}:2:1: cahe: unknown key, did you mean 'cache'?",
+    ]
+    assert mistake(f"--config.file={path}").count("\n") == 3
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    """One line each: no file, an unreadable one, both file and patterns, bad patterns, bad addresses and paths."""
+    assert mistake("--config.file", "/no/file") == "/no/file: can not be read: No such file or directory\n"
+    assert mistake("--config.file", str(tmp_path)) == f"{tmp_path}: can not be read: Is a directory\n"
+    assert mistake("--config.file", "/no/file", "x") == (
+        "--config.file: can not be combined with patterns on the command line, expected one or the other\n"
+    )
+    assert mistake("") == "pattern '': the pattern is empty\n"
+    assert mistake("a[") == r"pattern 'a[': a '[' is never closed; write '\[' for the character itself" + "\n"
+    assert mistake("x", "--web.listen-address=1", "--web.telemetry-path=m").splitlines() == [
+        "--web.listen-address: '1' is no address, expected host:port, [IPv6 address]:port or :port",
+        "--web.telemetry-path: 'm' can not be used, expected a path such as /metrics, not below /-/",
+    ]
+    assert mistake("x", "--web.listen-address=192.0.2.1:1") == (
+        "fstat-exporter: can not listen on 192.0.2.1:1: Cannot assign requested address\n"
+    )
+
+
+@pytest.mark.skipif(os.path.exists("/etc/fstat-exporter/exporter.yml"), reason="this machine has the default file")
+def test_no_configuration() -> None:
+    """Without arguments and without the default file it says what there is to do."""
+    assert mistake() == (
+        "/etc/fstat-exporter/exporter.yml: does not exist; name a configuration with --config.file FILE, "
+        "or give patterns: fstat-exporter '/var/log/**/*.log'\n"
+    )
+
+
+def test_port_taken() -> None:
+    """One line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        expected = f"fstat-exporter: can not listen on {address}: Address already in use\n"
+        assert mistake("x", "--web.listen-address", address) == expected
+
+
+def test_patterns(start: Callable[..., Background], tmp_path: Path) -> None:
+    """Relative patterns mean files in the current directory; the log names the real port."""
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "a.log"
+    path.write_text("123")
+    agent = start("sub/*.log", "./no/*")
+    agent.wait_for("/-/ready")
+    scrape = parse_scrape(agent.get("/metrics").body.decode())
+    assert scrape.value("fstat_file_size_bytes", group="default", path=str(path)) == 3
+    with path.open("a") as file:
+        file.write("4")
+    scrape = parse_scrape(agent.get("/metrics").body.decode())
+    assert scrape.value("fstat_file_size_bytes", path=str(path)) == 4
+    assert scrape.value("fstat_file_changes_total", path=str(path)) == 1
+    assert scrape.value("fstat_cache_hits_total") == 2
+
+
+def test_change_before_the_first_scrape(start: Callable[..., Background], tmp_path: Path) -> None:
+    """What happens between the scan and the first scrape counts too."""
+    path = tmp_path / "a.log"
+    path.touch()
+    agent = start("*.log")
+    agent.wait_for("/-/ready")
+    path.write_text("x")
+    scrape = parse_scrape(agent.get("/metrics").body.decode())
+    assert scrape.value("fstat_file_changes_total") == 1
+
+
+def test_rescan(start: Callable[..., Background], tmp_path: Path) -> None:
+    """New files come and vanished ones go from cache and scrape; labels, flags and formats as configured."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "old.log").touch()
+    config = tmp_path / "x.yml"
+    config.write_text(
+        f"""
+        rescan_interval: 1s
+        web: {{listen_address: "127.0.0.1:1", telemetry_path: /nowhere}}
+        logs:
+          - {{group: a, paths: ["{logs}/*.log"], path_regex: '/(?P<name>[^/]*)[.]log$'}}
+          - {{group: b, paths: ["{logs}/**"], labels: {{team: infra}}}}
+        """
+    )
+    flags = ("--web.telemetry-path=/m", "--log.level=debug")
+    agent = start("--config.file", str(config), *flags)
+    agent.wait_for("/-/ready")
+    (logs / "old.log").unlink()
+    (logs / "new.log").write_text("1")
+    (logs / "other").write_text("22")
+
+    def scrape() -> object:
+        result = parse_scrape(agent.get("/m").body.decode())
+        return result if len(result.values("fstat_file_size_bytes")) == 2 else None
+
+    result = wait_until(scrape)
+    values = {key: value for key, value in result.samples.items() if key[0] == "fstat_file_size_bytes"}  # type: ignore[attr-defined]
+    labels = [
+        {"group": "a", "path": f"{logs}/new.log", "name": "new", "team": ""},
+        {"group": "b", "path": f"{logs}/other", "name": "", "team": "infra"},
+    ]
+    assert values == {
+        ("fstat_file_size_bytes", frozenset(labels[0].items())): 1,
+        ("fstat_file_size_bytes", frozenset(labels[1].items())): 2,
+    }
+    assert result.value("fstat_cache_files") == 2  # type: ignore[attr-defined]
+    assert "groups overlap" in agent.log_path.read_text()
+
+
+def test_more_files_than_the_cache_may_hold(start: Callable[..., Background], tmp_path: Path) -> None:
+    """All are published, none is evicted, and that it is so is logged once."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(10):
+        (logs / f"{number}.log").write_text("x" * number)
+    config = tmp_path / "x.yml"
+    config.write_text(f"rescan_interval: 1s\ncache: {{max_files: 4}}\nlogs: [{{group: a, paths: ['{logs}/*']}}]")
+    agent = start("--config.file", str(config), "--log.level=debug")
+    wait_until(lambda: agent.log_path.read_text().count('msg="scan done"') >= 3)
+    for _ in range(3):
+        scrape = parse_scrape(agent.get("/metrics").body.decode())
+        assert sorted(scrape.values("fstat_file_size_bytes")) == list(range(10))
+    assert scrape.value("fstat_cache_evictions_total") == 0
+    assert scrape.value("fstat_cache_files") == 4
+    assert scrape.value("fstat_cache_hits_total") == 12
+    assert scrape.value("fstat_cache_misses_total") == 18
+    assert agent.log_path.read_text().count("more files than cache.max_files") == 1
+
+
+def test_names_that_are_no_text(start: Callable[..., Background], tmp_path: Path) -> None:
+    """Published, escaped, each with a series of its own."""
+    folder = os.fsencode(tmp_path) + b"/logs/"
+    os.mkdir(folder)
+    names = [b"\xff.log", rb"\xff.log", b"a\nb.log", b'a"b.log', b"a\\b.log", "é.log".encode()]
+    for name in names:
+        with open(folder + name, "w"):
+            pass
+    agent = start("logs/*")
+    agent.wait_for("/-/ready")
+    scrape = parse_scrape(agent.get("/metrics").body.decode())
+    paths = {
+        dict(labels)["path"].rpartition("/")[2] for name, labels in scrape.samples if name == "fstat_file_size_bytes"
+    }
+    assert paths == {r"\xff.log", r"\\xff.log", "a\nb.log", 'a"b.log', "a\\b.log", "é.log"}
+
+
+def test_all_addresses(start: Callable[..., Background], tmp_path: Path) -> None:
+    """`:port` is IPv4 and, where there is any, IPv6."""
+    agent = start("x", address=":0")
+    agent.wait_for("/-/ready")
+    if "address=[::]:" in agent.log_path.read_text():
+        with socket.create_connection(("::1", agent.port), timeout=5) as connection:
+            connection.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
+            assert b"200 OK" in connection.recv(100)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals(start: Callable[..., Background], tmp_path: Path, number: signal.Signals) -> None:
+    """Within a second, with 0, with connections open; nothing in the log but information."""
+    agent = start("x")
+    agent.wait_for("/-/ready")
+    with (
+        socket.create_connection(("127.0.0.1", agent.port)) as kept,
+        socket.create_connection(("127.0.0.1", agent.port)),
+    ):
+        kept.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(1000)
+        began = time.monotonic()
+        agent.popen.send_signal(number)
+        assert agent.popen.wait(5) == 0
+        assert time.monotonic() - began < 1
+    lines = agent.log_path.read_text().splitlines()
+    assert [line for line in lines if "level=info" not in line] == []
+    assert "msg=stopping" in lines[-2]
+    assert "msg=stopped" in lines[-1]
+
+
+@pytest.fixture
+def scraping() -> Iterator[socket.socket]:
+    """A socket."""
+    with socket.socket() as made:
+        yield made
+
+
+def test_stop_during_scan_and_scrape(start: Callable[..., Background], tmp_path: Path, scraping: socket.socket) -> None:
+    """A signal does not wait for what is under way."""
+    for folder in range(20):
+        (tmp_path / f"d{folder}").mkdir()
+        for number in range(500):
+            (tmp_path / f"d{folder}" / f"{number}.log").touch()
+    for ready in (False, True):
+        agent = start("**/*.log")
+        if ready:
+            agent.wait_for("/-/ready")
+            scraping.connect(("127.0.0.1", agent.port))
+            scraping.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n")
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 1
+        assert "Traceback" not in agent.log_path.read_text()
+        assert "level=error" not in agent.log_path.read_text()
+
+
+def test_json_log(start: Callable[..., Background]) -> None:
+    """One object a line."""
+    agent = start("x", "--log.format=json")
+    text = agent.log_path.read_text()
+    first = json.loads(text.splitlines()[0])
+    assert (first["level"], first["msg"]) == ("info", "listening")
+
+
+def switches(pid: int) -> int:
+    """How often the threads of a process have been switched to and from, of their own will or not."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        status = Path(f"/proc/{pid}/task/{task}/status").read_text()
+        total += sum(int(count) for count in re.findall(r"ctxt_switches:\s+(\d+)", status))
+    return total
+
+
+def test_idle_means_asleep_and_small(start_agent: Callable[..., Agent], tmp_path: Path) -> None:
+    """With 1,000 files, a few scrapes and a connection kept alive: below 48 MiB, and asleep while nothing happens."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(1000):
+        (logs / f"{number}.log").touch()
+    agent = start_agent(f"{logs}/*.log")
+    for openmetrics in (False, True, False, True):
+        assert len(agent.scrape(openmetrics=openmetrics).values("fstat_file_size_bytes")) == 1000
+    with socket.create_connection(("127.0.0.1", agent.port)) as kept:
+        kept.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(1000)
+        time.sleep(0.5)  # what follows is about silence, so there is nothing to wait for
+        before = switches(agent.pid)
+        time.sleep(4)
+        assert switches(agent.pid) - before <= 1
+    peak_kib = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{agent.pid}/status").read_text())
+    assert peak_kib is not None
+    assert int(peak_kib[1]) < 48 * 1024
+
+
+def test_descriptors(start_agent: Callable[..., Agent], tmp_path: Path) -> None:
+    """Scrapes and connections leave none behind."""
+    agent = start_agent(f"{tmp_path}/*.log")
+    agent.scrape()
+    before = agent.descriptors()
+    for _ in range(30):
+        agent.scrape()
+    wait_until(lambda: agent.descriptors() <= before)
+
+
+def test_console_module_has_no_side_effects() -> None:
+    """Importing the package starts nothing."""
+    code = (
+        "import threading, os, logging; before = os.listdir('/proc/self/fd')\n"
+        "import exporter.cli\n"
+        "assert threading.active_count() == 1 and logging.getLogger().handlers == []\n"
+        "assert len(os.listdir('/proc/self/fd')) == len(before)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=REPOSITORY, env=ENVIRONMENT)
+
+
+def test_free_port_flag_beats_file(start: Callable[..., Background], tmp_path: Path) -> None:
+    """An address on the command line is used instead of the file's."""
+    config = tmp_path / "x.yml"
+    config.write_text("web: {listen_address: '127.0.0.1:1'}\nlogs: [{group: a, paths: [/x]}]")
+    port = free_port()
+    agent = start("--config.file", str(config), address=f"127.0.0.1:{port}")
+    assert agent.port == port
+    agent.wait_for("/-/ready")
