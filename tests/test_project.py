@@ -68,7 +68,7 @@ def test_make_run_serves(tmp_path: Path) -> None:
     command = ["make", "--no-print-directory", "run", f"ARGS=--web.listen-address=127.0.0.1:{port}"]
     server = Server(command, tmp_path / "make.out", port)
     try:
-        server.wait_for("/-/ready")
+        server.wait_for("/-/ready", timeout_s=50)  # it installs first when pyproject.toml has changed
         assert b"fstat_exporter_build_info" in server.get("/metrics").body
         assert "http://localhost:10943/" in server.log_path.read_text()
     finally:
