@@ -1,0 +1,544 @@
+"""Lost events, exhausted limits, missing permission, filesystems that tell nothing or answer no more."""
+
+import logging
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fstat_cache import FileStats, FStatCache
+from fstat_cache.kernel import Inotify
+from tests.support import program, wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or becomes another user")
+
+
+def truth(path: Path | str) -> FileStats | None:
+    return FStatCache.get_file_stats_using_stat(path)
+
+
+def assert_true(cache: FStatCache, paths: list[Path]) -> None:
+    survey = cache.survey(map(str, paths))
+    assert survey.errors == {}
+    for path in paths:
+        assert survey.stats.get(str(path)) == truth(path), path
+
+
+def make(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{number}.log" for number in range(count)]
+    for path in paths:
+        path.write_bytes(b"x" * 10)
+    return paths
+
+
+def append(path: Path, data: bytes = b"more") -> None:
+    with path.open("ab") as log:
+        log.write(data)
+
+
+def overflow(paths: list[Path]) -> None:
+    """Queue more events than the queue holds, none of which can be merged: files take turns."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    files = [os.open(path, os.O_WRONLY | os.O_APPEND) for path in paths]
+    for number in range(limit + len(paths)):
+        os.write(files[number % len(files)], b"x")
+    for file in files:
+        os.close(file)
+
+
+def test_after_an_overflow_every_entry_is_true(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is served before it was looked at again, replaced files are followed at their new inode, and it counts.
+
+    A recreated file has the inode number and the size of the old one: only a new watch tells them apart.
+    """
+    paths = make(tmp_path, 1000)
+    with FStatCache() as cache:
+        cache.build(paths)
+        with cache._lock:  # the pump can not drain
+            overflow(paths[:2])
+            for path in paths[10:200]:
+                path.unlink()
+                path.write_bytes(b"y" * 10)
+            for path in paths[200:210]:
+                path.unlink()
+            for path in paths[210:220]:
+                append(path)
+        assert_true(cache, paths)
+        assert cache.status().queue_overflows >= 1
+        assert caplog.text.count("overflowed") == cache.status().queue_overflows
+        for path in paths[10:20]:
+            append(path)
+        assert_true(cache, paths)
+        assert cache.cache_info().files == 990
+        assert cache.status().watches == 990
+
+
+def test_an_overflow_heals_without_sync(tmp_path: Path) -> None:
+    """A cache without a CPU budget recovers by its own thread."""
+    paths = make(tmp_path, 50)
+    with FStatCache() as cache:
+        cache.build(paths)
+        with cache._lock:
+            overflow(paths[:2])
+            append(paths[40])
+
+        def is_served() -> bool:  # without asking the cache, which would heal it
+            entry = cache._served.get(str(paths[40]))
+            return entry is not None and entry.stats == truth(paths[40])
+
+        wait_until(is_served)
+
+
+def test_a_look_up_after_an_overflow_is_true_at_once(tmp_path: Path) -> None:
+    """With a CPU budget the recovery waits for sync(), but a look-up never gives what is doubtful."""
+    paths = make(tmp_path, 50)
+    with FStatCache(cpu_budget=0.01) as cache:
+        cache.build(paths)
+        with cache._lock:
+            overflow(paths[:2])
+            append(paths[40])
+        wait_until(lambda: cache.status().queue_overflows)
+        assert cache.get_file_stats(str(paths[40])) == truth(paths[40])
+        assert_true(cache, paths)
+
+
+def test_a_file_written_all_the_time_is_sampled_and_stays_exact(tmp_path: Path) -> None:
+    """A busy file loses its armed watch, is exact after sync(), and gets its watch back when it is quiet."""
+    path, quiet = make(tmp_path, 2)
+    with FStatCache() as cache:
+        cache.build([path, quiet])
+
+        def write_until_hot() -> bool:
+            append(path)
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+        for _ in range(20):
+            append(path)
+            assert_true(cache, [path, quiet])
+        append(path)
+        wait_until(lambda: cache.get_file_stats(path) == truth(path), 2)
+        wait_until(lambda: cache.status().hot == 0)
+        append(path)
+        wait_until(lambda: cache.get_file_stats(path) == truth(path))
+
+
+@pytest.mark.parametrize("change", ["unlink", "replace", "recreate", "truncate", "rename"])
+def test_a_hot_file_is_followed_through_anything(tmp_path: Path, change: str) -> None:
+    """What happens to a file while it is sampled is seen at sync(), and its successor is followed."""
+    (path,) = make(tmp_path, 1)
+    with FStatCache() as cache, path.open("ab", buffering=0) as writer:
+        cache.build([path])
+
+        def write_until_hot() -> bool:
+            writer.write(b"x")
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+        if change == "unlink":
+            path.unlink()
+        elif change == "replace":
+            new = tmp_path / "new"
+            new.write_bytes(b"new")
+            new.replace(path)
+        elif change == "recreate":
+            path.unlink()
+            path.write_bytes(b"new")
+        elif change == "truncate":
+            os.truncate(path, 0)
+        else:
+            path.rename(tmp_path / "other")
+        writer.write(b"into the old file")
+        assert_true(cache, [path])
+        if path.exists():
+            append(path)
+            assert_true(cache, [path])
+        else:
+            assert cache.list_files_in_cache() == []
+
+
+def test_an_audit_finds_what_makes_no_event(tmp_path: Path) -> None:
+    """Writes through mmap(2), links pointed elsewhere, renamed ancestors are found, healed, counted and polled."""
+    (tmp_path / "old").mkdir()
+    mapped, below, target, other, untouched = (
+        tmp_path / "mapped",
+        tmp_path / "old" / "below",
+        tmp_path / "target",
+        tmp_path / "other",
+        tmp_path / "untouched",
+    )
+    for path in (mapped, below, target, untouched):
+        path.write_bytes(b"x" * 100)
+    other.write_bytes(b"another size")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    with FStatCache() as cache:
+        cache.build([mapped, below, link, untouched])
+        assert cache.audit() == 0
+        with mapped.open("r+b") as file, mmap.mmap(file.fileno(), 100) as memory:
+            memory[0] = 1
+            memory.flush()
+        (tmp_path / "old").rename(tmp_path / "new")
+        (tmp_path / "renewed").symlink_to(other)
+        (tmp_path / "renewed").rename(link)
+        assert cache.audit() == 3
+        assert_true(cache, [mapped, below, link, untouched])
+        status = cache.status()
+        assert (status.audit_checks, status.audit_mismatches) == (8, 3)
+        assert status.polled == {"audit": 2}
+        with mapped.open("r+b") as file, mmap.mmap(file.fileno(), 100) as memory:
+            memory[0] = 2
+            memory.flush()
+        assert_true(cache, [mapped, link])
+        assert cache.audit() == 0
+
+
+def test_an_audit_goes_round(tmp_path: Path) -> None:
+    """Limited to a few entries a call, it compares each of them once before any of them twice."""
+    paths = make(tmp_path, 10)
+    with FStatCache() as cache:
+        cache.build(paths)
+        for _ in range(4):
+            cache.audit(3)
+        assert cache.status().audit_checks == 10
+
+
+def test_an_audit_is_not_deceived_by_busy_writers(tmp_path: Path) -> None:
+    """Growth whose event is still on its way is no mismatch."""
+    (path,) = make(tmp_path, 1)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", "import sys\nf = open(sys.argv[1], 'ab', 0)\nwhile True: f.write(b'x' * 100_000)", path]
+    )
+    try:
+        with FStatCache(gather_s=0.2) as cache:
+            cache.build([path])
+            wait_until(lambda: cache.survey([str(path)]).stats[str(path)].size > 1_000_000)
+            for _ in range(50):
+                assert cache.audit() == 0
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def test_beyond_max_watches_files_are_polled_and_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that get no watch are looked at each time; one warning names the sysctl; when room returns they get one."""
+    paths = make(tmp_path, 10)
+    with FStatCache(max_watches=6) as cache:
+        cache.build(paths)
+        assert cache.status().watches == 6
+        assert cache.status().polled == {"watch_limit": 4}
+        assert cache.status().watch_failures == {"watch_limit": 4}
+        for path in paths:
+            append(path)
+            if path in paths[6:]:
+                assert cache.get_file_stats(path) == truth(path), "without sync() as well"
+        assert_true(cache, paths)
+        assert caplog.text.count("max_user_watches") == 1
+        for path in paths[:5]:
+            cache.remove_from_watch(path)
+        cache.sync()
+        assert cache.status().polled == {}
+        assert cache.status().watches == 5
+        append(paths[9])
+        assert_true(cache, paths[5:])
+
+
+def test_half_of_the_watches_is_left_to_others(tmp_path: Path) -> None:
+    """By default the bound is half of what the kernel allows the user."""
+    with FStatCache() as cache:
+        cache.build(make(tmp_path, 1))
+        assert cache._follower._max_watches == int(Path("/proc/sys/fs/inotify/max_user_watches").read_text()) // 2
+
+
+IN_A_NAMESPACE = """
+import logging, os, sys
+from pathlib import Path
+from fstat_cache import FStatCache
+logging.basicConfig(format="%(message)s", level="WARNING")
+limit = Path("/proc/sys/user/max_inotify_watches")
+limit.write_text("5")
+paths = [Path(sys.argv[1], f"{number}.log") for number in range(8)]
+for path in paths:
+    path.write_text("x")
+with FStatCache() as cache:
+    def check():
+        for path in paths:
+            path.write_text(path.read_text() + "more")
+        found = cache.survey(map(str, paths))
+        assert [found.stats[str(path)] for path in paths] == [cache.get_file_stats_using_stat(path) for path in paths]
+    assert cache.build(paths) == []
+    assert cache.status().polled == {"watch_limit": 3}, cache.status()
+    check()
+    limit.write_text("100")
+    check()
+    assert cache.status().polled == {} and cache.status().watches == 8, cache.status()
+    check()
+print("right")
+"""
+
+
+def run_in(command: list[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+@as_root
+def test_the_kernels_limit_of_watches(tmp_path: Path) -> None:
+    """ENOSPC: what gets no watch is polled, one warning says which sysctl, and room that returns is used."""
+    done = run_in([program("unshare"), "--user", "--map-root-user"], IN_A_NAMESPACE, str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+    assert done.stderr.count("\n") == done.stderr.count("fs.inotify.max_user_watches") == 1, done.stderr
+
+
+def take_all(instances: list[Inotify]) -> None:
+    while True:
+        try:
+            instances.append(Inotify())
+        except OSError:
+            return
+
+
+def test_the_kernels_limit_of_instances(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """EMFILE: without an inotify instance every file is polled; with one again they are watched."""
+    paths = make(tmp_path, 3)
+    instances: list[Inotify] = []
+    try:
+        take_all(instances)
+        with FStatCache() as cache:
+            cache.build(paths)
+            assert cache.status().polled == {"instance_limit": 3}
+            assert caplog.text.count("max_user_instances") == 1
+            for _ in range(2):
+                append(paths[0])
+                assert cache.get_file_stats(paths[0]) == truth(paths[0])
+                append(paths[1])
+                assert_true(cache, paths)
+            while instances:
+                instances.pop().close()
+            append(paths[2])
+            assert_true(cache, paths)
+            assert cache.status().watches == 3
+            append(paths[2])
+            wait_until(lambda: cache.get_file_stats(paths[2]) == truth(paths[2]))
+            assert cache.alive
+    finally:
+        for instance in instances:
+            instance.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may search; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+WITHOUT_PERMISSION = """
+import logging, os, sys
+from fstat_cache import FStatCache
+logging.basicConfig(format="%(message)s", level="WARNING")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+path, readable = sys.argv[1:]
+with FStatCache() as cache:
+    assert cache.build([path, readable]) == []
+    assert cache.status().polled == {"permission": 1} and cache.status().watches == 1
+    print("ready", flush=True)
+    for size in map(int, sys.stdin):
+        assert cache.get_file_stats(path).size == size
+        assert cache.survey([path]).stats[path].size == size
+        print(len(cache.status().polled), flush=True)
+"""
+
+
+@as_root
+def test_without_permission_to_watch(open_folder: Path) -> None:
+    """A file that may be stat'ed but not read is polled and right; one warning names the capability."""
+    path, readable = make(open_folder, 2)
+    path.chmod(0o600)
+    watcher = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", WITHOUT_PERMISSION, path, readable],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    with watcher:
+        assert watcher.stdin is not None
+        assert watcher.stdout is not None
+        assert watcher.stderr is not None
+        answers = [watcher.stdout.readline()]
+        for number in range(3):
+            append(path, b"1")
+            if number == 2:
+                path.chmod(0o644)
+            print(path.stat().st_size, file=watcher.stdin, flush=True)
+            answers.append(watcher.stdout.readline())
+        watcher.stdin.close()
+        errors = watcher.stderr.read()
+    assert answers == ["ready\n", "1\n", "1\n", "0\n"], errors
+    assert errors.count("\n") == errors.count("CAP_DAC_READ_SEARCH") == 1
+
+
+def test_files_made_by_the_kernel_are_polled(caplog: pytest.LogCaptureFixture) -> None:
+    """Files of /proc change without an event: they hold no watch, and that is no failure to warn of."""
+    with FStatCache() as cache:
+        cache.build(["/proc/self/stat"])
+        assert cache.status().polled == {"filesystem": 1}
+        assert cache.status().watches == 0
+        assert cache.status().watch_failures == {}
+        assert cache.get_file_stats("/proc/self/stat") == truth("/proc/self/stat")
+        assert caplog.text == ""
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """A folder to mount on; unmounted at the end, whatever is on it."""
+    point = tmp_path / "mount"
+    point.mkdir()
+    yield point
+    # os.path.ismount() says no of a filesystem whose process is dead.
+    while f" {point} " in Path("/proc/self/mounts").read_text():
+        subprocess.run(["umount", "--lazy", point], check=True)
+
+
+@as_root
+def test_a_mount_and_its_end_are_seen_at_once(tmp_path: Path, mount: Path) -> None:
+    """A filesystem mounted over a watched file hides it at the next sync(), and unmounting brings it back."""
+    path = mount / "file.log"
+    path.write_bytes(b"below the mount")
+    with FStatCache() as cache:
+        assert_true(cache, [path])
+        subprocess.run(["mount", "-t", "tmpfs", "none", mount], check=True)
+        assert not path.exists()
+        assert_true(cache, [path])
+        path.write_bytes(b"on the mount")
+        assert_true(cache, [path])
+        append(path)
+        assert_true(cache, [path])
+        subprocess.run(["umount", mount], check=True)
+        assert_true(cache, [path])
+        append(path)
+        assert_true(cache, [path])
+        append(path)
+        wait_until(lambda: cache.get_file_stats(path) == truth(path))
+        assert cache.status().watches == 1
+
+
+@as_root
+def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -> None:
+    """Its files are polled; when it hangs nothing else waits for it, its files are late, and it recovers.
+
+    A real FUSE filesystem, whose process is stopped. Reached by its own name and through a link to its folder.
+    """
+    source = tmp_path / "source"
+    source.mkdir()
+    remote = mount / "remote.log"
+    (source / "remote.log").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(mount)
+    linked = tmp_path / "link" / "remote.log"
+    local = tmp_path / "local.log"
+    local.touch()
+    daemon = subprocess.Popen([program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mount])
+    try:
+        wait_until(lambda: os.path.ismount(mount))
+        with FStatCache(remote_timeout_s=0.3) as cache:
+            paths = [remote, linked, local]
+            assert cache.build(paths) == []
+            assert cache.status().polled == {"remote": 2}
+            append(source / "remote.log")
+            assert_true(cache, paths)
+            assert cache.get_file_stats(linked) == truth(linked)
+            assert cache.status().late == 0
+
+            daemon.send_signal(signal.SIGSTOP)
+            append(local)
+            waits = []
+            for _ in range(5):
+                began = time.monotonic()
+                survey = cache.survey(map(str, [*paths, mount / "unknown"]))
+                waits.append(time.monotonic() - began)
+                assert survey.stats == {str(local): truth(local)}
+                assert {type(error) for error in survey.errors.values()} == {TimeoutError}
+                assert len(survey.errors) == 3
+            assert max(waits) < 1
+            assert max(waits[1:]) < 0.2, "who is late is not waited for again"
+            assert cache.status().late == 2
+            with pytest.raises(TimeoutError, match="timed out"):
+                cache.get_file_stats(mount / "unknown")
+            with pytest.raises(TimeoutError, match="timed out"):
+                cache.get_file_stats(remote)
+
+            daemon.send_signal(signal.SIGCONT)
+            append(source / "remote.log")
+            wait_until(lambda: not cache.survey([str(remote)]).errors)
+            assert_true(cache, paths)
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@as_root
+def test_closing_does_not_wait_for_a_filesystem_that_hangs(tmp_path: Path, mount: Path) -> None:
+    """close(), and the exit of a process whose thread hangs, take no longer than otherwise."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "remote.log").touch()
+    daemon = subprocess.Popen([program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mount])
+    try:
+        wait_until(lambda: os.path.ismount(mount))
+        code = """
+            import os, signal, sys, time
+            from fstat_cache import FStatCache
+            cache = FStatCache(remote_timeout_s=0.1)
+            cache.build([sys.argv[1]])
+            os.kill(int(sys.argv[2]), signal.SIGSTOP)
+            cache.sync()
+            began = time.monotonic()
+            if sys.argv[3] == "close":
+                cache.close()
+            print(time.monotonic() - began < 0.5)
+            """
+        for end in ("close", "leave"):
+            daemon.send_signal(signal.SIGCONT)
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(code), mount / "remote.log", str(daemon.pid), end],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=REPOSITORY,
+            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == "True\n"
+            # A process is not gone before its last thread has left the kernel, for which this one needs an answer.
+            status = Path(f"/proc/{process.pid}/status")
+            wait_until(lambda status=status: "State:\tZ" in status.read_text(), 3)
+            assert time.monotonic() - began < 5
+            daemon.send_signal(signal.SIGCONT)
+            process.wait()
+            process.stdout.close()
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def test_logging_is_left_to_the_application() -> None:
+    """The package's loggers have no handlers and no level of their own."""
+    for name in ("fstat_cache", "fstat_cache.follower", "fstat_cache.pump"):
+        assert logging.getLogger(name).handlers == []
+        assert logging.getLogger(name).level == logging.NOTSET
