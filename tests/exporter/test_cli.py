@@ -192,6 +192,21 @@ def test_rescan(start: Callable[..., Background], tmp_path: Path) -> None:
     assert "groups overlap" in agent.log_path.read_text()
 
 
+def test_files_that_moved_away_unseen(start: Callable[..., Background], tmp_path: Path) -> None:
+    """A renamed ancestor gives no event; the next scan finds its files gone, and they leave the cache too."""
+    folder = tmp_path / "logs" / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "x.log").touch()
+    config = tmp_path / "x.yml"
+    config.write_text(f"rescan_interval: 1s\nlogs: [{{group: a, paths: ['{tmp_path}/logs/a/**/*.log']}}]")
+    agent = start("--config.file", str(config))
+    agent.wait_for("/-/ready")
+    assert parse_scrape(agent.get("/metrics").body.decode()).value("fstat_cache_files") == 1
+    (tmp_path / "logs").rename(tmp_path / "elsewhere")
+    wait_until(lambda: parse_scrape(agent.get("/metrics").body.decode()).value("fstat_cache_files") == 0)
+    assert parse_scrape(agent.get("/metrics").body.decode()).values("fstat_file_size_bytes") == []
+
+
 def test_more_files_than_the_cache_may_hold(start: Callable[..., Background], tmp_path: Path) -> None:
     """All are published, none is evicted, and that it is so is logged once."""
     logs = tmp_path / "logs"

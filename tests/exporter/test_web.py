@@ -161,6 +161,7 @@ def test_metrics(web: Web) -> None:
     reply = web.get("/metrics")
     assert reply.status == 200
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "server" not in reply.headers
     assert parse_scrape(reply.body.decode()).value("one") == 1
     reply = web.get("/metrics", Accept=PROMETHEUS_ACCEPT)
     assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
@@ -377,6 +378,9 @@ def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytes
         assert silent.closed()
         kept.send("GET", "/-/ready")
         assert kept.read().status == 200
+        with web.connect() as late:
+            assert late.closed()
+        assert time.monotonic() - began < 1.5
         assert kept.closed()
         assert time.monotonic() - began > 1.5
 
