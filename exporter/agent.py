@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from exporter import __version__
-from exporter.collector import DeclaredFile, DeclaredFiles, FileCollector, make_registry
+from exporter.collector import DeclaredFile, DeclaredFiles, FileCollector, audit_share, make_registry
 from exporter.config import Config
 from exporter.discovery import Scan, Scanner
 from exporter.growth import Ledger
@@ -38,7 +38,9 @@ class Agent:
         self._config = config
         self._sockets = sockets
         self._ledger = Ledger()
-        self._cache = FStatCache(max_files=config.cache.max_files, on_change=self._on_change)
+        self._cache = FStatCache(
+            max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, on_change=self._on_change
+        )
         self._scanner = Scanner(
             PathMatcher((group.paths, group.exclude) for group in config.logs), [group.group for group in config.logs]
         )
@@ -62,11 +64,12 @@ class Agent:
             host, port = bound.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _log.info("listening", extra=fields(address=address, version=__version__))
-        scanning = asyncio.create_task(self._scan_for_ever())
+        tasks = [asyncio.create_task(self._scan_for_ever()), asyncio.create_task(self._audit_for_ever())]
         try:
             await stop.wait()
         finally:
-            scanning.cancel()
+            for task in tasks:
+                task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(call_in_thread(self._cache.close, "close"), _STOP_TIMEOUT_S)
@@ -78,6 +81,18 @@ class Agent:
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")
             await asyncio.sleep(self._config.rescan_interval_s)
+
+    async def _audit_for_ever(self) -> None:
+        """Keep the cache true while nobody scrapes it; each scrape does the same by itself."""
+        while True:
+            checks = self._cache.status().audit_checks
+            await asyncio.sleep(self._config.cache.audit_interval_s)
+            if self._cache.status().audit_checks == checks and self._declared is not None:
+                await call_in_thread(self._look, "audit")
+
+    def _look(self) -> None:
+        self._cache.sync()
+        self._cache.audit(audit_share(self._cache.cache_info().files))
 
     def scan(self) -> None:
         """Look for files: new ones enter the cache and the scrape, vanished ones leave both. One call at a time."""

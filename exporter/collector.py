@@ -16,7 +16,7 @@ from exporter import __version__
 from exporter.growth import Ledger
 from exporter.log import fields
 from exporter.transitions import Transitions
-from fstat_cache import CacheInfo, FileStats
+from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus, FileStats, Survey
 
 _log = logging.getLogger(__name__)
 
@@ -24,14 +24,17 @@ _log = logging.getLogger(__name__)
 class Cache(Protocol):
     """What is needed of :class:`fstat_cache.FStatCache`."""
 
-    def sync(self) -> None:
-        """Bring the cache up to every write that has returned."""
+    def survey(self, paths: Iterable[str]) -> Survey:
+        """Look up every file as of now."""
 
-    def peek_file_stats(self, path: str) -> FileStats | None:
-        """Look up a file without changing which files are cached."""
+    def audit(self, files: int) -> int:
+        """Compare some of the entries with the truth."""
 
     def cache_info(self) -> CacheInfo:
         """Return hits, misses, evictions, files and max_files."""
+
+    def status(self) -> CacheStatus:
+        """Return how the files are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,11 @@ class FileCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the families without samples; asks no file."""
-        return (*_file_families(), *_cache_families(None), _build_info())
+        return (*_file_families(), *self._cache_families(), _build_info())
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families as of now: one `sync`, then one look at each file. Safe to call from several threads."""
-        self._cache.sync()
+        """Return the families as of now: a part of the audit, then one survey. Safe to call from several threads."""
+        self._cache.audit(audit_share(self._cache.cache_info().files))
         size, mtime, changes = _file_families()
         declared = self._declared()
         if declared is not None:
@@ -79,23 +82,22 @@ class FileCollector(Collector):
             for file, stats, count in self._look(declared.files):
                 labels = dict(zip(names, file.label_values, strict=True))
                 size.samples.append(Sample(size.name, labels, stats.size))
-                mtime.samples.append(Sample(mtime.name, labels, stats.mtime_ns / 1e9))
+                mtime.samples.append(Sample(mtime.name, labels, stats.mtime))
                 changes.samples.append(Sample(changes.name + "_total", labels, count))
-        return (size, mtime, changes, *_cache_families(self._cache.cache_info()), _build_info())
+        return (size, mtime, changes, *self._cache_families(), _build_info())
+
+    def _cache_families(self) -> Iterator[Metric]:
+        return _cache_families(self._cache.cache_info(), self._cache.status())
 
     def _look(self, files: Sequence[DeclaredFile]) -> Iterator[tuple[DeclaredFile, FileStats, int]]:
-        peek, observe = self._cache.peek_file_stats, self._ledger.observe
         since = self._ledger.mark()
-        faults: dict[str, OSError] = {}
+        survey = self._cache.survey(file.path for file in files)
+        self._tell_faults(survey.errors)
+        observe = self._ledger.observe
         for file in files:
-            try:
-                stats = peek(file.path)
-            except OSError as error:
-                faults[file.path] = error
-            else:
-                if stats is not None:
-                    yield file, stats, observe(file.path, stats, since)
-        self._tell_faults(faults)
+            stats = survey.stats.get(file.path)
+            if stats is not None:
+                yield file, stats, observe(file.path, stats, since)
 
     def _tell_faults(self, faults: dict[str, OSError]) -> None:
         changed = self._faults.update(faults)
@@ -110,6 +112,11 @@ class FileCollector(Collector):
                 "files can be looked at again, or are gone",
                 extra=fields(count=len(changed.ended), example=min(changed.ended)),
             )
+
+
+def audit_share(files: int) -> int:
+    """How many of the cached files to compare each time, so that every one has its turn in 120 times."""
+    return max(100, files // 120)
 
 
 def make_registry(collector: Collector) -> CollectorRegistry:
@@ -140,44 +147,81 @@ def _file_families() -> tuple[Metric, Metric, Metric]:
     )
 
 
-def _cache_families(info: CacheInfo | None) -> Iterator[Metric]:
-    looked_up = 0 if info is None else info.hits + info.misses
+def _cache_families(info: CacheInfo, status: CacheStatus) -> Iterator[Metric]:
+    looked_up = info.hits + info.misses
     for name, kind, value, text in (
         (
-            "fstat_cache_hits",
+            "hits",
             "counter",
-            info and info.hits,
+            info.hits,
             "Look-ups of files answered without os.stat. Each published file is one look-up a scrape.",
         ),
         (
-            "fstat_cache_misses",
+            "misses",
             "counter",
-            info and info.misses,
+            info.misses,
             "Look-ups of files that took an os.stat. Each published file is one look-up a scrape.",
         ),
         (
-            "fstat_cache_hit_ratio",
+            "hit_ratio",
             "gauge",
-            info and (info.hits / looked_up if looked_up else 0),
+            info.hits / looked_up if looked_up else 0,
             "Hits divided by hits and misses since the start, from 0 to 1; 0 before the first look-up.",
         ),
+        ("evictions", "counter", info.evictions, "Files dropped from the cache to make room for others."),
+        ("files", "gauge", info.files, "Files in the cache, each of them watched or polled."),
         (
-            "fstat_cache_evictions",
-            "counter",
-            info and info.evictions,
-            "Files dropped from the cache to make room for others.",
-        ),
-        ("fstat_cache_files", "gauge", info and info.files, "Files in the cache, each of them watched or polled."),
-        (
-            "fstat_cache_max_files",
+            "max_files",
             "gauge",
-            info and info.max_files,
+            info.max_files,
             "Upper bound of the files in the cache. Declared files beyond it are published too, each look-up a miss.",
         ),
+        ("watches", "gauge", status.watches, "Inotify watches held. Names of one file share a watch."),
+        (
+            "hot_files",
+            "gauge",
+            status.hot,
+            "Files written all the time: sampled instead of watched, so that their writers are not slowed down.",
+        ),
+        (
+            "polled_files",
+            "gauge",
+            {reason: status.polled.get(reason, 0) for reason in POLL_REASONS},
+            "Files in the cache that can not be watched and are looked at each scrape, by the reason.",
+        ),
+        (
+            "late_files",
+            "gauge",
+            status.late,
+            "Files left out of the scrape because their remote filesystem does not answer.",
+        ),
+        (
+            "queue_overflows",
+            "counter",
+            status.queue_overflows,
+            "How often the kernel's queue of events was full. Every file is looked at again then, nothing is lost.",
+        ),
+        (
+            "watch_failures",
+            "counter",
+            {reason: status.watch_failures.get(reason, 0) for reason in WATCH_FAILURES},
+            "Files that could not be watched when that was tried, by the reason.",
+        ),
+        ("audit_checks", "counter", status.audit_checks, "Cached files compared with a fresh os.stat, in rotation."),
+        (
+            "audit_mismatches",
+            "counter",
+            status.audit_mismatches,
+            "Cached files that had changed without an event. They are right again, and polled from then on.",
+        ),
     ):
-        family = Metric(name, text, kind)
-        if value is not None:
-            family.add_sample(f"{name}_total" if kind == "counter" else name, {}, value)
+        family = Metric(f"fstat_cache_{name}", text, kind)
+        sample_name = family.name + ("_total" if kind == "counter" else "")
+        if isinstance(value, dict):
+            for reason, files in value.items():
+                family.add_sample(sample_name, {"reason": reason}, files)
+        elif value is not None:
+            family.add_sample(sample_name, {}, value)
         yield family
 
 

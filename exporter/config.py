@@ -80,9 +80,17 @@ class ListenAddress:
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """The section ``cache``. `max_files` bounds how many files are cached."""
+    """The section ``cache``.
+
+    Attributes:
+        max_files: how many files are cached at most.
+        cpu_budget: share of one core that following changes may take between scrapes.
+        audit_interval_s: how long the audit may pause when nobody scrapes.
+    """
 
     max_files: int = 100_000
+    cpu_budget: float = 0.01
+    audit_interval_s: float = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,17 @@ def parse_duration(text: str) -> float:
     if not text or found is None or len(text) > 30:
         raise ValueError(f"{text!r} is no duration, expected one such as 30s, 5m or 1h30m")
     return sum(int(count) * unit_s for count, unit_s in zip(found.groups("0"), _DURATION_UNITS_S, strict=True))
+
+
+def parse_percentage(text: str) -> float:
+    """Parse a percentage above 0 and at most 100, ``1%`` or ``0.5%``, to a share.
+
+    Raises:
+        ValueError: it is not one; the message says what was expected.
+    """
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?%", text) or not 0 < float(text[:-1]) <= 100:
+        raise ValueError(f"{text!r} is no percentage, expected one above 0% and at most 100%, such as 1%")
+    return float(text[:-1]) / 100
 
 
 def _rooted(text: str, directory: str) -> str:
@@ -382,20 +401,23 @@ class _Reader:
         if "web" in entries:
             config = replace(config, web=self._web(entries["web"]))
         if "rescan_interval" in entries:
-            node = entries["rescan_interval"]
-            interval_s = self._parsed(node, "rescan_interval", parse_duration, "a duration such as 30s, 5m or 1h30m")
-            if interval_s is not None and not 1 <= interval_s <= 365 * 86400:
-                self._wrong(node, "rescan_interval", f"{node.value} is out of range, expected 1s to 365d")
-            elif interval_s is not None:
-                config = replace(config, rescan_interval_s=interval_s)
+            interval_s = self._interval(entries["rescan_interval"], "rescan_interval")
+            config = replace(config, rescan_interval_s=interval_s or config.rescan_interval_s)
         if "logs" not in entries:
             self._wrong(root, "logs", "the key is missing, expected a list of groups")
             return None
         return replace(config, logs=self._logs(entries["logs"]))
 
+    def _interval(self, node: yaml.Node, key_path: str) -> float | None:
+        interval_s = self._parsed(node, key_path, parse_duration, "a duration such as 30s, 5m or 1h30m")
+        if interval_s is not None and not 1 <= interval_s <= 365 * 86400:
+            self._wrong(node, key_path, f"{node.value} is out of range, expected 1s to 365d")
+            return None
+        return interval_s
+
     def _cache(self, node: yaml.Node) -> CacheConfig:
         config = CacheConfig()
-        entries = self._section(node, "cache", ("max_files",)) or {}
+        entries = self._section(node, "cache", ("max_files", "cpu_budget", "audit_interval")) or {}
         if "max_files" in entries:
             value = entries["max_files"]
             digits = (
@@ -407,6 +429,13 @@ class _Reader:
                 )
             else:
                 config = replace(config, max_files=int(digits))
+        if "cpu_budget" in entries:
+            node = entries["cpu_budget"]
+            budget = self._parsed(node, "cache.cpu_budget", parse_percentage, "a percentage such as 1%")
+            config = replace(config, cpu_budget=budget or config.cpu_budget)
+        if "audit_interval" in entries:
+            interval_s = self._interval(entries["audit_interval"], "cache.audit_interval")
+            config = replace(config, audit_interval_s=interval_s or config.audit_interval_s)
         return config
 
     def _web(self, node: yaml.Node) -> WebConfig:

@@ -52,10 +52,10 @@ class CacheStatus:
     Attributes:
         watches: inotify watches held.
         hot: watches that are disarmed and whose files are sampled, because they are written all the time.
-        polled: reason -> files that are looked at whenever asked, because they can not be watched.
+        polled: reason, of :data:`POLL_REASONS` -> files that are looked at whenever asked instead of watched.
         late: files on remote filesystems that did not answer the latest :meth:`FStatCache.sync` in time.
         queue_overflows: how often the kernel's queue of events was full, since the start.
-        watch_failures: reason -> files that could not be watched when that was tried, since the start.
+        watch_failures: reason, of :data:`WATCH_FAILURES` -> files that could not be watched, since the start.
         audit_checks: entries compared by :meth:`FStatCache.audit`, since the start.
         audit_mismatches: how many of them had changed without an event.
     """
@@ -197,13 +197,6 @@ class FStatCache:
     def get_file_stats_using_stat(path: StrPath) -> FileStats | None:
         """Give the stats of a file by ``os.stat``, past every cache; results and errors as :meth:`get_file_stats`."""
         return read_stats(path)
-
-    def peek_file_stats(self, path: StrPath) -> FileStats | None:
-        """TEMPORARY."""
-        found = self.survey([absolute(path)])
-        for error in found.errors.values():
-            raise error
-        return found.stats.get(absolute(path))
 
     def survey(self, paths: Iterable[str]) -> Survey:
         """Look up many files at once, each as of now: one :meth:`sync` and then no system call for what is in memory.

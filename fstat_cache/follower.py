@@ -62,6 +62,10 @@ _REMEDIES = {
     THREAD_FAILED: "the thread that follows changes has failed: restart the process",
     AUDIT: "a file changed without an event (mmap, direct I/O, a directory renamed above it, a link pointed elsewhere)",
 }
+WATCH_FAILURES = (WATCH_LIMIT, INSTANCE_LIMIT, PERMISSION, UNSUPPORTED)
+"""The reasons that are failures to watch."""
+POLL_REASONS = (*WATCH_FAILURES, THREAD_FAILED, FILESYSTEM, REMOTE, AUDIT)
+"""All reasons for which a file is polled."""
 _NEVER_WATCHED = (FILESYSTEM, AUDIT)
 _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 
@@ -325,7 +329,7 @@ class Follower:
                 log.info("no file is polled any more for %s", was)
         if reason is not None:
             self.polled_for[reason] += 1
-            if reason in _REASONS.values() or reason == UNSUPPORTED:
+            if reason in WATCH_FAILURES:
                 self._counts.watch_failures[reason] += 1
             if self.polled_for[reason] == 1 and reason in _REMEDIES:
                 log.warning("files are polled instead of watched, the first is %s: %s", entry.path, _REMEDIES[reason])

@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from exporter.collector import DeclaredFile, DeclaredFiles, FileCollector, make_registry
 from exporter.growth import Ledger
-from fstat_cache import CacheInfo, FileStats, FStatCache
+from fstat_cache import CacheInfo, CacheStatus, FileStats, FStatCache, Survey
 from tests.support import Scrape, parse_scrape
 
 
@@ -64,7 +64,7 @@ def test_file_families(make: type[Fixture], tmp_path: Path) -> None:
     all_of_it.declare(path)
     scrape = all_of_it.scrape()
     assert scrape.value("fstat_file_size_bytes", group="g", path=str(path)) == 5
-    assert scrape.value("fstat_file_mtime_seconds", path=str(path)) == 1_700_000_000_123_456_789 / 1e9
+    assert scrape.value("fstat_file_mtime_seconds", path=str(path)) == os.stat(path).st_mtime
     assert scrape.value("fstat_file_changes_total", path=str(path)) == 0
     with path.open("a") as file:
         file.write("6")
@@ -132,6 +132,14 @@ FAMILIES = {
     "fstat_cache_evictions": "counter",
     "fstat_cache_files": "gauge",
     "fstat_cache_max_files": "gauge",
+    "fstat_cache_watches": "gauge",
+    "fstat_cache_hot_files": "gauge",
+    "fstat_cache_polled_files": "gauge",
+    "fstat_cache_late_files": "gauge",
+    "fstat_cache_queue_overflows": "counter",
+    "fstat_cache_watch_failures": "counter",
+    "fstat_cache_audit_checks": "counter",
+    "fstat_cache_audit_mismatches": "counter",
 }
 
 
@@ -165,17 +173,21 @@ class Failing:
 
     def __init__(self) -> None:
         self.bad: set[str] = set()
-        self.syncs = 0
+        self.surveys = 0
 
-    def sync(self) -> None:
-        """Count the calls."""
-        self.syncs += 1
+    def survey(self, paths: Iterable[str]) -> Survey:
+        """Fail for the bad ones, and count the calls."""
+        self.surveys += 1
+        errors: dict[str, OSError] = {path: PermissionError(13, "Permission denied", path) for path in self.bad}
+        return Survey({path: FileStats(1, 2, 3, 4) for path in paths if path not in errors}, errors)
 
-    def peek_file_stats(self, path: str) -> FileStats | None:
-        """Fail for the bad ones."""
-        if path in self.bad:
-            raise PermissionError(13, "Permission denied", path)
-        return FileStats(1, 2, 3, 4)
+    def audit(self, files: int) -> int:
+        """Find nothing."""
+        return 0
+
+    def status(self) -> CacheStatus:
+        """Nothing of interest."""
+        return CacheStatus(0, 0, {}, 0, 0, {}, 0, 0)
 
     def cache_info(self) -> CacheInfo:
         """Nothing of interest."""
@@ -183,7 +195,7 @@ class Failing:
 
 
 def test_one_bad_file_blanks_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out; the log has one line when that begins and one when it ends. One barrier a scrape."""
+    """It is left out; the log has one line when that begins and one when it ends. One survey a scrape."""
     caplog.set_level(logging.INFO)
     cache = Failing()
     declared = DeclaredFiles(("path",), [DeclaredFile(path, (path,)) for path in ("/a", "/b", "/c")])
@@ -194,7 +206,7 @@ def test_one_bad_file_blanks_nothing(caplog: pytest.LogCaptureFixture) -> None:
         size, *_ = collector.collect()
         counts.append(len(size.samples))
     assert counts == [3, 2, 2, 1, 3]
-    assert cache.syncs == 5
+    assert cache.surveys == 5
     assert [(record.levelname, record.fields["example"]) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("WARNING", "/a"),
         ("WARNING", "/b"),

@@ -33,7 +33,7 @@ def test_everything_is_read() -> None:
     """Each key ends up in its field."""
     config = parse(
         """
-        cache: {max_files: 1_000}
+        cache: {max_files: 1_000, cpu_budget: 0.5%, audit_interval: 2m}
         rescan_interval: 1m30s
         web: {listen_address: "[::1]:9000", telemetry_path: /m}
         logs:
@@ -49,7 +49,7 @@ def test_everything_is_read() -> None:
     assert group.path_regex is not None
     assert group.path_regex.pattern == "/(?P<name>[^/]+)$"
     assert config == Config(
-        cache=CacheConfig(1000),
+        cache=CacheConfig(1000, cpu_budget=0.005, audit_interval_s=120),
         rescan_interval_s=90,
         web=WebConfig(ListenAddress("::1", 9000), "/m"),
         logs=(
@@ -64,6 +64,7 @@ def test_defaults() -> None:
     """Only `logs` is needed."""
     config = parse(LOGS, "x.yml")
     assert (config.cache.max_files, config.rescan_interval_s, config.web.telemetry_path) == (100_000, 60, "/metrics")
+    assert (config.cache.cpu_budget, config.cache.audit_interval_s) == (0.01, 300)
     assert str(config.web.listen_address) == ":10943"
 
 
@@ -93,9 +94,25 @@ BAD = {
     "no logs": ("cache: {max_files: 1}", "1:1: logs: the key is missing, expected a list of groups"),
     "misspelt key": (LOGS + "cahe: {}", "2:1: cahe: unknown key, did you mean 'cache'?"),
     "unknown key": (LOGS + "x: 1", "2:1: x: unknown key, expected one of: cache, rescan_interval, web, logs"),
-    "key of a later version": (
-        LOGS + "cache: {cpu_budget: 1%}",
-        "2:9: cache.cpu_budget: unknown key, expected one of: max_files",
+    "unknown key of the cache": (
+        LOGS + "cache: {colour: red}",
+        "2:9: cache.colour: unknown key, expected one of: max_files, cpu_budget, audit_interval",
+    ),
+    "cpu_budget without a unit": (
+        LOGS + "cache: {cpu_budget: 1}",
+        "2:21: cache.cpu_budget: expected a percentage such as 1%, found 1 (int)",
+    ),
+    "cpu_budget of nothing": (
+        LOGS + "cache: {cpu_budget: 0%}",
+        "2:21: cache.cpu_budget: '0%' is no percentage, expected one above 0% and at most 100%, such as 1%",
+    ),
+    "cpu_budget of two cores": (
+        LOGS + "cache: {cpu_budget: 200%}",
+        "2:21: cache.cpu_budget: '200%' is no percentage, expected one above 0% and at most 100%, such as 1%",
+    ),
+    "audit_interval too short": (
+        LOGS + "cache: {audit_interval: 10ms}",
+        "2:25: cache.audit_interval: 10ms is out of range, expected 1s to 365d",
     ),
     "key that is no text": ("logs: []\n? [a]\n: b", "2:3: expected a key, found a list"),
     "duplicate key": (LOGS + "logs: []", "2:1: logs: the key is there twice, first in line 1"),

@@ -307,24 +307,80 @@ def test_evicting_one_name_keeps_the_other_of_the_same_inode(tmp_path: Path) -> 
         cache.build([first, second])
         append(second)
         cache.sync()
-        assert cache.peek_file_stats(str(second)) == truth(second)
+        assert cache.survey([str(second)]).stats == {str(second): truth(second)}
         assert cache.cache_info() == CacheInfo(hits=1, misses=0, evictions=1, files=1, max_files=1)
 
 
-def test_peeking_neither_saves_nor_admits(tmp_path: Path) -> None:
-    """A peek is counted, but leaves the order of eviction alone, and a full cache admits nothing for it."""
+def look(cache: FStatCache, path: Path) -> FileStats | None:
+    return cache.survey([str(path)]).stats.get(str(path))
+
+
+def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
+    """A survey is counted, but leaves the order of eviction alone, and a full cache admits nothing idle for it."""
     paths = [tmp_path / str(number) for number in range(3)]
     for path in paths:
         path.touch()
     with FStatCache(max_files=2) as cache:
-        assert cache.peek_file_stats(paths[0]) == truth(paths[0]), "there is room: admitted"
+        assert look(cache, paths[0]) == truth(paths[0]), "there is room: admitted"
         cache.build([paths[1]])
-        assert cache.peek_file_stats(str(paths[0])) == truth(paths[0])
-        assert cache.peek_file_stats(paths[2]) == truth(paths[2])
+        assert look(cache, paths[0]) == truth(paths[0])
+        os.utime(paths[2], (1, 1))
+        assert look(cache, paths[2]) == truth(paths[2])
         assert sorted(cache.list_files_in_cache()) == [str(paths[0]), str(paths[1])]
         assert cache.cache_info() == CacheInfo(hits=1, misses=2, evictions=0, files=2, max_files=2)
         cache.get_file_stats(paths[2])
         assert sorted(cache.list_files_in_cache()) == [str(paths[1]), str(paths[2])]
+
+
+def test_a_survey_tells_files_from_faults(cache: FStatCache, tmp_path: Path, file: Path) -> None:
+    """What is not there is in neither result; what can not be looked at comes with its error and stops nothing else."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    survey = cache.survey([str(loop), str(file), str(tmp_path / "missing"), str(tmp_path)])
+    assert survey.stats == {str(file): truth(file)}
+    assert list(survey.errors) == [str(loop)]
+    assert cache.cache_info()[:2] == (0, 4)
+
+
+def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) -> None:
+    """Surveyed over and over, half of 400 files fit: hits stay near one half, and who is written is watched.
+
+    Plain LRU would have no hit at all. One file in a hundred is active, others from time to time.
+    """
+    paths = [tmp_path / str(number) for number in range(400)]
+    for path in paths:
+        path.touch()
+        os.utime(path, (1, 1))
+    names = [str(path) for path in paths]
+    with FStatCache(max_files=200) as cache:
+        cache.build(paths[:200])
+        active = paths[::100]
+        for number in range(30):
+            for path in active:
+                append(path)
+            survey = cache.survey(names)
+            if number < 3:
+                before = cache.cache_info()
+            for path in (*active, paths[number]):
+                assert survey.stats[str(path)] == truth(path)
+        after = cache.cache_info()
+        share = (after.hits - before.hits) / (after.hits - before.hits + after.misses - before.misses)
+        assert 0.475 <= share <= 0.525
+        assert {str(path) for path in active} <= set(cache.list_files_in_cache())
+        assert after.files == 200
+        assert after.evictions == 2, "the two active files that did not fit, and no others"
+
+
+def test_when_all_files_are_active_none_is_displaced(tmp_path: Path) -> None:
+    """Where no file is idle, taking one's watch for another's would be work for nothing."""
+    paths = [tmp_path / str(number) for number in range(20)]
+    with FStatCache(max_files=10) as cache:
+        for _ in range(5):
+            for path in paths:
+                append(path)
+            survey = cache.survey(map(str, paths))
+            assert survey.stats == {str(path): truth(path) for path in paths}
+        assert cache.cache_info().evictions == 0
 
 
 def test_a_bound_below_one_is_refused() -> None:
@@ -358,7 +414,8 @@ def test_a_closed_cache_says_so(file: Path) -> None:
     assert not cache.alive
     for use in (
         lambda: cache.get_file_stats(str(file)),
-        lambda: cache.peek_file_stats(file),
+        lambda: cache.survey([str(file)]),
+        cache.audit,
         lambda: cache.build([file]),
         lambda: cache.add_file_to_watch(file),
         lambda: cache.remove_from_watch(file),

@@ -44,7 +44,7 @@ def test_after_sync_every_entry_is_what_os_stat_says(tmp_path: Path, max_files: 
             cache.sync()
             for path in cache.list_files_in_cache():
                 checked += 1
-                assert cache.peek_file_stats(path) == cache.get_file_stats_using_stat(path), path
+                assert cache._served[path].stats == cache.get_file_stats_using_stat(path), path
             assert max_files is None or cache.cache_info().files <= max_files
         changer.stdin.close()
     assert checked > 5 * ROUNDS
@@ -61,15 +61,15 @@ def test_the_cache_is_an_exact_lru(tmp_path: Path) -> None:
     with FStatCache(max_files=5) as cache:
         for _ in range(3000):
             path = rng.choice(paths)
-            step = rng.choice(("get", "get", "get", "add", "remove", "peek"))
+            step = rng.choice(("get", "get", "get", "add", "remove", "survey"))
             known = path in model
             if step == "remove":
                 if known:
                     cache.remove_from_watch(path)
                     model.remove(path)
                 continue
-            if step == "peek":
-                cache.peek_file_stats(path)
+            if step == "survey":
+                cache.survey([path])
                 hits, misses = hits + known, misses + (not known)
                 if known or len(model) == 5:
                     continue
@@ -125,7 +125,7 @@ def test_threads_hammer_the_cache_while_files_change(tmp_path: Path) -> None:
                 with open(path, "ab") as log:
                     log.write(b"x")
             cache.sync()
-            stats = cache.peek_file_stats(path)
+            stats = cache.survey([path]).stats[path]
             assert stats == cache.get_file_stats_using_stat(path)
             looked_up.append(1)
         stop.set()
