@@ -19,7 +19,7 @@ from exporter.patterns import Labeller, LabelRule, PathMatcher
 from exporter.threads import call_in_thread
 from exporter.web.handlers import Site, make_application
 from exporter.web.server import Server
-from fstat_cache import FileStats, FStatCache
+from fstat_cache import FStatCache
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Agent:
         self._sockets = sockets
         self._ledger = Ledger()
         self._cache = FStatCache(
-            max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, on_change=self._on_change
+            max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, on_change=self._ledger.replaced
         )
         self._scanner = Scanner(
             PathMatcher((group.paths, group.exclude) for group in config.logs), [group.group for group in config.logs]
@@ -146,8 +146,3 @@ class Agent:
                 extra=fields(files=declared, max_files=self._config.cache.max_files),
             )
         self._full = full
-
-    def _on_change(self, path: str, stats: FileStats | None) -> None:
-        # A vanished file keeps its count until the scan has missed it too: a rotation brings it back at once.
-        if stats is not None:
-            self._ledger.replaced(path, stats)

@@ -592,7 +592,10 @@ class FStatCache:
         with self._lock:
             follower = self._follower
             try:
+                was_cool = not follower.hot
                 follower.drain()
+                if was_cool:  # what is hot now has just been looked at
+                    self._next_tick = time.monotonic() + hot.TICK_S
                 if follower.doubtful and self._cpu_budget is None:
                     follower.recover()
                 if not follower.hot:

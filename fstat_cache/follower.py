@@ -222,11 +222,16 @@ class Follower:
         try:
             if rebind:
                 self._rebind(entry)
-            stats = read_stats(entry.path)
-            if stats is not None and entry.wd != NO_WATCH and not rebind and not _same_inode(stats, was):
+            stats = read_stats(entry.path, was)
+            if (
+                not rebind
+                and stats is not None
+                and entry.wd != NO_WATCH
+                and (stats.inode != was.inode or stats.device != was.device)
+            ):
                 rebind = True
                 self._rebind(entry)
-                stats = read_stats(entry.path)
+                stats = read_stats(entry.path, was)
         except (FileNotFoundError, NotADirectoryError):
             stats = None
         except OSError as error:
@@ -235,7 +240,9 @@ class Follower:
             stats = None
         if rebind and stats is not None:
             self.place(entry)
-        return self._take_over(entry, stats)
+        if stats is not was:
+            self._take_over(entry, stats)
+        return stats
 
     def look_again(self, entry: Entry) -> FileStats | None:
         """Look at an entry that is not served from memory, and watch it again if that may help."""
@@ -243,12 +250,10 @@ class Follower:
 
     def refresh_remote(self, entry: Entry, found: Found) -> None:
         """Take over what its mount's thread has found of a remote file."""
-        if not isinstance(found, OSError):
+        if not isinstance(found, OSError) and found != entry.stats:
             self._take_over(entry, found)
 
-    def _take_over(self, entry: Entry, stats: FileStats | None) -> FileStats | None:
-        if stats == entry.stats:
-            return entry.stats
+    def _take_over(self, entry: Entry, stats: FileStats | None) -> None:
         if stats is None:
             self.drop(entry)
         else:
@@ -258,7 +263,6 @@ class Follower:
                 self._on_change(entry.path, stats)
             except Exception:
                 log.exception("on_change has failed for %s", entry.path)
-        return stats
 
     # -- the watches --------------------------------------------------------------------------------------------------
 
@@ -413,15 +417,15 @@ class Follower:
 
     def sample_hot(self) -> None:
         """Look at the hot files, and arm those again that have been quiet."""
-        now = time.monotonic()
+        changed = []
         for wd in self.hot:
-            changed = False
             for entry in self._watches.entries(wd):
                 was = entry.stats
-                changed |= self.refresh(entry, rebind=False) is not was
-            if wd in self.hot and self.hot.sampled(wd, changed, now):
-                for entry in self._watches.entries(wd):
-                    self.refresh(entry, rebind=True)
+                if self.refresh(entry, rebind=False) is not was and entry.wd == wd:
+                    changed.append(wd)
+        for wd in self.hot.after_samples(changed, time.monotonic()):
+            for entry in self._watches.entries(wd):
+                self.refresh(entry, rebind=True)
 
     def recover(self) -> None:
         """Look at everything that is not served from memory, but for remote files, and watch again what can be."""
@@ -453,10 +457,10 @@ class Follower:
                 continue
             self._counts.audit_checks += 1
             try:
-                seen = read_stats(entry.path)
+                seen = read_stats(entry.path, entry.stats)
             except OSError:
                 seen = None
-            if seen != entry.stats:
+            if seen is not entry.stats:
                 suspects.append((entry, entry.stats))
         # A file may have changed after the latest event was taken in, or be in the middle of a write(2) just now.
         for wait_s in (0.0, IN_FLIGHT_S, IN_FLIGHT_S):
@@ -488,7 +492,3 @@ class Follower:
             self.inotify.close()
         if self._monitor is not None:
             self._monitor.close()
-
-
-def _same_inode(one: FileStats, other: FileStats) -> bool:
-    return one.inode == other.inode and one.device == other.device

@@ -7,7 +7,7 @@ network card's driver does between interrupts and polling (NAPI).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 BATCHES_IN_A_ROW = 3
 ROW_GAP_S = 0.75
@@ -51,15 +51,15 @@ class HotWatches:
         self._busy_at[wd] = now
         self._streaks.pop(wd, None)
 
-    def sampled(self, wd: int, changed: bool, now: float) -> bool:
-        """Note what a look at a hot watch's file found.
+    def after_samples(self, changed: Iterable[int], now: float) -> list[int]:
+        """Note which of the hot watches' files had changed when all were looked at.
 
         Returns:
-            True when it has been quiet for :data:`QUIET_S`: arm it, then look once more.
+            Those that have been quiet for :data:`QUIET_S`: arm them, then look once more.
         """
-        if changed:
+        for wd in changed:
             self._busy_at[wd] = now
-        return now - self._busy_at[wd] >= QUIET_S
+        return [wd for wd, busy_at in self._busy_at.items() if now - busy_at >= QUIET_S]
 
     def discard(self, wd: int) -> None:
         """Note that ``wd`` is armed or gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any, Union
+from typing import Union
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -15,39 +15,54 @@ _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device")
 class FileStats:
     """An immutable snapshot of a regular file, read as attributes or by key.
 
-    Attributes:
+    ``stats["size"]`` and ``stats["ts"]`` (the same as :attr:`mtime`) work as well, and ``dict(stats)`` or
+    :meth:`as_dict` gives what can be sent as JSON.
+
+    Args:
         size: bytes (``st_size``).
         mtime_ns: last modification, nanoseconds since the epoch (``st_mtime_ns``).
         inode: inode number (``st_ino``).
         device: device number (``st_dev``).
-
-    ``stats["size"]`` and ``stats["ts"]`` (the same as :attr:`mtime`) work as well, and ``dict(stats)`` or
-    :meth:`as_dict` gives what can be sent as JSON.
     """
 
-    __slots__ = ("device", "inode", "mtime_ns", "size")
-
-    size: int
-    mtime_ns: int
-    inode: int
-    device: int
+    __slots__ = ("_device", "_inode", "_mtime_ns", "_size")
 
     def __init__(self, size: int, mtime_ns: int, inode: int, device: int) -> None:
-        _set_size(self, size)
-        _set_mtime_ns(self, mtime_ns)
-        _set_inode(self, inode)
-        _set_device(self, device)
+        self._size = size
+        self._mtime_ns = mtime_ns
+        self._inode = inode
+        self._device = device
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self._size
+
+    @property
+    def mtime_ns(self) -> int:
+        """Last modification in nanoseconds since the epoch."""
+        return self._mtime_ns
 
     @property
     def mtime(self) -> float:
         """Last modification in seconds since the epoch: the very float that ``os.stat`` gives as ``st_mtime``."""
-        seconds, nanoseconds = divmod(self.mtime_ns, 1_000_000_000)
+        seconds, nanoseconds = divmod(self._mtime_ns, 1_000_000_000)
         return seconds + 1e-9 * nanoseconds
 
+    @property
+    def inode(self) -> int:
+        """Inode number."""
+        return self._inode
+
+    @property
+    def device(self) -> int:
+        """Number of the device that the inode is on."""
+        return self._device
+
     def __getitem__(self, key: str) -> int | float:
-        # The most asked first: with "size" this costs little more than the attribute.
+        # The most asked first: with "size" this costs little more than an attribute.
         if key == "size":
-            return self.size
+            return self._size
         if key == "ts":
             return self.mtime
         if key in _KEYS:
@@ -73,43 +88,28 @@ class FileStats:
         if not isinstance(other, FileStats):
             return NotImplemented
         return (
-            self.size == other.size
-            and self.mtime_ns == other.mtime_ns
-            and self.inode == other.inode
-            and self.device == other.device
+            self._size == other._size
+            and self._mtime_ns == other._mtime_ns
+            and self._inode == other._inode
+            and self._device == other._device
         )
 
     def __hash__(self) -> int:
-        return hash((self.size, self.mtime_ns, self.inode, self.device))
+        return hash((self._size, self._mtime_ns, self._inode, self._device))
 
     def __repr__(self) -> str:
-        return f"FileStats(size={self.size}, mtime_ns={self.mtime_ns}, inode={self.inode}, device={self.device})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FileStats, (self.size, self.mtime_ns, self.inode, self.device)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"FileStats is immutable: can not set {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"FileStats is immutable: can not delete {name!r}")
+        return f"FileStats(size={self._size}, mtime_ns={self._mtime_ns}, inode={self._inode}, device={self._device})"
 
 
-# The slots' own setters, which go past __setattr__: a third of the price of object.__setattr__.
-_set_size = FileStats.__dict__["size"].__set__
-_set_mtime_ns = FileStats.__dict__["mtime_ns"].__set__
-_set_inode = FileStats.__dict__["inode"].__set__
-_set_device = FileStats.__dict__["device"].__set__
-
-
-def read_stats(path: StrPath) -> FileStats | None:
+def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:
     """Read a file's stats by one ``os.stat``.
 
     Args:
         path: the file; symbolic links are followed.
+        known: what was read before.
 
     Returns:
-        Its stats, or None when nothing is there or it is not a regular file.
+        Its stats, ``known`` itself if they are the same; None when nothing is there or it is not a regular file.
 
     Raises:
         OSError: for everything but absence (ENOENT, ENOTDIR), such as a directory that may not be searched.
@@ -120,4 +120,14 @@ def read_stats(path: StrPath) -> FileStats | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return FileStats(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+    size, mtime_ns, inode, device = status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+    # Spelled out: this is what a look at a busy or polled file costs, besides the system call.
+    if (
+        known is not None
+        and mtime_ns == known._mtime_ns
+        and size == known._size
+        and inode == known._inode
+        and device == known._device
+    ):
+        return known
+    return FileStats(size, mtime_ns, inode, device)

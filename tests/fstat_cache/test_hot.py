@@ -22,9 +22,9 @@ def test_a_hot_watch_cools_down_when_quiet() -> None:
     """It is armed again after it was found unchanged for a while, counted from the last change."""
     hot = HotWatches()
     hot.add(1, now=0.0)
-    assert not hot.sampled(1, changed=True, now=1.0)
-    assert not hot.sampled(1, changed=False, now=QUIET_S + 0.9)
-    assert hot.sampled(1, changed=False, now=QUIET_S + 1.0)
+    assert hot.after_samples([1], now=1.0) == []
+    assert hot.after_samples([], now=QUIET_S + 0.9) == []
+    assert hot.after_samples([], now=QUIET_S + 1.0) == [1]
     hot.discard(1)
     assert 1 not in hot
     assert len(hot) == 0

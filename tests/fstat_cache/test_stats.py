@@ -59,10 +59,11 @@ def test_stats_are_immutable(file: Path) -> None:
     """No attribute can be set, added or deleted, no item assigned."""
     stats = read_stats(file)
     assert stats is not None
-    with pytest.raises(AttributeError, match="immutable"):
-        stats.size = 6
-    with pytest.raises(AttributeError, match="immutable"):
-        del stats.size
+    for attribute in ("size", "mtime", "mtime_ns", "inode", "device"):
+        with pytest.raises(AttributeError):
+            setattr(stats, attribute, 6)
+        with pytest.raises(AttributeError):
+            delattr(stats, attribute)
     with pytest.raises(AttributeError):
         stats.colour = "red"  # type: ignore[attr-defined]
     with pytest.raises(TypeError):
