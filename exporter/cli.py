@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asyncio.run(_serve(Agent(settings, sockets)))
     _log.info("stopped")
     logging.shutdown()
-    # All is closed. The interpreter would free 100,000 files one by one now, for most of the second that a stop may take.
+    # All is closed. What the interpreter would do now is free 100,000 files one by one, which takes half a second.
     os._exit(0)
 
 
