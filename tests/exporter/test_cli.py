@@ -330,10 +330,14 @@ def test_idle_means_asleep_and_small(start_agent: Callable[..., Agent], tmp_path
     with socket.create_connection(("127.0.0.1", agent.port)) as kept:
         kept.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
         assert kept.recv(1000)
-        time.sleep(0.5)  # what follows is about silence, so there is nothing to wait for
-        before = switches(agent.pid)
-        time.sleep(4)
-        assert switches(agent.pid) - before <= 1
+
+        def silent() -> bool:
+            before = switches(agent.pid)
+            time.sleep(4)  # silence is not waited for but listened to
+            return switches(agent.pid) == before
+
+        # A mount somewhere on the machine wakes the pump rightly, but not in each window; a timer of ours would.
+        assert any(silent() for _ in range(4))
     peak_kib = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{agent.pid}/status").read_text())
     assert peak_kib is not None
     assert int(peak_kib[1]) < 48 * 1024
