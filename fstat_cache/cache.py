@@ -211,6 +211,7 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
+        paths = list(paths)  # an iterator's code may be anything, and must not run with the lock held
         self.sync()
         stats: dict[str, FileStats] = {}
         errors: dict[str, OSError] = {}
@@ -397,11 +398,9 @@ class FStatCache:
         with self._lock:
             self._check_open()
             follower = self._follower
-            news = follower.drain()
+            self._drain()
             if follower.hot:
                 self._sample_hot()
-                if news and self._pump is not None:
-                    self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
             if follower.doubtful or follower.polled:
                 follower.recover()
                 self._start_pump()
@@ -437,8 +436,8 @@ class FStatCache:
         """
         with self._lock:
             self._check_open()
-            self._follower.drain()
-            return self._follower.audit(files)
+            self._drain()
+            return self._follower.audit(files, self._drain)
 
     @property
     def alive(self) -> bool:
@@ -504,6 +503,14 @@ class FStatCache:
         if not self._follower.is_open:
             self._follower.open()
             _caches_to_reset_in_a_child().add(self)
+
+    def _drain(self) -> None:
+        """Take in what the kernel has to tell, in another thread than the pump's."""
+        follower = self._follower
+        was_cool = not follower.hot
+        follower.drain()
+        if was_cool and follower.hot and self._pump is not None:
+            self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
 
     def _is_full(self) -> bool:
         return self._max_files is not None and len(self._follower) >= self._max_files

@@ -340,12 +340,12 @@ class Follower:
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def drain(self) -> bool:
-        """Take in all that the kernel has to tell; False when that was nothing."""
+    def drain(self) -> None:
+        """Take in all that the kernel has to tell."""
         # One poll for both descriptors costs less than to ask either of them anything.
         ready = self._news.poll(0)
         if not ready:
-            return False
+            return
         try:
             for fd, _ in ready:
                 if self._monitor is not None and fd == self._monitor.fd:
@@ -355,7 +355,6 @@ class Follower:
         except BaseException:  # KeyboardInterrupt as well: the rest of the batch is lost
             self.distrust()
             raise
-        return True
 
     def distrust(self) -> None:
         """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
@@ -439,11 +438,12 @@ class Follower:
             else:
                 self.look_again(entry)
 
-    def audit(self, files: int | None) -> int:
+    def audit(self, files: int | None, drain: Callable[[], object]) -> int:
         """Compare served entries with a fresh look, in rotation; what differs without an event is polled from then on.
 
         Args:
             files: how many entries; None: all.
+            drain: takes in the events that have come meanwhile.
 
         Returns:
             How many differed. They are true again.
@@ -467,7 +467,7 @@ class Follower:
             if not suspects:
                 return 0
             time.sleep(wait_s)
-            self.drain()
+            drain()
             suspects = [(entry, was) for entry, was in suspects if entry.stats is was and not entry.dropped]
         for entry, _ in suspects:
             if entry.path not in self.served:

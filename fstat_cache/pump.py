@@ -84,7 +84,7 @@ class Pump:
     def _run(self) -> None:
         try:
             due: float | None = None
-            while True:
+            while not self._stopping:
                 happened = self._wait(self._anything, None if due is None else due - time.monotonic())
                 if happened and not self._stopping:
                     self._wait(self._woken, self._gather_s)

@@ -1,13 +1,18 @@
-"""Makes seeded random changes to files, one for each line on standard input, and says when each is done."""
+"""Makes seeded random changes to files, some for each line on standard input, and says when they are done.
+
+usage: changer.py SEED SILENT PATH...
+SILENT 1: also those of which the kernel tells the watcher of a file nothing: links pointed elsewhere or removed,
+directories renamed.
+"""
 
 import os
 import random
 import sys
 
 
-def main(root: str, seed: int, names: int) -> None:
+def main(seed: int, silent: bool, paths: list[str]) -> None:
     rng = random.Random(seed)
-    paths = [f"{root}/{number}" for number in range(names)]
+    folders = sorted({os.path.dirname(path) for path in paths})
     open_files: dict[str, int] = {}
 
     def append(path: str) -> None:
@@ -23,15 +28,25 @@ def main(root: str, seed: int, names: int) -> None:
             os.close(open_files.pop(path))
 
     def replace(path: str) -> None:
-        with open(f"{root}/new", "wb") as new:
+        with open(f"{folders[0]}/new", "wb") as new:
             new.write(b"z" * rng.randint(0, 300))
-        os.replace(f"{root}/new", path)
+        os.replace(f"{folders[0]}/new", path)
 
     def recreate(path: str) -> None:
         size = os.stat(path).st_size
         os.unlink(path)
         with open(path, "wb") as new:
             new.write(b"r" * size)
+
+    def point_elsewhere(path: str) -> None:
+        os.symlink(rng.choice(paths), f"{folders[0]}/new-link")
+        os.replace(f"{folders[0]}/new-link", path)
+
+    def swap_folders(path: str) -> None:
+        one, other = rng.sample(folders, 2)
+        os.rename(one, f"{one}-aside")
+        os.rename(other, one)
+        os.rename(f"{one}-aside", other)
 
     changes = [
         append,
@@ -47,6 +62,8 @@ def main(root: str, seed: int, names: int) -> None:
         recreate,
         lambda path: os.link(path, rng.choice(paths)),
     ]
+    if silent:
+        changes += [point_elsewhere, swap_folders]
     for _ in sys.stdin:
         for _ in range(rng.choice((1, 1, 1, 5, 20))):
             path, change = rng.choice(paths), rng.choice(changes)
@@ -57,4 +74,4 @@ def main(root: str, seed: int, names: int) -> None:
         print(flush=True)
 
 
-main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+main(int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:])

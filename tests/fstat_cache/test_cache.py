@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache
+from tests.fstat_cache.kernel import kernel_watches
 from tests.support import wait_until
 
 
@@ -26,17 +27,6 @@ def file(tmp_path: Path) -> Path:
 
 def truth(path: Path | str) -> FileStats | None:
     return FStatCache.get_file_stats_using_stat(path)
-
-
-def kernel_watches() -> int:
-    """How many inotify watches this process has, by the kernel's own account."""
-    count = 0
-    for info in Path("/proc/self/fdinfo").iterdir():
-        try:
-            count += info.read_text().count("inotify wd:")
-        except FileNotFoundError:
-            continue  # the descriptor of the listing itself
-    return count
 
 
 def test_first_look_up_is_a_miss_and_later_ones_are_hits(cache: FStatCache, file: Path) -> None:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fstat_cache import FStatCache
+from tests.fstat_cache.kernel import times_asleep
 from tests.support import wait_until
 
 PUMP = "fstat-cache-pump"
@@ -181,3 +183,45 @@ def test_a_failing_listener_stops_nothing(file: Path, caplog: pytest.LogCaptureF
         assert cache.get_file_stats(file) == cache.get_file_stats_using_stat(file)
         assert cache.alive
         assert "on_change has failed" in caplog.text
+
+
+def test_idle_means_asleep(tmp_path: Path) -> None:
+    """When nothing happens the thread does not wake up, not even after files were hot and have become quiet."""
+    paths = [tmp_path / str(number) for number in range(100)]
+    for path in paths:
+        path.touch()
+    with FStatCache() as cache:
+        cache.build(paths)
+
+        def write_until_hot() -> bool:
+            paths[0].write_bytes(b"x")
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+        wait_until(lambda: cache.status().hot == 0)
+        (pump,) = (thread for thread in threading.enumerate() if thread.name == PUMP)
+        asleep = wait_until(lambda: _asleep_for(pump, 0.3))
+        time.sleep(1.5)  # three ticks of a thread that forgot to stop
+        assert times_asleep(pump) == asleep
+
+
+def _asleep_for(thread: threading.Thread, seconds: float) -> int:
+    """How often a thread has gone to sleep so far, 0 while it has not slept through the last moments."""
+    before = times_asleep(thread)
+    time.sleep(seconds)
+    return before if times_asleep(thread) == before else 0
+
+
+def test_a_hit_takes_no_lock(file: Path) -> None:
+    """A file in the cache is answered while another thread is busy in the cache, whatever that takes."""
+    with FStatCache() as cache:
+        stats = cache.get_file_stats(str(file))
+        with cache._lock:
+            assert cache.get_file_stats(str(file)) is stats
+
+
+@pytest.mark.parametrize("cpu_budget", [0, -1, 1.5])
+def test_a_budget_that_makes_no_sense_is_refused(cpu_budget: float) -> None:
+    """A CPU budget is a share of one core."""
+    with pytest.raises(ValueError, match="cpu_budget must be above 0 and at most 1"):
+        FStatCache(cpu_budget=cpu_budget)

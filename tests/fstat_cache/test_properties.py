@@ -1,5 +1,6 @@
 """What has to hold after any changes: random workloads against the real kernel."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -10,9 +11,46 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import FStatCache
+from tests.fstat_cache.kernel import kernel_watches, resident_bytes
+
+EVICTIONS = 1_000_000
 
 ROUNDS = 2500  # of 1 to 20 changes each, five on average
-NAMES = 30
+NAMES = 10
+FOLDERS = 3
+
+
+class Changer:
+    """Another process that makes random changes and reports them after its system calls have returned."""
+
+    def __init__(self, root: Path, seed: int, *, silent: bool) -> None:
+        self.paths = [str(root / f"folder-{f}" / str(n)) for f in range(FOLDERS) for n in range(NAMES)]
+        for number in range(FOLDERS):
+            (root / f"folder-{number}").mkdir()
+        script = Path(__file__).with_name("changer.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), str(seed), str(int(silent)), *self.paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def change(self) -> None:
+        """Have some changes made, and wait for the report."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        assert self._process.stdout.readline() == "\n"
+
+    def __enter__(self) -> "Changer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with self._process:
+            pass
 
 
 @pytest.mark.parametrize("max_files", [None, 7])
@@ -24,30 +62,55 @@ def test_after_sync_every_entry_is_what_os_stat_says(tmp_path: Path, max_files: 
     hard links.
     """
     rng = random.Random(seed)
-    paths = [str(tmp_path / str(number)) for number in range(NAMES)]
-    changer = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("changer.py")), str(tmp_path), str(seed), str(NAMES)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-    )
-    assert changer.stdin is not None
-    assert changer.stdout is not None
     checked = 0
-    with changer, FStatCache(max_files) as cache:
+    with Changer(tmp_path, seed, silent=False) as changer, FStatCache(max_files) as cache:
         for _ in range(ROUNDS):
-            for path in rng.sample(paths, 5):
+            for path in rng.sample(changer.paths, 5):
                 cache.get_file_stats(path)
-            changer.stdin.write("\n")
-            assert changer.stdout.readline() == "\n"
+            changer.change()
             cache.sync()
             for path in cache.list_files_in_cache():
                 checked += 1
                 assert cache._served[path].stats == cache.get_file_stats_using_stat(path), path
             assert max_files is None or cache.cache_info().files <= max_files
-        changer.stdin.close()
     assert checked > 5 * ROUNDS
+
+
+@pytest.mark.parametrize("max_files", [None, 7])
+def test_after_an_audit_what_makes_no_event_is_true_as_well(tmp_path: Path, max_files: int | None) -> None:
+    """With links pointed elsewhere and directories swapped, the cache equals os.stat after an audit of all entries."""
+    rng = random.Random(1)
+    with Changer(tmp_path, 1, silent=True) as changer, FStatCache(max_files) as cache:
+        for number in range(ROUNDS // 5):
+            for path in rng.sample(changer.paths, 5):
+                with contextlib.suppress(OSError):  # a loop of links
+                    cache.get_file_stats(path)
+            changer.change()
+            cache.sync()
+            cache.audit()
+            for entry in list(cache._follower):
+                assert entry.stats == cache.get_file_stats_using_stat(entry.path), (number, entry.path)
+            if number % 50 == 49:
+                cache.invalidate()  # or in the end all of them were polled
+        assert cache.status().audit_mismatches > 10
+
+
+@pytest.mark.timeout(180)
+def test_a_million_evictions_leave_nothing_behind(tmp_path: Path) -> None:
+    """However many files pass through a bounded cache, the kernel holds one watch a file kept, and memory is flat."""
+    paths = [str(tmp_path / str(number)) for number in range(1000)]
+    for path in paths:
+        Path(path).touch()
+    with FStatCache(max_files=100) as cache:
+        for number in range(EVICTIONS // len(paths)):
+            for path in paths:
+                cache.get_file_stats(path)
+            if number == 20:
+                before = resident_bytes()
+        cache.sync()
+        assert resident_bytes() - before < 4 << 20
+        assert cache.cache_info().evictions >= EVICTIONS - 100
+        assert cache.status().watches == kernel_watches() == 100
 
 
 def test_the_cache_is_an_exact_lru(tmp_path: Path) -> None:
