@@ -605,11 +605,9 @@ class FStatCache:
                     self._next_tick = time.monotonic() + hot.TICK_S
                 if follower.doubtful and self._cpu_budget is None:
                     follower.recover()
-                if not follower.hot:
-                    return None
-                if time.monotonic() >= self._next_tick:
+                if follower.hot and time.monotonic() >= self._next_tick:
                     self._sample_hot()
-                return self._next_tick
+                return self._next_tick if follower.hot else None
             except Exception:
                 # Without the thread nothing keeps the entries true: from here on every look-up is an os.stat.
                 follower.fail()
