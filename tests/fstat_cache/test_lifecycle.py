@@ -163,8 +163,8 @@ def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: 
         assert inotify is not None
         os.dup2(no_inotify.fileno(), inotify.fd)
         file.write_bytes(b"wakes the thread, which finds that the descriptor is no inotify instance")
-        wait_until(lambda: not cache.alive)
-        assert "has failed" in caplog.text
+        wait_until(lambda: "has failed" in caplog.text)
+        assert not cache.alive
         for text in (b"1", b"22"):
             file.write_bytes(text)
             assert cache.get_file_stats(str(file)) == cache.get_file_stats_using_stat(file)
