@@ -521,12 +521,10 @@ class FStatCache:
         return self._clock
 
     def _admit(self, path: str) -> FileStats | None:
-        try:
-            entry = self._follower.meet(path)
-        finally:
-            self._start_pump()
+        entry = self._follower.meet(path)
         if entry is None:
             return None
+        self._start_pump()
         if self._is_full():
             self._evict(self._least_recently_used.pop(self._follower, self._clock))
         entry.used = self._stamp()
@@ -580,7 +578,7 @@ class FStatCache:
 
     def _start_pump(self) -> None:
         inotify = self._follower.inotify
-        if inotify is None or self._pump is not None:
+        if inotify is None or self._pump is not None or not self._follower.watches:
             return
         monitor = MountMonitor.open()  # one of its own: a change of mounts is told to one poll(2) only
         awaited = {inotify.fd: select.POLLIN}

@@ -45,11 +45,14 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nothing_runs_before_the_first_watch(file: Path) -> None:
-    """Importing and making a cache starts no thread and opens no descriptor; a miss on a missing file as well."""
+    """Making a cache and sync() start no thread and open no descriptor; a look-up of a missing file starts none."""
     before = descriptors()
     with FStatCache() as cache:
         assert (pumps(), descriptors()) == (0, before)
         cache.sync()
+        assert (pumps(), descriptors()) == (0, before)
+        assert cache.get_file_stats(file.with_name("missing")) is None
+        assert pumps() == 0
         assert cache.alive
         cache.get_file_stats(file)
         assert pumps() == 1
