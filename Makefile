@@ -1,7 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
-# Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel', make bench ARGS='--files 1000'.
+# Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
+# make bench BENCH=lookups ARGS='--files 1000'.
 ARGS ?=
+BENCH ?= lookups engine writers idle
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -26,8 +28,11 @@ lint: $(VENV)/.lint ## ruff and mypy --strict
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/.run ## measure cached look-ups against os.stat
-	$(VENV)/bin/python benchmarks/lookups.py $(ARGS)
+bench: $(VENV)/.run ## measure the figures of the README, each beside what is asked of it
+	@for name in $(BENCH); do \
+		echo "$$name"; \
+		$(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit; \
+	done
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

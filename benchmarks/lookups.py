@@ -1,32 +1,14 @@
 """How long a cached look-up takes beside `os.stat` of the same path.
 
-Makes a tree of log files like that of a Kubernetes node and looks up every file in every round. The contestants take
-turns and the medians are compared, so that another process on the machine spoils a round and not the result.
+Every file is looked up in every round, through the cache and past it in turn; the medians are compared.
 """
 
 import argparse
 import os
-import platform
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
 
+from benchmarks.common import Figure, at_least, duration_ns, make_tree, medians, print_figures, scratch_folder
 from fstat_cache import FStatCache
-
-
-def make_tree(root: str, files: int) -> list[str]:
-    """Make `files` small files beneath `root`, two containers a pod; return their paths."""
-    paths = []
-    for i in range(files):
-        pod = i // 2
-        folder = f"{root}/pods/ns{i % 7}_app-{pod:06d}_0123abcd-{pod:08d}/c{i % 2}"
-        os.makedirs(folder)
-        path = f"{folder}/0.log"
-        with open(path, "w") as file:
-            file.write("x" * (i % 97))
-        paths.append(path)
-    return paths
 
 
 def look_up(function: Callable[[str], object], paths: list[str]) -> None:
@@ -54,34 +36,6 @@ def collect_by_stat(paths: list[str]) -> dict[str, object]:
     return sizes
 
 
-def contest(contestants: dict[str, Callable[[], object]], options: argparse.Namespace) -> None:
-    """Let the contestants take turns, then print the median round of each and its ratio to the first one's."""
-    times: dict[str, list[int]] = {name: [] for name in contestants}
-    for _ in range(options.rounds):
-        for name, contestant in contestants.items():
-            start = time.perf_counter_ns()
-            contestant()
-            times[name].append(time.perf_counter_ns() - start)
-    reference_ns = None
-    for name, rounds in times.items():
-        round_ns = statistics.median(rounds)
-        reference_ns = reference_ns or round_ns
-        figures = f"{round_ns / 1e6:9.3f} ms {round_ns / options.files:7.0f} ns {reference_ns / round_ns:7.1f}x"
-        print(f"{name:<36}{figures}")
-
-
-def machine() -> str:
-    """CPU, kernel and Python, on which every figure depends."""
-    cpu = platform.machine()
-    with open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{cpu}, Linux {platform.release()}, {python}"
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Cached look-ups against os.stat.")
@@ -91,29 +45,44 @@ def main() -> None:
     options = parser.parse_args()
     max_files = options.files if options.max_files is None else options.max_files
 
-    with tempfile.TemporaryDirectory(prefix="lookups") as root:
+    with scratch_folder() as root, FStatCache() as unbounded, FStatCache(max_files=max_files) as bounded:
         paths = make_tree(root, options.files)
-        with FStatCache() as unbounded, FStatCache(max_files=max_files) as bounded:
-            unbounded.build(paths)
-            bounded.build(paths)
-            print(f"machine: {machine()}")
-            print(f"{options.files} files, {options.rounds} rounds; the median round, and its time per file")
-            contest(
-                {
-                    "os.stat": lambda: look_up(os.stat, paths),
-                    "cache, unbounded": lambda: look_up(unbounded.get_file_stats, paths),
-                    f"cache, max_files={max_files}": lambda: look_up(bounded.get_file_stats, paths),
-                },
-                options,
-            )
-            contest(
-                {
-                    "isfile + os.stat, sizes into a dict": lambda: collect_by_stat(paths),
-                    "cache, sizes into a dict": lambda: collect_from_cache(unbounded, paths),
-                    "bounded cache, sizes into a dict": lambda: collect_from_cache(bounded, paths),
-                },
-                options,
-            )
+        unbounded.build(paths)
+        bounded.build(paths)
+        stat_ns, bounded_ns, unbounded_ns = medians(
+            [
+                lambda: duration_ns(look_up, os.stat, paths),
+                lambda: duration_ns(look_up, bounded.get_file_stats, paths),
+                lambda: duration_ns(look_up, unbounded.get_file_stats, paths),
+            ],
+            options.rounds,
+        )
+        collect_ns, collect_bounded_ns, collect_unbounded_ns = medians(
+            [
+                lambda: duration_ns(collect_by_stat, paths),
+                lambda: duration_ns(collect_from_cache, bounded, paths),
+                lambda: duration_ns(collect_from_cache, unbounded, paths),
+            ],
+            options.rounds,
+        )
+
+    def ratio(what: str, bar: float, reference_ns: float, cached_ns: float) -> Figure:
+        detail = f"{cached_ns / options.files:.0f} ns a file against {reference_ns / options.files:.0f} ns"
+        return Figure(what, at_least(bar), reference_ns / cached_ns, "x", detail)
+
+    print_figures(
+        [
+            ratio(f"look-up, bounded to {max_files:,} files, against os.stat", 30, stat_ns, bounded_ns),
+            ratio("look-up, unbounded, against os.stat", 40, stat_ns, unbounded_ns),
+            ratio(
+                f"sizes into a dict, bounded to {max_files:,} files, against isfile + os.stat",
+                27,
+                collect_ns,
+                collect_bounded_ns,
+            ),
+            ratio("sizes into a dict, unbounded, against isfile + os.stat", 27, collect_ns, collect_unbounded_ns),
+        ]
+    )
 
 
 if __name__ == "__main__":

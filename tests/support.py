@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_cla
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text()
 
 # Sent by Prometheus 2.42, the one in Debian 12.
 PROMETHEUS_ACCEPT = (
@@ -61,6 +62,18 @@ def program(name: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def readme_table(heading: str) -> dict[str, list[str]]:
+    """The first table after a heading of the README: the code or text in the first column -> the other columns."""
+    section = README.split(f"# {heading}\n", 1)[1]
+    found: dict[str, list[str]] = {}
+    for line in section.split("\n| --- |", 1)[1].splitlines()[1:]:
+        if not line.startswith("|"):
+            break
+        name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+        found[name.strip("`")] = rest
+    return found
 
 
 def environment() -> dict[str, str]:

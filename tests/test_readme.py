@@ -1,6 +1,6 @@
 """The README is true: every fenced block in it is run, every table compared with what it tells of.
 
-A block is run by its language: `sh` line by line, `python`, `yaml`; `text` is output. Anything else, or a command that
+A block is run by its language: `sh` line by line, `python`, `yaml`. Anything else, or a command that
 nothing here knows how to run, fails.
 """
 
@@ -16,9 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import REPOSITORY, Server, StartAgent, environment, free_port, program
-
-README = (REPOSITORY / "README.md").read_text()
+from tests.support import README, REPOSITORY, Server, StartAgent, environment, free_port, program, readme_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +166,7 @@ def run_yaml(block: Block, tmp_path: Path) -> None:
         run([sys.executable, "-m", "exporter", "--config.check", f"--config.file={path}"])
 
 
-def check_output(_block: Block, _tmp_path: Path) -> None:
-    """Nothing to run; test_benchmark_prints_what_is_shown compares it."""
-
-
-LANGUAGES = {"sh": run_shell, "python": run_python, "yaml": run_yaml, "text": check_output}
+LANGUAGES = {"sh": run_shell, "python": run_python, "yaml": run_yaml}
 
 
 @pytest.mark.usefixtures("example_file")
@@ -199,25 +193,13 @@ def test_ten_lines(example_file: Path) -> None:
     assert rest.count("\n") == 1
 
 
-def table(heading: str) -> dict[str, list[str]]:
-    """The rows of the first table after a heading: the code in the first column, and the other columns."""
-    section = README.split(f"# {heading}\n", 1)[1]
-    found: dict[str, list[str]] = {}
-    for line in section.split("\n| --- |", 1)[1].splitlines()[1:]:
-        if not line.startswith("|"):
-            break
-        name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
-        found[name.strip("`")] = rest
-    return found
-
-
 def test_metrics_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """The table has every family that the agent publishes, with its type, and no other."""
     (tmp_path / "a.log").touch()
     published = start_agent(str(tmp_path / "*.log")).scrape().types
     own = {name: kind for name, kind in published.items() if name.startswith("fstat_")}
     # The parser names a counter's family without the suffix of its samples.
-    assert {name.removesuffix("_total"): kind for name, (kind, _) in table("Metrics").items()} == own
+    assert {name.removesuffix("_total"): kind for name, (kind, _) in readme_table("Metrics").items()} == own
     assert {name.split("_")[0] for name in published} == {"fstat", "process", "python"}
 
 
@@ -225,13 +207,13 @@ def test_flags_table() -> None:
     """The table has every flag that --help has, and no other."""
     told = run([sys.executable, "-m", "exporter", "--help"])
     flags = set(re.findall(r"--[a-z.-]*[a-z]", told)) - {"--help"}
-    assert set(table("Configuration")) == flags
+    assert set(readme_table("Configuration")) == flags
 
 
 def test_endpoints_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """Each of the endpoints answers."""
     agent = start_agent(str(tmp_path / "*.log"))
-    endpoints = table("HTTP")
+    endpoints = readme_table("HTTP")
     assert len(endpoints) == 4
     for path in endpoints:
         assert agent.get(path).status == 200
@@ -249,16 +231,3 @@ def test_links_to_files() -> None:
     links = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
     assert links
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
-
-
-def test_benchmark_prints_what_is_shown() -> None:
-    """The figures come from the benchmark as it is: the same lines, but for the numbers and the machine."""
-
-    def shape(text: str) -> list[str]:
-        return [re.sub(r"[\d.]+", "N", " ".join(line.split())) for line in text.splitlines()[1:]]
-
-    (shown,) = (block for block in BLOCKS if block.language == "text")
-    printed = run([sys.executable, "benchmarks/lookups.py", "--files=50", "--rounds=3"])
-    assert shown.text.startswith("machine: ")
-    assert printed.startswith("machine: ")
-    assert shape(shown.text) == shape(printed)

@@ -1,0 +1,72 @@
+"""The benchmarks run, and the README shows what they print; what they measure is asserted nowhere."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import REPOSITORY, environment, readme_table
+
+SMALL = {
+    "lookups": ("--files=20", "--rounds=2"),
+    "engine": ("--files=20", "--sync-files=10", "--rounds=1", "--sync-rounds=1"),
+    "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
+    "idle": ("--files=20", "--seconds=0.1", "--long=0.1", "--settle=0.2"),
+}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run in the repository, to the end."""
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=50
+    )
+
+
+def shape(text: str) -> str:
+    """The same for every size that may be asked for."""
+    return re.sub(r"\d[\d.,]*", "N", text)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_prints_the_rows_of_the_readme(name: str) -> None:
+    """Machine, heading and rows come out; what is measured, and what is asked, is what the README says."""
+    done = run(sys.executable, "-m", f"benchmarks.{name}", *SMALL[name])
+    assert done.returncode == 0, done.stderr
+    machine, heading, _, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"machine: .+, \d+ cores, Linux .+, CPython [\d.]+", machine)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heading, *lines)]
+    assert rows.pop(0) == ["what", "asked", "reached"]
+    assert all(re.match(r"[\d.,]+", reached) for _, _, reached in rows)
+    shown = readme_table("Figures").items()
+    assert [(shape(what), asked) for what, asked, _ in rows] == [
+        (shape(what), asked) for what, (asked, _, command) in shown if command == f"`make bench BENCH={name}`"
+    ]
+
+
+def test_every_benchmark_is_known() -> None:
+    """Each module is run by `make bench` and tested here, and the README has no row of another."""
+    modules = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")} - {"common"}
+    assert modules == set(SMALL)
+    assert {command for _, _, command in readme_table("Figures").values()} == {
+        f"`make bench BENCH={m}`" for m in modules
+    }
+    told = run("make", "--dry-run", "bench").stdout
+    assert re.search(r"for name in (.*); do", told)[1].split() == list(SMALL)
+
+
+def test_make_runs_one_of_them_with_flags() -> None:
+    """BENCH chooses, ARGS goes to what was chosen."""
+    told = run("make", "--dry-run", "bench", "BENCH=lookups", "ARGS=--files 5").stdout
+    assert "for name in lookups; do" in told
+    assert "-m benchmarks.$name --files 5" in told
+
+
+def test_says_when_files_can_not_be_watched() -> None:
+    """A cache that polls is not what was to be measured: one clear line, no figures."""
+    script = "from benchmarks import engine; from fstat_cache import FStatCache; engine.check_watched(FStatCache(), 1)"
+    done = run(sys.executable, "-c", script)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "only 0 of 1 files are watched: raise the sysctl fs.inotify.max_user_watches, or measure with fewer files\n"
+    )
