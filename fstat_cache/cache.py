@@ -6,26 +6,28 @@ import errno
 import functools
 import logging
 import os
-import select
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fstat_cache import hot
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.follower import REMOTE, Counts, Entry, Follower
+from fstat_cache.guard import Guard
 from fstat_cache.lru import EvictionOrder
-from fstat_cache.mounts import MountMonitor
+from fstat_cache.mounts import Mount
 from fstat_cache.pump import Pump
 from fstat_cache.remote import Found, RemoteMounts
+from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, StrPath, read_stats
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OnChange = Callable[[str, FileStats | None], None]
 
@@ -150,23 +152,44 @@ class FStatCache:
         self._evictions = 0
         self._counts = Counts()
         self._closed = False
-        # Protects the follower and all else that _reset() makes. Hits do without it, and nobody waits under it for a
-        # filesystem that may hang.
-        self._lock = threading.Lock()
-        self._reset()
+        self._make_shared()
+        self._begin_life()
+        _caches_to_reset_in_a_child().add(self)
 
-    def _reset(self) -> None:
-        self._follower = Follower(self._counts, max_watches=self._max_watches, on_change=self._on_change)
-        self._served = self._follower.served
+    def _make_shared(self) -> None:
+        """Make what outlasts invalidate(), but not a fork(2)."""
+        # Protects all that _begin_life() makes. Hits do without it, and nobody waits under it for a filesystem that
+        # may hang.
+        self._guard = Guard((OSError, CacheClosedError), _weakly(self, FStatCache._start_over, lambda: None))
         self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
+
+    def _begin_life(self) -> None:
+        """Make what invalidate() throws away: entries, watches, descriptors, the thread; none of them is there yet."""
+        self._session = Session(
+            functools.partial(
+                Pump,
+                work=_weakly(self, FStatCache._work, None),
+                gather_s=self._gather_s,
+                cpu_budget=self._cpu_budget,
+            )
+        )
+        self._follower = Follower(self._session, self._counts, max_watches=self._max_watches, on_change=self._on_change)
+        self._served = self._follower.served
         self._least_recently_used = EvictionOrder[Entry](attrgetter("used"))
         self._longest_unchanged = EvictionOrder[Entry](lambda entry: entry.stats.mtime_ns)
         self._surveyed_at_ns = 0
         self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
         self._next_tick = 0.0
-        self._pump: Pump | None = None
-        self._to_close: list[Pump | Follower | MountMonitor] = [self._follower]  # in this order
-        self._finalizer = weakref.finalize(self, _close_all, self._to_close)
+        self._known_mounts = self._follower.mounts
+        # Holds nothing that leads to on_change, and so perhaps to the cache's owner and back to the cache.
+        self._end_life = weakref.finalize(self, _end, self._session, self._served)
+
+    def _start_over(self) -> Callable[[], object]:
+        """Begin a new life; give what ends the old one, to be called without the lock, which its thread may want."""
+        end_life = self._end_life
+        self._follower.forget()
+        self._begin_life()
+        return end_life
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
@@ -215,8 +238,8 @@ class FStatCache:
         self.sync()
         stats: dict[str, FileStats] = {}
         errors: dict[str, OSError] = {}
-        remote: dict[str, list[str]] = {}
-        with self._lock:
+        remote: dict[Mount, list[str]] = {}
+        with self._guard:
             self._begin()
             served = self._served
             not_served = []
@@ -248,19 +271,19 @@ class FStatCache:
                 else:
                     if found is not None:
                         stats[path] = found
-            self._surveyed_at_ns = newcomers.now_ns
+            self._surveyed_at_ns = newcomers.this_survey_ns
         for path, answer in self._remote.look(remote).items():
             if isinstance(answer, OSError):
                 errors[path] = answer
             elif answer is not None:
                 stats[path] = answer
-                with self._lock:
+                with self._guard:
                     if not self._closed and not self._is_full():
                         self._take_in_remote(path, answer)
         return Survey(stats, errors)
 
     def _look_up(self, path: str) -> FileStats | None:
-        with self._lock:
+        with self._guard:
             self._begin()
             entry = self._served.get(path)  # under a relative name, or admitted by another thread meanwhile
             if entry is not None:
@@ -280,12 +303,12 @@ class FStatCache:
         entry.used = self._stamp()
         return self._follower.look_again(entry)
 
-    def _look_at_remote(self, mount: str, path: str) -> FileStats | None:
+    def _look_at_remote(self, mount: Mount, path: str) -> FileStats | None:
         """Look at a file on a remote filesystem, without the lock."""
         found = self._remote.look({mount: [path]})[path]
         if isinstance(found, OSError):
             raise found
-        with self._lock:
+        with self._guard:
             self._check_open()
             self._take_in_remote(path, found)
         return found
@@ -331,7 +354,7 @@ class FStatCache:
             raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
 
     def _add(self, path: str) -> bool:
-        with self._lock:
+        with self._guard:
             self._begin()
             entry = self._follower.find(path)
             if entry is not None:
@@ -350,7 +373,7 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         path = absolute(path)
-        with self._lock:
+        with self._guard:
             self._check_open()
             entry = self._follower.find(path)
             if entry is None:
@@ -359,7 +382,7 @@ class FStatCache:
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""
-        with self._lock:
+        with self._guard:
             return [entry.path for entry in self._follower]
 
     def cache_info(self) -> CacheInfo:
@@ -369,7 +392,7 @@ class FStatCache:
 
     def status(self) -> CacheStatus:
         """How the files are followed just now, and what has gone wrong so far."""
-        with self._lock:
+        with self._guard:
             follower, counts = self._follower, self._counts
             return CacheStatus(
                 watches=follower.watches,
@@ -395,7 +418,7 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         answers = self._ask_remote() if self._follower.remote else {}
-        with self._lock:
+        with self._guard:
             self._check_open()
             follower = self._follower
             self._drain()
@@ -403,7 +426,6 @@ class FStatCache:
                 self._sample_hot()
             if follower.doubtful or follower.polled:
                 follower.recover()
-                self._start_pump()
             if answers or self._late:
                 self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
                 for path, answer in answers.items():
@@ -412,12 +434,16 @@ class FStatCache:
                         follower.refresh_remote(entry, answer)
 
     def _ask_remote(self) -> dict[str, Found]:
-        paths: dict[str, list[str]] = {}
-        with self._lock:
-            for path in self._follower.remote:
-                mount = self._follower.mounts.remote_of(path)
+        paths: dict[Mount, list[str]] = {}
+        with self._guard:
+            self._check_open()
+            self._drain()  # the mount may have gone
+            for entry in tuple(self._follower.remote.values()):
+                mount = self._follower.mounts.remote_of(entry.path)
                 if mount is not None:
-                    paths.setdefault(mount, []).append(path)
+                    paths.setdefault(mount, []).append(entry.path)
+                else:  # its link was pointed elsewhere
+                    self._follower.doubt(entry)
         return self._remote.look(paths)
 
     def audit(self, files: int | None = None) -> int:
@@ -434,15 +460,15 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock:
+        with self._guard:
             self._check_open()
             self._drain()
-            return self._follower.audit(files, self._drain)
+            return self._follower.audit(files)
 
     @property
     def alive(self) -> bool:
         """False when changes are followed no longer: after :meth:`close`, or because the cache's thread has failed."""
-        pump = self._pump
+        pump = self._session.pump
         return not self._closed and (pump is None or pump.alive)
 
     # -- ending -------------------------------------------------------------------------------------------------------
@@ -453,35 +479,25 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock:
+        with self._guard:
             self._check_open()
-            shut_down = self._forget_everything()
-        shut_down()
+            end_life = self._start_over()
+        end_life()
 
     def close(self) -> None:
         """Unwatch and forget every file for good, stop the thread, release the descriptors; may be called twice."""
-        with self._lock:
+        with self._guard:
             self._closed = True
-            shut_down = self._forget_everything()
-        shut_down()
+            end_life = self._start_over()
+        end_life()
+        self._remote.keep(())
 
-    def _forget_everything(self) -> Callable[[], object]:
-        """Empty the cache and give what shuts the thread down: to be called without the lock, which it may want."""
-        shut_down = self._finalizer
-        self._remote.close()
-        self._follower.forget()
-        self._reset()
-        return shut_down
-
-    def _reset_in_child(self) -> None:
+    def _start_over_in_child(self) -> None:
         """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
-        self._lock = threading.Lock()  # the old one may be held by a thread of the parent, for ever
-        self._finalizer.detach()
-        if self._pump is not None:
-            self._pump.abandon()
-            self._to_close.remove(self._pump)
-        _close_all(self._to_close)
-        self._reset()
+        self._end_life.detach()
+        self._session.abandon()
+        self._make_shared()  # the old lock may be held by a thread of the parent, for ever
+        self._begin_life()
 
     def __enter__(self) -> FStatCache:
         return self
@@ -500,17 +516,18 @@ class FStatCache:
     def _begin(self) -> None:
         """Make sure that files may be looked at."""
         self._check_open()
-        if not self._follower.is_open:
-            self._follower.open()
-            _caches_to_reset_in_a_child().add(self)
+        self._follower.open()
 
     def _drain(self) -> None:
         """Take in what the kernel has to tell, in another thread than the pump's."""
         follower = self._follower
         was_cool = not follower.hot
         follower.drain()
-        if was_cool and follower.hot and self._pump is not None:
-            self._pump.wake()  # it may sleep without end, and has to look at the hot files by and by
+        if was_cool and follower.hot and self._session.pump is not None:
+            self._session.pump.wake()  # it may sleep without end, and has to look at the hot files by and by
+        if follower.mounts is not self._known_mounts:
+            self._known_mounts = follower.mounts
+            self._remote.keep(follower.mounts.remote)
 
     def _is_full(self) -> bool:
         return self._max_files is not None and len(self._follower) >= self._max_files
@@ -524,12 +541,16 @@ class FStatCache:
         entry = self._follower.meet(path)
         if entry is None:
             return None
-        self._start_pump()
-        if self._is_full():
-            self._evict(self._least_recently_used.pop(self._follower, self._clock))
+        self._make_room()
         entry.used = self._stamp()
         self._follower.place(entry)
         return entry.stats
+
+    def _make_room(self) -> None:
+        if self._is_full():
+            # Hits take no lock: other threads may stamp all entries between one line and the next.
+            oldest = self._least_recently_used.pop(self._follower, self._clock)
+            self._evict(oldest or min(self._follower, key=attrgetter("used")))
 
     def _evict(self, entry: Entry) -> None:
         self._follower.drop(entry)
@@ -545,8 +566,7 @@ class FStatCache:
             entry.used = self._stamp()
             self._follower.refresh_remote(entry, stats)
         elif stats is not None:
-            if self._is_full():
-                self._evict(self._least_recently_used.pop(self._follower, self._clock))
+            self._make_room()
             entry = self._follower.meet_remote(path, stats)
             entry.used = self._stamp()
             self._follower.place(entry)
@@ -554,14 +574,10 @@ class FStatCache:
     def _look_at_newcomer(self, path: str, newcomers: _Newcomers) -> FileStats | None:
         """Look at a file for which there is no room; if it is active, make room at the cost of one that is not."""
         stats = read_stats(path)
-        if stats is None or not newcomers.are_welcome or stats.mtime_ns < newcomers.since_ns:
+        if stats is None or not newcomers.are_welcome or stats.mtime_ns < newcomers.previous_survey_ns:
             return stats
-        try:
-            idle = self._longest_unchanged.pop(self._follower, newcomers.now_ns)
-        except IndexError:
-            newcomers.are_welcome = False
-            return stats
-        if idle.stats.mtime_ns >= newcomers.since_ns:
+        idle = self._longest_unchanged.pop(self._follower, newcomers.this_survey_ns)
+        if idle is None or idle.stats.mtime_ns >= newcomers.previous_survey_ns:
             newcomers.are_welcome = False
             return stats
         self._evict(idle)
@@ -576,25 +592,9 @@ class FStatCache:
             tick_s = max(tick_s, min(2 * spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
         self._next_tick = time.monotonic() + tick_s
 
-    def _start_pump(self) -> None:
-        inotify = self._follower.inotify
-        if inotify is None or self._pump is not None or not self._follower.watches:
-            return
-        monitor = MountMonitor.open()  # one of its own: a change of mounts is told to one poll(2) only
-        awaited = {inotify.fd: select.POLLIN}
-        if monitor is not None:
-            awaited[monitor.fd] = select.POLLPRI
-            self._to_close.append(monitor)
-        self._pump = Pump(awaited, _weakly(self), gather_s=self._gather_s, cpu_budget=self._cpu_budget)
-        self._to_close.insert(0, self._pump)
-        try:
-            self._pump.start()
-        except RuntimeError:
-            self._follower.fail()
-
     def _work(self) -> float | None:
         """What the pump calls. It takes the lock itself."""
-        with self._lock:
+        with self._guard:
             follower = self._follower
             try:
                 was_cool = not follower.hot
@@ -620,8 +620,8 @@ _MTIME_LAG_NS = 10_000_000
 class _Newcomers:
     """Which files without a place in the cache may take one, during one survey."""
 
-    since_ns: int  # those that have changed since then: the survey before this one
-    now_ns: int
+    previous_survey_ns: int  # those that have changed since then
+    this_survey_ns: int
     are_welcome: bool = True
 
 
@@ -637,20 +637,20 @@ def absolute(path: StrPath) -> str:
     return os.path.join(os.getcwd(), name)
 
 
-def _weakly(cache: FStatCache) -> Callable[[], float | None]:
-    """The cache's work, callable without keeping the cache alive: a cache that is dropped unclosed ends its thread."""
+def _weakly(cache: FStatCache, method: Callable[[FStatCache], T], otherwise: T) -> Callable[[], T]:
+    """A method that does not keep its cache alive: a cache that is dropped unclosed ends its thread."""
     reference = weakref.ref(cache)
 
-    def work() -> float | None:
+    def call() -> T:
         cache = reference()
-        return None if cache is None else cache._work()
+        return otherwise if cache is None else method(cache)
 
-    return work
+    return call
 
 
-def _close_all(parts: list[Pump | Follower | MountMonitor]) -> None:
-    for part in parts:
-        part.close()
+def _end(session: Session, served: dict[str, Entry]) -> None:
+    served.clear()  # who still asks, while the interpreter ends, gets nothing from memory that nobody keeps true
+    session.close()
 
 
 @functools.cache
@@ -660,7 +660,7 @@ def _caches_to_reset_in_a_child() -> weakref.WeakSet[FStatCache]:
 
     def reset_all() -> None:
         for cache in tuple(caches):
-            cache._reset_in_child()
+            cache._start_over_in_child()
 
     os.register_at_fork(after_in_child=reset_all)
     return caches

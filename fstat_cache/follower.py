@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import select
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ from fstat_cache.kernel import (
     IN_MODIFY,
     IN_MOVE_SELF,
     NO_WATCH,
-    Inotify,
-    greatest_number_of_watches,
+    max_user_watches,
 )
-from fstat_cache.mounts import MountMonitor, MountTable, is_below
+from fstat_cache.mounts import Mount, MountTable
 from fstat_cache.remote import Found
+from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, read_stats
 from fstat_cache.watches import WatchTable
 
@@ -70,13 +70,13 @@ _NEVER_WATCHED = (FILESYSTEM, AUDIT)
 _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 
 IN_FLIGHT_S = 0.005
-"""How long a write may take between the growth of its file and its event, for all that an audit waits."""
+"""How long an audit waits for the event of a write(2) that it may have found half done."""
 
 
 class Entry:
     """One file that is followed."""
 
-    __slots__ = ("dropped", "path", "reason", "stats", "used", "wd")
+    __slots__ = ("home", "path", "reason", "stats", "used", "wd")
 
     def __init__(self, path: str, stats: FileStats) -> None:
         self.path = path
@@ -84,7 +84,12 @@ class Entry:
         self.used = 0  # the owner's clock at its last use
         self.wd = NO_WATCH
         self.reason: str | None = None  # why it is polled; None when it is not
-        self.dropped = False
+        self.home: dict[str, Entry] | None = None  # the follower's dictionary that it is in
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it has left the follower."""
+        return self.home is None
 
 
 class Counts:
@@ -101,6 +106,7 @@ class Follower:
     """Watches files, takes in what the kernel tells of them, and looks again where it does not tell.
 
     Args:
+        session: what is held of the system; opened here, closed by its owner.
         counts: continued.
         max_watches: how many watches may be taken; None: half of what the kernel allows the user.
         on_change: called with a path and its new stats, or with None after its file has gone.
@@ -108,6 +114,7 @@ class Follower:
 
     def __init__(
         self,
+        session: Session,
         counts: Counts,
         *,
         max_watches: int | None,
@@ -117,18 +124,17 @@ class Follower:
         self.doubtful: dict[str, Entry] = {}  # an event may have been lost: to be watched again, then looked at
         self.polled: dict[str, Entry] = {}  # not watched: looked at whenever asked
         self.remote: dict[str, Entry] = {}  # not watched, and looked at only by a thread that may hang
-        self.is_open = False
         self.hot = HotWatches()
-        self.mounts = MountTable(())
-        self.polled_for: Counter[str] = Counter()
+        self.mounts = MountTable((), {})
+        self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
+        self._session = session
         self._counts = counts
         self._max_watches = max_watches
         self._on_change = on_change
         self._watches: WatchTable[Entry] = WatchTable()
-        self.inotify: Inotify | None = None  # from the first watch on: what is to be waited for
-        self._monitor: MountMonitor | None = None
-        self._news = select.poll()
-        self._audit_ahead: list[str] = []
+        self._knows_mounts = False
+        self._to_audit: list[str] = []
+        self._grown: dict[str, Entry] = {}  # found grown by an audit, and no event since
         self._failed = False
 
     # -- the entries --------------------------------------------------------------------------------------------------
@@ -150,12 +156,18 @@ class Follower:
         return self.served.get(path) or self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
 
     def open(self) -> None:
-        """Learn which filesystems there are; to be called once, before the first look at any file."""
-        self.is_open = True
-        self._monitor = MountMonitor.open()
-        if self._monitor is not None:
-            self._news.register(self._monitor.fd, select.POLLPRI)
-            self.mounts = MountTable.read()
+        """Learn which filesystems there are; to be called before the first look at a file. Free when that is done."""
+        if self._knows_mounts or self._session.is_closed:
+            return
+        try:
+            mounts = self._session.open_monitor().read()
+        except FileNotFoundError:
+            mounts = []  # no /proc: every filesystem is taken for a local one
+        except OSError as error:
+            log.debug("mounts not known yet: %s", error)  # no descriptor left, which the next watch tells aloud
+            return
+        self._knows_mounts = True
+        self._take_in_mounts(mounts)
 
     def meet(self, path: str) -> Entry | None:
         """Watch a file that has no entry, then look at it: so a change in between is an event and not a loss.
@@ -180,6 +192,7 @@ class Follower:
             return None
         entry = Entry(path, stats)
         self._bind(entry, wd, reason)
+        self._mind_filesystem(entry)
         return entry
 
     def meet_remote(self, path: str, stats: FileStats) -> Entry:
@@ -190,22 +203,27 @@ class Follower:
 
     def place(self, entry: Entry) -> None:
         """Put an entry that has just been looked at where its state belongs."""
-        for entries in (self.served, self.doubtful, self.polled, self.remote):
-            entries.pop(entry.path, None)
         if entry.reason is None:
-            self.served[entry.path] = entry
+            self._move(entry, self.served)
         elif entry.reason == REMOTE:
-            self.remote[entry.path] = entry
+            self._move(entry, self.remote)
         else:
-            self.polled[entry.path] = entry
+            self._move(entry, self.polled)
 
     def drop(self, entry: Entry) -> None:
         """Unwatch a file and forget it."""
-        entry.dropped = True
-        for entries in (self.served, self.doubtful, self.polled, self.remote):
-            entries.pop(entry.path, None)
+        self._move(entry, None)
+        self._grown.pop(entry.path, None)
         self._unwatch(entry)
         self._set_reason(entry, None)
+
+    def _move(self, entry: Entry, home: dict[str, Entry] | None) -> None:
+        if entry.home is not home:
+            if entry.home is not None:
+                del entry.home[entry.path]
+            if home is not None:
+                home[entry.path] = entry
+            entry.home = home
 
     def refresh(self, entry: Entry, *, rebind: bool) -> FileStats | None:
         """Look at an entry's file and take over what is found.
@@ -238,10 +256,11 @@ class Follower:
             # Whoever asks next gets this error from os.stat; until then there is nothing true to remember.
             log.debug("dropped from the cache: %s: %s", entry.path, error)
             stats = None
-        if rebind and stats is not None:
-            self.place(entry)
         if stats is not was:
             self._take_over(entry, stats)
+        if rebind and stats is not None:
+            self._mind_filesystem(entry)
+            self.place(entry)
         return stats
 
     def look_again(self, entry: Entry) -> FileStats | None:
@@ -252,6 +271,10 @@ class Follower:
         """Take over what its mount's thread has found of a remote file."""
         if not isinstance(found, OSError) and found != entry.stats:
             self._take_over(entry, found)
+
+    def doubt(self, entry: Entry) -> None:
+        """Have an entry watched again and looked at before it is believed."""
+        self._move(entry, self.doubtful)
 
     def _take_over(self, entry: Entry, stats: FileStats | None) -> None:
         if stats is None:
@@ -275,37 +298,52 @@ class Follower:
         Raises:
             FileNotFoundError, NotADirectoryError: nothing is there.
         """
-        if self._failed:
+        if self._failed or self._session.is_closed:
             return NO_WATCH, THREAD_FAILED
         try:
-            inotify = self.inotify or self._start()
-            if not has_watch and self._max_watches is not None and len(self._watches) >= self._max_watches:
+            inotify = self._session.inotify or self._session.open_inotify()
+            if not has_watch and len(self._watches) >= self._greatest_number_of_watches():
                 return NO_WATCH, WATCH_LIMIT
             wd = inotify.add_watch(path, ARMED)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
             return NO_WATCH, _REASONS.get(error.errno or 0, UNSUPPORTED)
-        self.hot.discard(wd)
         return wd, None
 
-    def _start(self) -> Inotify:
-        inotify = Inotify()
+    def _greatest_number_of_watches(self) -> int:
         if self._max_watches is None:
-            self._max_watches = greatest_number_of_watches() // 2
-        self.inotify = inotify
-        self._news.register(inotify.fd, select.POLLIN)
-        return inotify
+            self._max_watches = max_user_watches() // 2
+        return self._max_watches
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
-        if wd != NO_WATCH and entry.stats.device in self.mounts.silent_devices:
-            self._remove_unused(wd)
-            wd, reason = NO_WATCH, FILESYSTEM
         if wd != entry.wd:
             self._unwatch(entry)
             if wd != NO_WATCH:
                 self._watches.bind(entry, wd)
+                self._start_pump()
         self._set_reason(entry, reason)
+        if wd in self.hot:
+            # It is armed now. Of what was written before nobody was told, so look, at its other names as well.
+            self.hot.discard(wd)
+            for sharer in self._watches.entries(wd):
+                if sharer is not entry:
+                    self.refresh(sharer, rebind=False)
+
+    def _start_pump(self) -> None:
+        pump = self._session.pump
+        if pump is not None and not pump.is_started and not self._failed:
+            try:
+                pump.start()
+            except RuntimeError as error:  # no more threads
+                log.warning("%s", error)
+                self.fail()
+
+    def _mind_filesystem(self, entry: Entry) -> None:
+        """Poll an entry that has just been looked at if its filesystem tells nothing."""
+        if entry.wd != NO_WATCH and entry.stats.device in self.mounts.silent_devices:
+            self._unwatch(entry)
+            self._set_reason(entry, FILESYSTEM)
 
     def _rebind(self, entry: Entry) -> None:
         wd, reason = self._watch(entry.path, has_watch=entry.wd != NO_WATCH)
@@ -319,8 +357,8 @@ class Follower:
     def _remove_unused(self, wd: int) -> None:
         if wd != NO_WATCH and wd not in self._watches:
             self.hot.discard(wd)
-            if self.inotify is not None:
-                self.inotify.rm_watch(wd)
+            if self._session.inotify is not None and not self._session.is_closed:
+                self._session.inotify.rm_watch(wd)
 
     def _set_reason(self, entry: Entry, reason: str | None) -> None:
         """Note why an entry is polled, or None; the first and the last one of a kind are worth a line in the log."""
@@ -342,23 +380,28 @@ class Follower:
 
     def drain(self) -> None:
         """Take in all that the kernel has to tell."""
-        # One poll for both descriptors costs less than to ask either of them anything.
-        ready = self._news.poll(0)
-        if not ready:
+        session = self._session
+        if session.is_closed:  # the interpreter is ending, and somebody still asks
+            self.fail()
+            return
+        news = session.news()
+        if not news:
             return
         try:
-            for fd, _ in ready:
-                if self._monitor is not None and fd == self._monitor.fd:
-                    self._take_in_mounts()
-                elif self.inotify is not None:
-                    self._take_in_events(self.inotify.read())
-        except BaseException:  # KeyboardInterrupt as well: the rest of the batch is lost
-            self.distrust()
+            for fd, _ in news:
+                if session.monitor is not None and fd == session.monitor.fd:
+                    self._take_in_mounts(session.monitor.read())
+                elif session.inotify is not None:
+                    self._take_in_events(session.inotify.read())
+        except BaseException:
+            self.distrust()  # the rest of the batch is lost
             raise
 
     def distrust(self) -> None:
         """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
         self.doubtful.update(self.served)
+        for entry in self.served.values():
+            entry.home = self.doubtful
         self.served.clear()
 
     def fail(self) -> None:
@@ -379,7 +422,8 @@ class Follower:
                 self._watches.discard(wd)
                 self.hot.discard(wd)
             for entry in entries:
-                self.refresh(entry, rebind=mask != IN_MODIFY or entry.path in self.doubtful)
+                self._grown.pop(entry.path, None)
+                self.refresh(entry, rebind=mask != IN_MODIFY or entry.home is self.doubtful)
             if wd in self._watches:
                 busy.append(wd)
         now = time.monotonic()
@@ -388,29 +432,31 @@ class Follower:
             self._disarm(wd, now)
 
     def _disarm(self, wd: int, now: float) -> None:
-        entry = self._watches.entries(wd)[0]
-        assert self.inotify is not None
+        inotify = self._session.inotify
+        sharers = self._watches.entries(wd)
+        if inotify is None or not sharers:
+            return
+        entry = sharers[0]
         try:
-            is_same_inode = self.inotify.add_watch(entry.path, DISARMED) == wd
+            disarmed = inotify.add_watch(entry.path, DISARMED)
         except OSError:
-            is_same_inode = False
-        if is_same_inode:
-            self.hot.add(wd, now)
-        else:
+            disarmed = NO_WATCH
+        if disarmed in self._watches:
+            self.hot.add(disarmed, now)
+        if disarmed != wd:  # the path has led to another inode since
             self.refresh(entry, rebind=True)
+            self._remove_unused(disarmed)
 
-    def _take_in_mounts(self) -> None:
-        before, self.mounts = self.mounts, MountTable.read()
-        points = self.mounts.points_that_differ(before)
-        for entry in [entry for entry in self if any(is_below(entry.path, point) for point in points)]:
+    def _take_in_mounts(self, mounts: list[Mount]) -> None:
+        before, self.mounts = self.mounts, self.mounts.successor(mounts)
+        moved = before.moved(self.mounts, (os.path.dirname(entry.path) for entry in self))
+        for entry in [entry for entry in self if os.path.dirname(entry.path) in moved]:
             if self.mounts.remote_of(entry.path) is not None:
                 self._unwatch(entry)
                 self._set_reason(entry, REMOTE)
                 self.place(entry)
             else:
-                for entries in (self.served, self.polled, self.remote):
-                    entries.pop(entry.path, None)
-                self.doubtful[entry.path] = entry
+                self.doubt(entry)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -438,57 +484,57 @@ class Follower:
             else:
                 self.look_again(entry)
 
-    def audit(self, files: int | None, drain: Callable[[], object]) -> int:
+    def audit(self, files: int | None) -> int:
         """Compare served entries with a fresh look, in rotation; what differs without an event is polled from then on.
 
         Args:
             files: how many entries; None: all.
-            drain: takes in the events that have come meanwhile.
 
         Returns:
             How many differed. They are true again.
         """
-        if files is None or not self._audit_ahead:
-            self._audit_ahead = list(self.served)
-        suspects: list[tuple[Entry, FileStats]] = []
-        for _ in range(len(self._audit_ahead) if files is None else min(files, len(self._audit_ahead))):
-            entry = self.served.get(self._audit_ahead.pop())
-            if entry is None or entry.wd in self.hot:
-                continue
-            self._counts.audit_checks += 1
-            try:
-                seen = read_stats(entry.path, entry.stats)
-            except OSError:
-                seen = None
-            if seen is not entry.stats:
-                suspects.append((entry, entry.stats))
+        suspects = [(entry, entry.stats) for entry in self._to_compare(files) if self._differs(entry)]
         # A file may have changed after the latest event was taken in, or be in the middle of a write(2) just now.
         for wait_s in (0.0, IN_FLIGHT_S, IN_FLIGHT_S):
             if not suspects:
-                return 0
+                break
             time.sleep(wait_s)
-            drain()
-            suspects = [(entry, was) for entry, was in suspects if entry.stats is was and not entry.dropped]
-        for entry, _ in suspects:
-            if entry.path not in self.served:
-                continue  # the queue has overflowed meanwhile: that it is wrong is no news
+            self.drain()
+            suspects = [(entry, was) for entry, was in suspects if entry.stats is was and entry.home is self.served]
+        mismatches = list(self._grown.values())  # and still no event
+        self._grown = {}
+        for entry, was in suspects:
+            stats = self.refresh(entry, rebind=True)
+            if stats is not None and stats.inode == was.inode and stats.size > was.size:
+                self._grown[entry.path] = entry  # a large write(2) that is not done yet, or mmap(2) and ftruncate(2)
+            else:
+                mismatches.append(entry)
+        for entry in mismatches:
             self._counts.audit_mismatches += 1
-            if self.refresh(entry, rebind=True) is not None and entry.reason is None:
+            if entry.home is self.served:
                 self._unwatch(entry)
                 self._set_reason(entry, AUDIT)
                 self.place(entry)
-        return len(suspects)
+        return len(mismatches)
+
+    def _to_compare(self, files: int | None) -> Iterator[Entry]:
+        if files is None or not self._to_audit:
+            self._to_audit = list(self.served)
+        for _ in range(len(self._to_audit) if files is None else min(files, len(self._to_audit))):
+            entry = self.served.get(self._to_audit.pop())
+            if entry is not None and entry.wd not in self.hot:
+                yield entry
+
+    def _differs(self, entry: Entry) -> bool:
+        self._counts.audit_checks += 1
+        try:
+            return read_stats(entry.path, entry.stats) is not entry.stats
+        except OSError:
+            return True
 
     def forget(self) -> None:
-        """Drop every entry; what is held of the kernel is released by :meth:`close`."""
+        """Drop every entry without a word to the kernel, for a session that is about to be closed."""
         for entry in self:
-            entry.dropped = True
+            entry.home = None
         for entries in (self.served, self.doubtful, self.polled, self.remote):
             entries.clear()
-
-    def close(self) -> None:
-        """Release the descriptors, and with them every watch; may be called twice."""
-        if self.inotify is not None:
-            self.inotify.close()
-        if self._monitor is not None:
-            self._monitor.close()

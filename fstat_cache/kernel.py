@@ -55,7 +55,7 @@ def _named_events(data: bytes) -> dict[tuple[int, int], None]:
     return events
 
 
-def greatest_number_of_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
+def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
     """How many watches the kernel allows all processes of one user together; no bound where there is no such file."""
     try:
         with open(path, encoding="utf-8") as limit:

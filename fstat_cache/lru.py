@@ -13,8 +13,9 @@ from typing import Generic, Protocol, TypeVar
 class Droppable(Protocol):
     """What the order needs of an entry, besides its stamp."""
 
-    dropped: bool
-    """True once it has left the cache."""
+    @property
+    def is_dropped(self) -> bool:
+        """True once it has left the cache."""
 
 
 E = TypeVar("E", bound=Droppable)
@@ -37,24 +38,24 @@ class EvictionOrder(Generic[E]):
         self._latest_first: list[E] = []
         self._sorted_at = 0
 
-    def pop(self, entries: Iterable[E], clock: int) -> E:
+    def pop(self, entries: Iterable[E], clock: int) -> E | None:
         """Take the entry with the oldest stamp out of the order; the caller drops it.
 
         Args:
             entries: all that the cache holds; looked at only when the order has to be made anew.
             clock: the present stamp.
 
-        Raises:
-            IndexError: there are no entries with a stamp that is not in the future.
+        Returns:
+            The entry; None when all stamps are later than ``clock``.
         """
         while True:
             while self._latest_first:
                 entry = self._latest_first.pop()
-                if not entry.dropped and self._stamp(entry) <= self._sorted_at:
+                if not entry.is_dropped and self._stamp(entry) <= self._sorted_at:
                     return entry
             past = [entry for entry in entries if self._stamp(entry) <= clock]
             if not past:
-                raise IndexError("no entry to evict")
+                return None
             past.sort(key=self._stamp, reverse=True)
             self._latest_first = past
             self._sorted_at = clock

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-MOUNTINFO = "/proc/self/mountinfo"
 
 # fmt: off
 REMOTE_TYPES = frozenset({
@@ -28,10 +25,19 @@ SILENT_TYPES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo (proc_pid_mountinfo(5))."""
+    """One line of mountinfo (proc_pid_mountinfo(5)).
+
+    Attributes:
+        mount_id: unique among the present mounts, but given again.
+        device: as in ``st_dev``.
+        root: the directory of the filesystem that is mounted (a bind mount's is not ``/``).
+        point: where it is mounted.
+        fs_type: such as ``ext4`` or ``fuse.sshfs``.
+    """
 
     mount_id: int
     device: int
+    root: str
     point: str
     fs_type: str
 
@@ -46,27 +52,33 @@ class Mount:
         return self.fs_type in SILENT_TYPES
 
 
-def parse_mountinfo(text: str) -> list[Mount]:
+def parse_mountinfo(data: bytes) -> list[Mount]:
     """Parse mountinfo.
 
     Args:
-        text: the file's content, with undecodable bytes as os.fsdecode() gives them.
+        data: the file's content. Names may hold any byte; the kernel escapes space, tab, newline and backslash only.
 
     Returns:
         The mounts in the order of the file: of two on one point the later covers the earlier.
     """
     mounts = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        mount_id, _parent, device, _root, point, *_ = before.split(" ")
-        major, _, minor = device.partition(":")
-        mounts.append(Mount(int(mount_id), os.makedev(int(major), int(minor)), _unescape(point), after.split(" ")[0]))
+    for line in data.split(b"\n"):
+        # 36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/root rw
+        fields, _, rest = line.partition(b" - ")
+        try:
+            mount_id, _parent, device, root, point, *_ = fields.split(b" ")
+            major, minor = device.split(b":")
+            number = os.makedev(int(major), int(minor))
+            mounts.append(
+                Mount(int(mount_id), number, _unescape(root), _unescape(point), os.fsdecode(rest.split(b" ")[0]))
+            )
+        except ValueError:
+            continue  # a line of another kind, or the end
     return mounts
 
 
-def _unescape(text: str) -> str:
-    # The kernel writes space, tab, newline and backslash as three octal digits.
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+def _unescape(name: bytes) -> str:
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), name))
 
 
 class MountTable:
@@ -74,108 +86,146 @@ class MountTable:
 
     Args:
         mounts: in the order of mountinfo.
+        links: what is known of symbolic links in the way (path -> target, None for no link), carried from table to
+            table and added to. A directory link pointed elsewhere later is not noticed here.
     """
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    def __init__(self, mounts: Iterable[Mount], links: dict[str, str | None]) -> None:
         self._mounts = {mount.point: mount for mount in mounts}
+        self._links = links
+        self._places: dict[str, tuple[str, Mount | None]] = {"/": ("", None)}
         self.silent_devices = frozenset(mount.device for mount in self._mounts.values() if mount.is_silent)
-        self._remote = tuple(point for point, mount in self._mounts.items() if mount.is_remote)
-        self._remote_of_directory = functools.lru_cache(maxsize=10_000)(self._first_remote_on_the_way)
+        self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
 
-    @classmethod
-    def read(cls, path: str = MOUNTINFO) -> MountTable:
-        """Read the present mounts.
-
-        Raises:
-            OSError: there is no /proc.
-        """
-        with open(path, encoding="utf-8", errors="surrogateescape") as mountinfo:
-            return cls(parse_mountinfo(mountinfo.read()))
-
-    def remote_of(self, path: str) -> str | None:
+    def remote_of(self, path: str) -> Mount | None:
         """Find the remote filesystem that a look at ``path`` would ask, symbolic links followed.
 
         Args:
             path: absolute.
 
         Returns:
-            Its mount point, or None: a look at the path asks this machine only.
+            Its mount, or None: a look at the path asks this machine only.
         """
-        if not self._remote:
+        if not self.remote:
             return None
-        directory = self._remote_of_directory(os.path.dirname(path))
-        if directory is not None:
-            return directory
+        directory, name = os.path.split(path)
+        place, remote = self._place(directory)
+        if remote is not None:
+            return remote
+        here = f"{place}/{name}"
+        mount = self._mounts.get(here)
+        if mount is not None:
+            return mount if mount.is_remote else None
         try:
-            target = os.readlink(path)
+            # Not remembered, unlike a directory's: links to log files are pointed elsewhere all the time.
+            target = os.readlink(here)
         except OSError:
             return None
-        return self._first_remote_on_the_way(os.path.join(os.path.dirname(path), target))
+        return self._walk("" if target.startswith("/") else place, target.split("/"))[1]
 
-    def points_that_differ(self, other: MountTable) -> tuple[str, ...]:
-        """The mount points at which something was mounted, unmounted or mounted over between the two."""
-        points = self._mounts.keys() | other._mounts.keys()
-        return tuple(point for point in points if self._mounts.get(point) != other._mounts.get(point))
+    def successor(self, mounts: Iterable[Mount]) -> MountTable:
+        """The table of later mounts."""
+        return MountTable(mounts, self._links)
 
-    def _first_remote_on_the_way(self, path: str) -> str | None:
-        """Walk the components as the kernel does, but stop before the first step onto a remote filesystem."""
-        ahead = [name for name in reversed(path.split("/")) if name not in ("", ".")]
-        here = ""
+    def moved(self, later: MountTable, directories: Iterable[str]) -> set[str]:
+        """Which directories something was mounted or unmounted above, as the kernel walks to them.
+
+        Args:
+            later: the table after the change.
+            directories: absolute paths.
+        """
+        before, after = self._mounts, later._mounts
+        points = {point for point in before.keys() | after.keys() if before.get(point) != after.get(point)}
+        if not points:
+            return set()
+        below = {"": "/" in points}
+
+        def is_below(place: str) -> bool:
+            unknown = []
+            while place not in below:
+                unknown.append(place)
+                place = place.rpartition("/")[0]
+            for place in reversed(unknown):
+                below[place] = place in points or below[place.rpartition("/")[0]]
+            return below[place]
+
+        return {
+            directory
+            for directory in set(directories)
+            if is_below(self._place(directory)[0]) or is_below(later._place(directory)[0])
+        }
+
+    def _place(self, directory: str) -> tuple[str, Mount | None]:
+        """Where a directory really is ("" is the root), or where on the way to it a remote filesystem begins."""
+        unknown = []
+        while directory not in self._places:
+            if not directory.strip("/"):  # "//", of which dirname() gives "//" for ever
+                self._places[directory] = self._places["/"]
+                break
+            unknown.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(unknown):
+            parent, name = os.path.split(directory)
+            here, remote = self._places[parent]
+            self._places[directory] = (here, remote) if remote is not None else self._walk(here, [name])
+        return self._places[directory]
+
+    def _walk(self, here: str, names: list[str]) -> tuple[str, Mount | None]:
+        """Go on as the kernel does (path_resolution(7)), but stop before the first step onto a remote filesystem."""
+        ahead = names[::-1]
         links = 0
         while ahead:
             name = ahead.pop()
+            if name in ("", "."):
+                continue
             if name == "..":
                 here = here.rpartition("/")[0]
                 continue
-            step = f"{here}/{name}"
-            remote = self._remote_above(step)
-            if remote is not None:
-                return remote
-            try:
-                target = os.readlink(step)
-            except OSError:
-                here = step
-                continue
-            links += 1
-            if links > 40:  # as in the kernel, path_resolution(7)
-                return None
-            if target.startswith("/"):
-                here = ""
-            ahead += [name for name in reversed(target.split("/")) if name not in ("", ".")]
-        return None
+            here = f"{here}/{name}"
+            mount = self._mounts.get(here)
+            if mount is not None and mount.is_remote:
+                return here, mount
+            target = self._target(here)
+            if target is not None and links < _MOST_LINKS:
+                links += 1
+                here = "" if target.startswith("/") else here.rpartition("/")[0]
+                ahead += reversed(target.split("/"))
+        return here, None
 
-    def _remote_above(self, path: str) -> str | None:
-        candidates = [point for point in self._remote if is_below(path, point)]
-        if not candidates:
-            return None
-        nearest = max((point for point in self._mounts if is_below(path, point)), key=len)
-        return nearest if nearest in candidates else None
+    def _target(self, path: str) -> str | None:
+        try:
+            return self._links[path]
+        except KeyError:
+            pass
+        try:
+            target = os.readlink(path)
+        except OSError:
+            target = None
+        self._links[path] = target
+        return target
 
 
-def is_below(path: str, point: str) -> bool:
-    """Whether ``path`` is ``point`` or beneath it, by name."""
-    return path == point or path.startswith(point if point.endswith("/") else point + "/")
+_MOST_LINKS = 40
+"""How many symbolic links the kernel follows, path_resolution(7)."""
 
 
 class MountMonitor:
-    """Tells when a mount appeared or went: ``poll(2)`` for POLLPRI on mountinfo (proc_pid_mounts(5)).
+    """The present mounts, and whether they have changed: ``poll(2)`` for POLLPRI on mountinfo (proc_pid_mounts(5)).
 
     Raises:
-        OSError: there is no /proc.
+        OSError: no descriptor is left.
+        FileNotFoundError: there is no /proc.
     """
 
-    def __init__(self, path: str = MOUNTINFO) -> None:
+    def __init__(self, path: str = "/proc/self/mountinfo") -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - kept; close() closes it
         self.fd = self._file.fileno()
         """To be polled. A change is told once to each open descriptor."""
 
-    @classmethod
-    def open(cls) -> MountMonitor | None:
-        """Open a monitor; None where there is no /proc, and every filesystem is taken for a local one."""
-        try:
-            return cls()
-        except OSError:
-            return None
+    def read(self) -> list[Mount]:
+        """Read the present mounts."""
+        self._file.seek(0)
+        return parse_mountinfo(self._file.read())
 
     def close(self) -> None:
         """Close the descriptor; may be called twice."""

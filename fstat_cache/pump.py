@@ -60,7 +60,12 @@ class Pump:
     @property
     def alive(self) -> bool:
         """False once the thread has ended, by :meth:`close` or because its work failed."""
-        return self._thread.is_alive() and not self._failed
+        return not self._failed and not self._stopping and (self._thread.ident is None or self._thread.is_alive())
+
+    @property
+    def is_started(self) -> bool:
+        """Whether :meth:`start` was called."""
+        return self._thread.ident is not None
 
     def wake(self) -> None:
         """Have ``work`` called soon, so that it can say when it wants to be called next."""
@@ -70,7 +75,7 @@ class Pump:
         """Stop the thread and release its descriptor; safe from the thread itself. Not to be used afterwards."""
         self._stopping = True
         self.wake()
-        if threading.current_thread() is not self._thread:
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
             self._thread.join(STOP_TIMEOUT_S)
             if self._thread.is_alive():
                 # Stuck in a system call on a dead filesystem: it ends when that returns, and needs its descriptor.

@@ -8,8 +8,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
+from fstat_cache.mounts import Mount
 from fstat_cache.stats import FileStats
 
 Read = Callable[[str], FileStats | None]
@@ -28,13 +29,13 @@ class RemoteMounts:
         self._read = read
         self._timeout_s = timeout_s
         self._lock = threading.Lock()  # protects the dictionary
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[Mount, _Worker] = {}
 
-    def look(self, paths_by_mount: Mapping[str, Sequence[str]]) -> dict[str, Found]:
+    def look(self, paths_by_mount: Mapping[Mount, Sequence[str]]) -> dict[str, Found]:
         """Look at files, all mounts at the same time.
 
         Args:
-            paths_by_mount: mount point -> paths.
+            paths_by_mount: mount -> paths.
 
         Returns:
             Path -> stats, None where no regular file is, or what was raised: :class:`TimeoutError` where the filesystem
@@ -49,18 +50,17 @@ class RemoteMounts:
                 found[path] = answers[path] if path in answers else _late(path)
         return found
 
-    def close(self) -> None:
-        """End the threads as soon as their filesystems let them; waits for nothing."""
+    def keep(self, mounts: Container[Mount]) -> None:
+        """End the threads of all other mounts, as soon as their filesystems let them; waits for nothing."""
         with self._lock:
-            for worker in self._workers.values():
-                worker.close()
-            self._workers.clear()
+            for mount in [mount for mount in self._workers if mount not in mounts]:
+                self._workers.pop(mount).close()
 
-    def _worker(self, mount: str) -> _Worker:
+    def _worker(self, mount: Mount) -> _Worker:
         with self._lock:
             worker = self._workers.get(mount)
             if worker is None:
-                worker = self._workers[mount] = _Worker(f"fstat-cache-remote-{mount}", self._read)
+                worker = self._workers[mount] = _Worker(f"fstat-cache-remote-{mount.point}", self._read)
             return worker
 
 

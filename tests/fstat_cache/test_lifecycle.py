@@ -151,7 +151,7 @@ def test_a_fork_while_the_lock_is_held(file: Path) -> None:
     """A child born while another thread works in the cache is not locked out."""
     with FStatCache() as cache:
         cache.build([file])
-        with cache._lock:
+        with cache._guard:
             pid = os.fork()
             if pid == 0:
                 os._exit(0 if cache.get_file_stats(file) is not None else 1)
@@ -162,7 +162,7 @@ def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: 
     """When the pump dies the log says so, alive is False, and look-ups go to os.stat instead of growing stale."""
     with FStatCache() as cache, open(os.devnull) as no_inotify:
         cache.build([file])
-        inotify = cache._follower.inotify
+        inotify = cache._session.inotify
         assert inotify is not None
         os.dup2(no_inotify.fileno(), inotify.fd)
         file.write_bytes(b"wakes the thread, which finds that the descriptor is no inotify instance")
@@ -219,7 +219,7 @@ def test_a_hit_takes_no_lock(file: Path) -> None:
     """A file in the cache is answered while another thread is busy in the cache, whatever that takes."""
     with FStatCache() as cache:
         stats = cache.get_file_stats(str(file))
-        with cache._lock:
+        with cache._guard:
             assert cache.get_file_stats(str(file)) is stats
 
 

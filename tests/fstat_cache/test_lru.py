@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from operator import attrgetter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from fstat_cache.lru import EvictionOrder
 class Entry:
     name: int
     used: int
-    dropped: bool = False
+    is_dropped: bool = False
 
 
 @given(st.lists(st.tuples(st.sampled_from(["use", "admit", "evict", "drop"]), st.integers(0, 9))))
@@ -26,11 +25,12 @@ def test_the_least_recently_used_goes_first(steps: list[tuple[str, int]]) -> Non
     for clock, (step, name) in enumerate(steps, start=1):
         if step == "evict" and entries:
             entry = order.pop(entries.values(), clock)
+            assert entry is not None
             assert entry.name == by_recency.pop(0)
             del entries[entry.name]
-            entry.dropped = True
+            entry.is_dropped = True
         elif step == "drop" and name in entries:
-            entries.pop(name).dropped = True
+            entries.pop(name).is_dropped = True
             by_recency.remove(name)
         elif step in ("use", "admit"):
             if name in entries:
@@ -41,10 +41,11 @@ def test_the_least_recently_used_goes_first(steps: list[tuple[str, int]]) -> Non
             by_recency.append(name)
 
 
-def test_nothing_to_evict_is_an_index_error() -> None:
-    """An empty cache has no least recently used entry."""
-    with pytest.raises(IndexError):
-        EvictionOrder[Entry](attrgetter("used")).pop((), 1)
+def test_nothing_to_evict_is_none() -> None:
+    """Neither an empty cache nor one whose entries are all later than the clock has an oldest entry."""
+    order = EvictionOrder[Entry](attrgetter("used"))
+    assert order.pop((), 1) is None
+    assert order.pop([Entry(1, used=2)], 1) is None
 
 
 def test_evicting_everything_sorts_once() -> None:
@@ -60,6 +61,8 @@ def test_evicting_everything_sorts_once() -> None:
             return iter(tuple(entries.values()))
 
     for name in range(1000):
-        assert order.pop(Counted(), 1000).name == name
-        entries.pop(name).dropped = True
+        entry = order.pop(Counted(), 1000)
+        assert entry is not None
+        assert entry.name == name
+        entries.pop(name).is_dropped = True
     assert looks == 1

@@ -1,0 +1,87 @@
+"""What a cache holds of the system, from its first look at a file to its end: descriptors, and the pump's thread."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Mapping
+
+from fstat_cache.kernel import Inotify
+from fstat_cache.mounts import MountMonitor
+from fstat_cache.pump import Pump
+
+
+class Session:
+    """The inotify instance, the monitors of the mounts, and the pump; opened step by step, closed together.
+
+    Args:
+        make_pump: makes a pump, not started yet, of the descriptors to wait for and their events of poll(2).
+    """
+
+    def __init__(self, make_pump: Callable[[Mapping[int, int]], Pump]) -> None:
+        self._make_pump = make_pump
+        self._news = select.poll()
+        self._pumps_monitor: MountMonitor | None = None
+        self.monitor: MountMonitor | None = None
+        self.inotify: Inotify | None = None
+        self.pump: Pump | None = None
+        self.is_closed = False
+
+    def open_monitor(self) -> MountMonitor:
+        """Open the monitor of the mounts, if it is not open yet.
+
+        Raises:
+            FileNotFoundError: there is no /proc.
+            OSError: no descriptor is left.
+        """
+        if self.monitor is None:
+            self.monitor = MountMonitor()
+            self._news.register(self.monitor.fd, select.POLLPRI)
+        return self.monitor
+
+    def open_inotify(self) -> Inotify:
+        """Open the inotify instance and make the pump that waits for it.
+
+        Raises:
+            OSError: no descriptor or no inotify instance is left; then nothing was opened.
+        """
+        inotify = Inotify()
+        awaited = {inotify.fd: select.POLLIN}
+        try:
+            if self.monitor is not None:
+                # One more, because a change of mounts is told once to each descriptor: here to the pump, which wakes
+                # up, and on the other to whoever then looks.
+                self._pumps_monitor = MountMonitor()
+                awaited[self._pumps_monitor.fd] = select.POLLPRI
+            self.pump = self._make_pump(awaited)
+        except BaseException:
+            inotify.close()
+            if self._pumps_monitor is not None:
+                self._pumps_monitor.close()
+                self._pumps_monitor = None
+            raise
+        self.inotify = inotify
+        self._news.register(inotify.fd, select.POLLIN)
+        return inotify
+
+    def news(self) -> list[tuple[int, int]]:
+        """Which of the descriptors have something to tell, as poll(2) gives it."""
+        # One system call for both costs less than to ask either of them anything.
+        return self._news.poll(0)
+
+    def close(self) -> None:
+        """Stop the thread and close the descriptors; nothing of the session may be used afterwards."""
+        self._close(Pump.close)
+
+    def abandon(self) -> None:
+        """Close the descriptors in a forked child, where the thread does not exist."""
+        self._close(Pump.abandon)
+
+    def _close(self, end: Callable[[Pump], None]) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.pump is not None:
+            end(self.pump)
+        for descriptor in (self.inotify, self.monitor, self._pumps_monitor):
+            if descriptor is not None:
+                descriptor.close()
