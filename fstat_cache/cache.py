@@ -6,6 +6,7 @@ import errno
 import functools
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from fstat_cache import hot
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.follower import REMOTE, Counts, Entry, Follower
-from fstat_cache.guard import Guard
+from fstat_cache.intact import Intact
 from fstat_cache.lru import EvictionOrder
 from fstat_cache.mounts import Mount
 from fstat_cache.pump import Pump
@@ -160,7 +161,8 @@ class FStatCache:
         """Make what outlasts invalidate(), but not a fork(2)."""
         # Protects all that _begin_life() makes. Hits do without it, and nobody waits under it for a filesystem that
         # may hang.
-        self._guard = Guard((OSError, CacheClosedError), _weakly(self, FStatCache._start_over, lambda: None))
+        self._lock = threading.Lock()
+        self._intact = Intact((OSError, KeyError, CacheClosedError), _weakly(self, FStatCache._throw_away, None))
         self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
 
     def _begin_life(self) -> None:
@@ -239,7 +241,7 @@ class FStatCache:
         stats: dict[str, FileStats] = {}
         errors: dict[str, OSError] = {}
         remote: dict[Mount, list[str]] = {}
-        with self._guard:
+        with self._lock, self._intact:
             self._begin()
             served = self._served
             not_served = []
@@ -277,13 +279,13 @@ class FStatCache:
                 errors[path] = answer
             elif answer is not None:
                 stats[path] = answer
-                with self._guard:
+                with self._lock, self._intact:
                     if not self._closed and not self._is_full():
                         self._take_in_remote(path, answer)
         return Survey(stats, errors)
 
     def _look_up(self, path: str) -> FileStats | None:
-        with self._guard:
+        with self._lock, self._intact:
             self._begin()
             entry = self._served.get(path)  # under a relative name, or admitted by another thread meanwhile
             if entry is not None:
@@ -308,7 +310,7 @@ class FStatCache:
         found = self._remote.look({mount: [path]})[path]
         if isinstance(found, OSError):
             raise found
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
             self._take_in_remote(path, found)
         return found
@@ -354,7 +356,7 @@ class FStatCache:
             raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
 
     def _add(self, path: str) -> bool:
-        with self._guard:
+        with self._lock, self._intact:
             self._begin()
             entry = self._follower.find(path)
             if entry is not None:
@@ -373,7 +375,7 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         path = absolute(path)
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
             entry = self._follower.find(path)
             if entry is None:
@@ -382,7 +384,7 @@ class FStatCache:
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""
-        with self._guard:
+        with self._lock, self._intact:
             return [entry.path for entry in self._follower]
 
     def cache_info(self) -> CacheInfo:
@@ -392,7 +394,7 @@ class FStatCache:
 
     def status(self) -> CacheStatus:
         """How the files are followed just now, and what has gone wrong so far."""
-        with self._guard:
+        with self._lock, self._intact:
             follower, counts = self._follower, self._counts
             return CacheStatus(
                 watches=follower.watches,
@@ -418,10 +420,12 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         answers = self._ask_remote() if self._follower.remote else {}
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
             follower = self._follower
-            self._drain()
+            news = self._session.news()
+            if news:
+                self._take_in(news)
             if follower.hot:
                 self._sample_hot()
             if follower.doubtful or follower.polled:
@@ -435,9 +439,9 @@ class FStatCache:
 
     def _ask_remote(self) -> dict[str, Found]:
         paths: dict[Mount, list[str]] = {}
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
-            self._drain()  # the mount may have gone
+            self._take_in(self._session.news())  # the mount may have gone
             for entry in tuple(self._follower.remote.values()):
                 mount = self._follower.mounts.remote_of(entry.path)
                 if mount is not None:
@@ -460,9 +464,9 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
-            self._drain()
+            self._take_in(self._session.news())
             return self._follower.audit(files)
 
     @property
@@ -479,18 +483,23 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._guard:
+        with self._lock, self._intact:
             self._check_open()
             end_life = self._start_over()
         end_life()
 
     def close(self) -> None:
         """Unwatch and forget every file for good, stop the thread, release the descriptors; may be called twice."""
-        with self._guard:
+        with self._lock, self._intact:
             self._closed = True
             end_life = self._start_over()
         end_life()
         self._remote.keep(())
+
+    def _throw_away(self) -> None:
+        """Start over after an interruption."""
+        # The lock is held, for which the old thread may be waiting: so it is waited for elsewhere.
+        threading.Thread(target=self._start_over(), name="fstat-cache-end", daemon=True).start()
 
     def _start_over_in_child(self) -> None:
         """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
@@ -518,11 +527,11 @@ class FStatCache:
         self._check_open()
         self._follower.open()
 
-    def _drain(self) -> None:
+    def _take_in(self, news: list[tuple[int, int]]) -> None:
         """Take in what the kernel has to tell, in another thread than the pump's."""
         follower = self._follower
         was_cool = not follower.hot
-        follower.drain()
+        follower.take_in(news)
         if was_cool and follower.hot and self._session.pump is not None:
             self._session.pump.wake()  # it may sleep without end, and has to look at the hot files by and by
         if follower.mounts is not self._known_mounts:
@@ -594,11 +603,11 @@ class FStatCache:
 
     def _work(self) -> float | None:
         """What the pump calls. It takes the lock itself."""
-        with self._guard:
+        with self._lock:
             follower = self._follower
             try:
                 was_cool = not follower.hot
-                follower.drain()
+                follower.take_in(self._session.news())
                 if was_cool:  # what is hot now has just been looked at
                     self._next_tick = time.monotonic() + hot.TICK_S
                 if follower.doubtful and self._cpu_budget is None:

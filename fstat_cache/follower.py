@@ -71,6 +71,8 @@ _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 
 IN_FLIGHT_S = 0.005
 """How long an audit waits for the event of a write(2) that it may have found half done."""
+LONG_WRITE_S = 10.0
+"""How long such a write may take before growth without an event is a mismatch: its event comes at its end."""
 
 
 class Entry:
@@ -134,7 +136,7 @@ class Follower:
         self._watches: WatchTable[Entry] = WatchTable()
         self._knows_mounts = False
         self._to_audit: list[str] = []
-        self._grown: dict[str, Entry] = {}  # found grown by an audit, and no event since
+        self._grown: dict[str, tuple[Entry, float]] = {}  # found grown by an audit, when, and no event since
         self._failed = False
 
     # -- the entries --------------------------------------------------------------------------------------------------
@@ -378,15 +380,13 @@ class Follower:
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Take in all that the kernel has to tell."""
+    def take_in(self, news: list[tuple[int, int]]) -> None:
+        """Take in what the kernel has to tell.
+
+        Args:
+            news: what :attr:`Session.news` has given.
+        """
         session = self._session
-        if session.is_closed:  # the interpreter is ending, and somebody still asks
-            self.fail()
-            return
-        news = session.news()
-        if not news:
-            return
         try:
             for fd, _ in news:
                 if session.monitor is not None and fd == session.monitor.fd:
@@ -394,7 +394,7 @@ class Follower:
                 elif session.inotify is not None:
                     self._take_in_events(session.inotify.read())
         except BaseException:
-            self.distrust()  # the rest of the batch is lost
+            self.distrust()  # the rest is lost
             raise
 
     def distrust(self) -> None:
@@ -499,17 +499,18 @@ class Follower:
             if not suspects:
                 break
             time.sleep(wait_s)
-            self.drain()
+            self.take_in(self._session.news())
             suspects = [(entry, was) for entry, was in suspects if entry.stats is was and entry.home is self.served]
-        mismatches = list(self._grown.values())  # and still no event
-        self._grown = {}
+        now = time.monotonic()
+        mismatches = [entry for entry, since in self._grown.values() if now - since >= LONG_WRITE_S]
         for entry, was in suspects:
             stats = self.refresh(entry, rebind=True)
             if stats is not None and stats.inode == was.inode and stats.size > was.size:
-                self._grown[entry.path] = entry  # a large write(2) that is not done yet, or mmap(2) and ftruncate(2)
+                self._grown.setdefault(entry.path, (entry, now))
             else:
                 mismatches.append(entry)
         for entry in mismatches:
+            self._grown.pop(entry.path, None)
             self._counts.audit_mismatches += 1
             if entry.home is self.served:
                 self._unwatch(entry)

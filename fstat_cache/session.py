@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import select
 from collections.abc import Callable, Mapping
 
@@ -19,7 +21,11 @@ class Session:
 
     def __init__(self, make_pump: Callable[[Mapping[int, int]], Pump]) -> None:
         self._make_pump = make_pump
-        self._news = select.poll()
+        self._poll = select.poll()
+        # Bound once: sync() asks this each time, and one system call for both descriptors is most of what it costs.
+        self.news: Callable[[], list[tuple[int, int]]] = functools.partial(self._poll.poll, 0)
+        """Which of the descriptors have something to tell, with their events, as poll(2) gives it. A change of mounts
+        is told once."""
         self._pumps_monitor: MountMonitor | None = None
         self.monitor: MountMonitor | None = None
         self.inotify: Inotify | None = None
@@ -35,7 +41,7 @@ class Session:
         """
         if self.monitor is None:
             self.monitor = MountMonitor()
-            self._news.register(self.monitor.fd, select.POLLPRI)
+            self._poll.register(self.monitor.fd, select.POLLPRI)
         return self.monitor
 
     def open_inotify(self) -> Inotify:
@@ -60,13 +66,8 @@ class Session:
                 self._pumps_monitor = None
             raise
         self.inotify = inotify
-        self._news.register(inotify.fd, select.POLLIN)
+        self._poll.register(inotify.fd, select.POLLIN)
         return inotify
-
-    def news(self) -> list[tuple[int, int]]:
-        """Which of the descriptors have something to tell, as poll(2) gives it."""
-        # One system call for both costs less than to ask either of them anything.
-        return self._news.poll(0)
 
     def close(self) -> None:
         """Stop the thread and close the descriptors; nothing of the session may be used afterwards."""
@@ -84,4 +85,6 @@ class Session:
             end(self.pump)
         for descriptor in (self.inotify, self.monitor, self._pumps_monitor):
             if descriptor is not None:
+                with contextlib.suppress(KeyError):
+                    self._poll.unregister(descriptor.fd)
                 descriptor.close()

@@ -63,7 +63,7 @@ def test_after_an_overflow_every_entry_is_true(tmp_path: Path, caplog: pytest.Lo
     paths = make(tmp_path, 1000)
     with FStatCache() as cache:
         cache.build(paths)
-        with cache._guard:  # the pump can not drain
+        with cache._lock:  # the pump can not drain
             overflow(paths[:2])
             for path in paths[10:200]:
                 path.unlink()
@@ -87,7 +87,7 @@ def test_an_overflow_heals_without_sync(tmp_path: Path) -> None:
     paths = make(tmp_path, 50)
     with FStatCache() as cache:
         cache.build(paths)
-        with cache._guard:
+        with cache._lock:
             overflow(paths[:2])
             append(paths[40])
 
@@ -103,7 +103,7 @@ def test_a_look_up_after_an_overflow_is_true_at_once(tmp_path: Path) -> None:
     paths = make(tmp_path, 50)
     with FStatCache(cpu_budget=0.01) as cache:
         cache.build(paths)
-        with cache._guard:
+        with cache._lock:
             overflow(paths[:2])
             append(paths[40])
         wait_until(lambda: cache.status().queue_overflows)

@@ -151,7 +151,7 @@ def test_a_fork_while_the_lock_is_held(file: Path) -> None:
     """A child born while another thread works in the cache is not locked out."""
     with FStatCache() as cache:
         cache.build([file])
-        with cache._guard:
+        with cache._lock:
             pid = os.fork()
             if pid == 0:
                 os._exit(0 if cache.get_file_stats(file) is not None else 1)
@@ -219,7 +219,7 @@ def test_a_hit_takes_no_lock(file: Path) -> None:
     """A file in the cache is answered while another thread is busy in the cache, whatever that takes."""
     with FStatCache() as cache:
         stats = cache.get_file_stats(str(file))
-        with cache._guard:
+        with cache._lock:
             assert cache.get_file_stats(str(file)) is stats
 
 
