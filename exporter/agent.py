@@ -97,7 +97,7 @@ class Agent:
     def scan(self) -> None:
         """Look for files: new ones enter the cache and the scrape, vanished ones leave both. One call at a time."""
         started = time.monotonic()
-        found = self._scanner.scan()
+        found = self._scanner.scan((path, group) for path, (group, _) in self._by_path.items())
         self._publish(found)
         built = self._follow(found)
         first = self._declared is None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from exporter.log import fields
 from exporter.patterns import Directory, PathMatcher
@@ -31,25 +34,51 @@ class Scan:
 class Scanner:
     """Scans for the files of a :class:`PathMatcher`, and logs what is in its way once.
 
+    A directory may hang (a network filesystem whose server is gone). It is waited for only so long, then the scan goes
+    on without it, and so do later ones until the call that hangs returns.
+
     Args:
         matcher: what to look for.
         names: the groups' names, by number, for the log.
+        timeout_s: how long one directory, or one link to a file, is waited for, seconds.
     """
 
-    def __init__(self, matcher: PathMatcher, names: Sequence[str]) -> None:
+    TIMEOUT_S = 10
+
+    def __init__(self, matcher: PathMatcher, names: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
         self._matcher = matcher
         self._names = names
+        self._timeout_s = timeout_s
+        self._hung: dict[_Place, _Look] = {}
         self._faults = Transitions()
         self._overlaps: set[tuple[int, ...]] = set()
 
-    def scan(self) -> Scan:
-        """Look for the files now. Nothing that is met on the way is fatal; not to be called by two threads at once."""
-        run = _Run()
+    def scan(self, known: Iterable[tuple[str, int]] = ()) -> Scan:
+        """Look for the files now. Nothing that is met on the way is fatal; not to be called by two threads at once.
+
+        Args:
+            known: the files of the scan before, as :attr:`Scan.files` has them. Those at or below a place that does
+                not answer are taken over.
+        """
+        walk = _Walk(self._hung, self._take_answers())
         if self._matcher.root is not None:
-            run.visit(self._matcher.root)
-        self._tell_faults(run.faults)
-        self._tell_overlaps(run.overlaps)
-        return Scan(run.files, len(run.faults))
+            walk.run(self._matcher.root, self._timeout_s)
+        found = walk.found
+        if walk.left_out:
+            below = tuple(os.path.join(path, "") for path in walk.left_out)
+            for path, group in known:
+                if path in walk.left_out or path.startswith(below):
+                    found.files.setdefault(path, group)
+        self._tell_faults(found.faults)
+        self._tell_overlaps(found.overlaps)
+        return Scan(found.files, len(found.faults) + len(walk.left_out))
+
+    def _take_answers(self) -> dict[_Place, _Findings]:
+        answers = {place: look.found for place, look in self._hung.items() if look.found is not None}
+        for place in answers:
+            del self._hung[place]
+            _log.info("a directory or file answers again", extra=fields(path=place.path))
+        return answers
 
     def _tell_faults(self, faults: dict[str, OSError]) -> None:
         changed = self._faults.update(faults)
@@ -76,75 +105,191 @@ class Scanner:
                 )
 
 
-class _Run:
-    """One scan under way."""
+class _Place(NamedTuple):
+    """Where to look.
+
+    Attributes:
+        path: where.
+        directory: what can match in it, should it be a directory; None: nothing.
+        groups: the groups of the file, should it be a regular one. If there are any it costs a stat to tell which of
+            both it is; without, listing it tells as well whether it is a directory, and whether it is there.
+    """
+
+    path: str
+    directory: Directory | None
+    groups: tuple[int, ...] = ()
+
+
+class _Findings:
+    """What was found at one place, or at many."""
+
+    __slots__ = ("faults", "files", "overlaps", "places")
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
         self.faults: dict[str, OSError] = {}
         self.overlaps: dict[tuple[int, ...], str] = {}
-        self._pending: list[tuple[str, Directory]] = []
+        self.places: list[_Place] = []  # where to look next
 
-    def visit(self, root: Directory) -> None:
-        self._pending.append(("/", root))
-        while self._pending:
-            path, directory = self._pending.pop()
-            try:
+    def add(self, other: _Findings) -> None:
+        self.files.update(other.files)
+        self.faults.update(other.faults)
+        for groups, example in other.overlaps.items():
+            self.overlaps.setdefault(groups, example)
+        self.places += other.places
+
+    def look_at(self, place: _Place) -> None:
+        path, directory, groups = place
+        try:
+            if groups:
+                self._follow(path, directory, groups)
+            elif directory is not None:
                 if directory.listed:
                     self._list(path, directory)
                 else:
                     self._look_up(path, directory)
-            except (FileNotFoundError, NotADirectoryError):
-                pass  # gone since it was seen, or never there
-            except OSError as error:
-                self.faults[path] = error
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # gone since it was seen, or never there
+        except OSError as error:
+            self.faults[path] = error
+            if directory is not None and not groups:
                 self._look_up(path, directory)  # what is spelt out may be within reach all the same
 
     def _list(self, path: str, directory: Directory) -> None:
-        pending, found = self._pending, self._found
+        places, found = self.places, self._found
         with os.scandir(path) as entries:
             for entry in entries:
-                # The kernel has told the type together with the name; only a symbolic link costs a stat.
+                # The kernel has told the type together with the name.
                 name = entry.name
                 if entry.is_file(follow_symlinks=False):
                     if groups := directory.groups_of(name):
                         found(entry.path, groups)
                 elif entry.is_dir(follow_symlinks=False):
                     if (below := directory.enter(name, is_symlink=False)) is not None:
-                        pending.append((entry.path, below))
+                        places.append(_Place(entry.path, below))
                 elif entry.is_symlink():
                     groups = directory.groups_of(name)
                     below = directory.enter(name, is_symlink=True)
                     if groups or below is not None:
-                        self._follow(entry.path, groups, below)
+                        places.append(_Place(entry.path, below, groups))
 
     def _look_up(self, path: str, directory: Directory) -> None:
         for name in directory.names:
-            child = os.path.join(path, name)
-            groups = directory.groups_of(name)
             # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
             below = directory.enter(name, is_symlink=True)
-            if groups:
-                self._follow(child, groups, below)
-            elif below is not None:
-                # Without a look: listing it tells as well whether it is there.
-                self._pending.append((child, below))
+            groups = directory.groups_of(name)
+            if groups or below is not None:
+                self.places.append(_Place(os.path.join(path, name), below, groups))
 
-    def _follow(self, path: str, groups: tuple[int, ...], below: Directory | None) -> None:
-        try:
-            mode = os.stat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            self.faults[path] = error
-            return
+    def _follow(self, path: str, directory: Directory | None, groups: tuple[int, ...]) -> None:
+        mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
-            if groups:
-                self._found(path, groups)
-        elif stat.S_ISDIR(mode) and below is not None:
-            self._pending.append((path, below))
+            self._found(path, groups)
+        elif stat.S_ISDIR(mode) and directory is not None:
+            self.places.append(_Place(path, directory))
 
     def _found(self, path: str, groups: tuple[int, ...]) -> None:
         self.files[path] = groups[0]
         if len(groups) > 1:
             self.overlaps.setdefault(groups, path)
+
+
+class _Look:
+    """A look at one place. Of one that was given up, `found` is set when it is over after all."""
+
+    __slots__ = ("began_s", "found", "place")
+
+    def __init__(self, place: _Place) -> None:
+        self.place = place
+        self.began_s = time.monotonic()
+        self.found: _Findings | None = None
+
+
+class _Walk:
+    """One scan under way: a thread walks, and where it hangs it is left behind and another one goes on with the rest.
+
+    Args:
+        hung: the looks that hang, those of earlier scans; new ones are added.
+        answers: what looks given up in earlier scans have found since, used instead of looking again.
+    """
+
+    def __init__(self, hung: dict[_Place, _Look], answers: dict[_Place, _Findings]) -> None:
+        self.found = _Findings()
+        self.left_out: set[str] = set()
+        self._hung = hung
+        self._answers = answers
+        self._parents_of_hung: set[str] = set()
+        self._failure: Exception | None = None
+        self._done = threading.Event()
+        # Protects all of the above: a thread that was given up may come back at any time.
+        self._lock = threading.Lock()
+        self._look: _Look | None = None
+
+    def run(self, root: Directory, timeout_s: float) -> None:
+        """Walk from the root directory; raises what went wrong unexpectedly."""
+        self.found.places.append(_Place("/", root))
+        with self._lock:
+            self._go_on()
+        while not self._done.wait(timeout_s - self._waited_s()):
+            with self._lock:
+                if self._look is not None and self._waited_s() >= timeout_s:
+                    self._give_up(self._look)
+                    self._go_on()
+        if self._failure is not None:
+            raise self._failure
+
+    def _waited_s(self) -> float:
+        look = self._look
+        return 0 if look is None else time.monotonic() - look.began_s
+
+    def _walk(self, look: _Look | None) -> None:
+        try:
+            while look is not None:
+                found = _Findings()
+                found.look_at(look.place)
+                with self._lock:
+                    if look is not self._look:  # given up
+                        look.found = found
+                        return
+                    self.found.add(found)
+                    look = self._look = self._next()
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._failure = error
+        self._done.set()
+
+    # Below here, every method is called with the lock held.
+
+    def _go_on(self) -> None:
+        self._look = self._next()
+        # A daemon: a thread that hangs in the kernel must not keep the process from exiting.
+        threading.Thread(target=self._walk, args=(self._look,), name="scan-walk", daemon=True).start()
+
+    def _next(self) -> _Look | None:
+        places = self.found.places
+        while places:
+            place = places.pop()
+            if place in self._hung:
+                self.left_out.add(place.path)
+            elif place in self._answers:
+                self.found.add(self._answers.pop(place))
+            else:
+                return _Look(place)
+        return None
+
+    def _give_up(self, look: _Look) -> None:
+        path = look.place.path
+        self._hung[look.place] = look
+        self.left_out.add(path)
+        _log.warning(
+            "a directory or file does not answer and is left out until it does, what was known of it is kept",
+            extra=fields(path=path),
+        )
+        parent = os.path.dirname(path)
+        if parent in self._parents_of_hung:
+            # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
+            # could take hours; what is left has its turn in the next scan.
+            below = os.path.join(parent, "")
+            places = self.found.places
+            self.left_out.add(parent)
+            places[:] = [place for place in places if not place.path.startswith(below)]
+        self._parents_of_hung.add(parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Agent, Prometheus, StartAgent, StartPrometheus, free_port, program
+from tests.support import Agent, Hanging, Mount, Prometheus, StartAgent, StartPrometheus, free_port, program
 
 
 @pytest.fixture
@@ -59,3 +59,20 @@ def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[Mount]:
+    """Mounts filesystems: `fuse("name")` is `tmp_path/name`, which shows a folder elsewhere."""
+    mounted: list[Hanging] = []
+
+    def mount(name: str) -> Hanging:
+        source, point = tmp_path / "sources" / name, tmp_path / name
+        for folder in (source, point):
+            folder.mkdir(parents=True)
+        mounted.append(Hanging(source, point))
+        return mounted[-1]
+
+    yield mount
+    for each in mounted:
+        each.close()

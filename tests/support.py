@@ -223,5 +223,32 @@ class Prometheus(Server):
         return vector[0][1] if vector else None
 
 
+class Hanging:
+    """A directory of a real FUSE filesystem, which can be made to hang and to answer again."""
+
+    def __init__(self, source: Path, path: Path) -> None:
+        command = [program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, path]
+        self.source, self.path = source, path
+        self._daemon = subprocess.Popen(command)
+        wait_until(lambda: os.path.ismount(path))
+
+    def hang(self) -> None:
+        """Answer nothing from now on."""
+        self._daemon.send_signal(signal.SIGSTOP)
+
+    def answer(self) -> None:
+        """Answer again, what has been asked meanwhile too."""
+        self._daemon.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Unmount; what still hangs returns with an error."""
+        self._daemon.kill()
+        self._daemon.wait()
+        subprocess.run(["umount", "--lazy", self.path], check=True)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
+
+Mount = Callable[[str], Hanging]
 StartAgent = Callable[..., Agent]
 StartPrometheus = Callable[..., Prometheus]

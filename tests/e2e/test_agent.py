@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support import StartAgent, wait_until
+from tests.support import Mount, StartAgent, as_root, wait_until
 
 BOUNDED = """
 cache:
@@ -100,15 +100,15 @@ def sockets_of_clients(port: int) -> list[str]:
 
 
 def test_half_open_connections_do_not_starve_a_scrape(tmp_path: Path, start_agent: StartAgent) -> None:
-    """Beside 200 clients that never finish their request, a scrape is answered within a second."""
+    """Beside 1,000 clients that never finish their request, a scrape is answered within a second."""
     log = tmp_path / "a.log"
     log.write_bytes(b"x" * 5)
     agent = start_agent(str(tmp_path / "*.log"))
     with ExitStack() as clients:
-        for _ in range(200):
+        for _ in range(1000):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", agent.port), timeout=5))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHo")
-        wait_until(lambda: agent.descriptors() > 200)
+        wait_until(lambda: agent.descriptors() > 1000)
         start = time.monotonic()
         assert agent.scrape().value("fstat_file_size_bytes", path=str(log)) == 5
         assert time.monotonic() - start < 1
@@ -141,3 +141,19 @@ def test_stops_within_a_second_beside_open_connections(tmp_path: Path, start_age
         start = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - start < 1
+
+
+@as_root
+def test_a_filesystem_that_hangs_from_the_start(tmp_path: Path, start_agent: StartAgent, fuse: Mount) -> None:
+    """Ten seconds after the start the files elsewhere are published, and the log names the directory that hangs."""
+    mount = fuse("logs/hangs")
+    (mount.source / "remote.log").write_bytes(b"x")
+    (tmp_path / "logs" / "local.log").write_bytes(b"xx")
+    mount.hang()
+    try:
+        agent = start_agent(f"{tmp_path}/logs/**/*.log")
+        assert agent.scrape().values("fstat_file_size_bytes") == [2]
+        (warning,) = [line for line in agent.log_path.read_text().splitlines() if "level=warn" in line]
+        assert f"path={mount.path}" in warning
+    finally:
+        mount.answer()  # a process can not end before its call has returned

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from exporter.discovery import Scanner
 from exporter.patterns import PathMatcher
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, Mount, as_root, wait_until
 
 UNPRIVILEGED = 65534
 
@@ -154,3 +156,105 @@ def test_undecodable_names(tmp_path: Path) -> None:
     with open(name, "w"):
         pass
     assert found(f"{tmp_path}/*.log") == {os.fsdecode(name)}
+
+
+def walkers() -> int:
+    """How many threads walk."""
+    return sum(thread.name == "scan-walk" for thread in threading.enumerate())
+
+
+@as_root
+def test_a_directory_that_hangs(tmp_path: Path, fuse: Mount, caplog: pytest.LogCaptureFixture) -> None:
+    """It delays nothing else: it is waited for once, keeps its files meanwhile, and is scanned when it answers."""
+    caplog.set_level(logging.INFO)
+    mount = fuse("m/hangs")
+    remote, local, new = mount.path / "d" / "a.log", tmp_path / "m" / "local" / "b.log", tmp_path / "m" / "x" / "c.log"
+    touch(mount.source / "d" / "a.log", local)
+    looking = Scanner(PathMatcher([([f"{tmp_path}/m/**/*.log"], [])]), ["g"], timeout_s=0.5)
+    found = looking.scan().files
+    assert found.keys() == {str(remote), str(local)}
+
+    mount.hang()
+    touch(new)
+    for number in range(3):
+        local.unlink(missing_ok=True)
+        began = time.monotonic()
+        scan = looking.scan(found.items())
+        found = scan.files
+        assert found.keys() == {str(remote), str(new)}
+        assert scan.unreadable == 1
+        assert (time.monotonic() - began >= 0.5) == (number == 0)
+        assert walkers() == 1
+    assert [(record.levelname, record.fields["path"]) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("WARNING", str(mount.path))
+    ]
+
+    touch(mount.source / "d" / "new.log")
+    (mount.source / "d" / "a.log").unlink()
+    mount.answer()
+    wait_until(lambda: walkers() == 0)
+    scan = looking.scan(found.items())
+    assert scan.files.keys() == {str(mount.path / "d" / "new.log"), str(new)}
+    assert scan.unreadable == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.records[1].fields["path"] == str(mount.path)  # type: ignore[attr-defined]
+    touch(mount.source / "newer.log")
+    assert str(mount.path / "newer.log") in looking.scan().files
+
+
+@as_root
+def test_files_that_hang(tmp_path: Path, fuse: Mount) -> None:
+    """A file that is spelt out, and a link to one, are left out by themselves; those beside the link are found."""
+    mount = fuse("hangs")
+    touch(mount.source / "a.log", tmp_path / "logs" / "b.log")
+    (tmp_path / "logs" / "link.log").symlink_to(mount.path / "a.log")
+    patterns = [f"{mount.path}/a.log", f"{tmp_path}/logs/*.log"]
+    looking = Scanner(PathMatcher([(patterns, [])]), ["g"], timeout_s=0.3)
+    mount.hang()
+    assert looking.scan().files.keys() == {str(tmp_path / "logs" / "b.log")}
+    known = [(str(tmp_path / "logs" / "link.log"), 0)]
+    assert looking.scan(known).files.keys() == {known[0][0], str(tmp_path / "logs" / "b.log")}
+    assert walkers() == 2
+    mount.answer()
+    wait_until(lambda: walkers() == 0)
+    assert len(looking.scan().files) == 3
+
+
+@as_root
+def test_a_filesystem_that_begins_to_hang_during_a_scan(
+    tmp_path: Path, fuse: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directories are not waited for one by one, and the rest is found."""
+    mount = fuse("m/hangs")
+    files = [mount.source / f"{number}" / "a.log" for number in range(50)]
+    touch(*files, tmp_path / "m" / "b.log", tmp_path / "m" / "sub" / "c.log")
+    looking = Scanner(PathMatcher([([f"{tmp_path}/m/**/*.log"], [])]), ["g"], timeout_s=0.3)
+    found = looking.scan().files
+    assert len(found) == 52
+    scandir = os.scandir
+
+    def stop_after(path: str) -> "os._ScandirIterator[str]":
+        if path.startswith(f"{mount.path}/"):
+            mount.hang()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", stop_after)
+    began = time.monotonic()
+    assert looking.scan(found.items()).files == found
+    assert time.monotonic() - began < 2
+    assert walkers() == 2
+    mount.answer()
+    wait_until(lambda: walkers() == 0)
+    monkeypatch.undo()
+    assert looking.scan().files == found
+
+
+def test_a_failure_of_the_walk_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected is not lost in the thread that walks."""
+
+    def fail(path: str) -> "os._ScandirIterator[str]":
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(RuntimeError, match="unexpected"):
+        found("/*")
