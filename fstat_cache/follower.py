@@ -48,8 +48,6 @@ AUDIT = "audit"
 
 _REASONS = {
     errno.ENOSPC: WATCH_LIMIT,
-    errno.EMFILE: INSTANCE_LIMIT,
-    errno.ENFILE: INSTANCE_LIMIT,
     errno.EACCES: PERMISSION,
     errno.EPERM: PERMISSION,
 }
@@ -304,19 +302,19 @@ class Follower:
             return NO_WATCH, THREAD_FAILED
         try:
             inotify = self._session.inotify or self._session.open_inotify()
-            if not has_watch and len(self._watches) >= self._greatest_number_of_watches():
-                return NO_WATCH, WATCH_LIMIT
+            if self._max_watches is None:
+                self._max_watches = max_user_watches() // 2
+        except OSError:  # whatever the number: without a descriptor, ctypes can not even look for the C library
+            return NO_WATCH, INSTANCE_LIMIT
+        if not has_watch and len(self._watches) >= self._max_watches:
+            return NO_WATCH, WATCH_LIMIT
+        try:
             wd = inotify.add_watch(path, ARMED)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
             return NO_WATCH, _REASONS.get(error.errno or 0, UNSUPPORTED)
         return wd, None
-
-    def _greatest_number_of_watches(self) -> int:
-        if self._max_watches is None:
-            self._max_watches = max_user_watches() // 2
-        return self._max_watches
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
         if wd != entry.wd:
@@ -474,6 +472,7 @@ class Follower:
 
     def recover(self) -> None:
         """Look at everything that is not served from memory, but for remote files, and watch again what can be."""
+        self.open()
         for entry in tuple(self.doubtful.values()):
             self.refresh(entry, rebind=True)
         may_watch = True

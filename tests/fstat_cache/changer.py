@@ -66,7 +66,8 @@ def main(seed: int, silent: bool, paths: list[str]) -> None:
         changes += [point_elsewhere, swap_folders]
     for _ in sys.stdin:
         for _ in range(rng.choice((1, 1, 1, 5, 20))):
-            path, change = rng.choice(paths), rng.choice(changes)
+            # Half of the changes to three of the files, so that these are hot.
+            path, change = rng.choice(paths[:3] if rng.random() < 0.5 else paths), rng.choice(changes)
             try:
                 change(path)
             except OSError:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,43 @@ def test_a_hot_file_is_followed_through_anything(tmp_path: Path, change: str) ->
             assert_true(cache, [path])
         else:
             assert cache.list_files_in_cache() == []
+
+
+@pytest.mark.parametrize("way", ["met", "replaced"])
+def test_another_name_of_a_hot_file_loses_nothing(tmp_path: Path, way: str) -> None:
+    """A new name arms the watch of a sampled file: what was written before it is seen under all names."""
+    path, other = make(tmp_path, 2)
+    with FStatCache() as cache, path.open("ab", buffering=0) as writer:
+        cache.build([path, other])
+
+        def write_until_hot() -> bool:
+            writer.write(b"x")
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+        cache.sync()
+        writer.write(b"nobody is told of this")
+        other.unlink()
+        other.hardlink_to(path)
+        if way == "met":
+            cache.remove_from_watch(other)
+            cache.get_file_stats(other)
+        assert_true(cache, [path, other])
+
+
+def test_a_long_write_is_no_mismatch(tmp_path: Path) -> None:
+    """A write(2) of hundreds of MB makes its file grow long before its event; the file goes on being watched."""
+    (path,) = make(tmp_path, 1)
+    code = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), bytes(200 << 20))"
+    with FStatCache() as cache:
+        cache.build([path])
+        writer = subprocess.Popen([sys.executable, "-c", code, path])
+        while writer.poll() is None:
+            cache.audit()
+        assert cache.status().audit_mismatches == 0
+        assert_true(cache, [path])
+        assert cache.status().watches == 1
+    path.unlink()
 
 
 def test_an_audit_finds_what_makes_no_event(tmp_path: Path) -> None:
@@ -348,6 +386,43 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from fstat_cache import FStatCache
+path, other = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for spare in range(6):
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        for descriptor in taken[:spare]:
+            os.close(descriptor)
+    with FStatCache() as cache:
+        def check():
+            for name in (path, other):
+                os.truncate(name, os.stat(name).st_size + 1)
+                cache.sync()
+                assert cache.get_file_stats(name) == cache.get_file_stats_using_stat(name), (spare, name)
+        check()
+        check()
+        for descriptor in taken[spare:]:
+            os.close(descriptor)
+        check()
+        assert cache.status().watches == 2 and cache.status().polled == {}, (spare, cache.status())
+        check()
+print("right")
+"""
+
+
+def test_without_descriptors(tmp_path: Path) -> None:
+    """With no descriptor left, or a few, files are polled and right; with some again they are watched."""
+    path, other = make(tmp_path, 2)
+    done = run_in([], WITHOUT_DESCRIPTORS, str(path), str(other))
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+
+
 WITHOUT_PERMISSION = """
 import logging, os, sys
 from fstat_cache import FStatCache
@@ -417,6 +492,13 @@ def mount(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", point], check=True)
 
 
+def serve(source: Path, mount: Path) -> subprocess.Popen[bytes]:
+    """Mount a real FUSE filesystem that remembers nothing, so that every look at it asks its process."""
+    daemon = subprocess.Popen([program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mount])
+    wait_until(lambda: f" {mount} " in Path("/proc/self/mounts").read_text())
+    return daemon
+
+
 @as_root
 def test_a_mount_and_its_end_are_seen_at_once(tmp_path: Path, mount: Path) -> None:
     """A filesystem mounted over a watched file hides it at the next sync(), and unmounting brings it back."""
@@ -441,6 +523,84 @@ def test_a_mount_and_its_end_are_seen_at_once(tmp_path: Path, mount: Path) -> No
 
 
 @as_root
+@pytest.mark.parametrize("name", ["\r", "\x85", "\x1c", "\u2028", "a b\tc\nd\\e", "\udcff"])
+def test_a_mount_point_of_any_name(tmp_path: Path, name: str) -> None:
+    """However a mount point is called, mounts are understood and the cache lives."""
+    point = tmp_path / f"mount{name}point"
+    point.mkdir()
+    path = point / "file.log"
+    path.touch()
+    with FStatCache() as cache:
+        assert_true(cache, [path])
+        subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+        try:
+            path.write_bytes(b"on the mount")
+            assert_true(cache, [path])
+        finally:
+            subprocess.run(["umount", point], check=True)
+        assert_true(cache, [path])
+        assert cache.alive
+        append(path)
+        wait_until(lambda: cache.get_file_stats(path) == truth(path))
+
+
+@as_root
+def test_a_mount_behind_a_link_is_seen_at_once(tmp_path: Path, mount: Path) -> None:
+    """The path that counts is the one that the kernel walks, not the one as written; bind mounts tell their roots."""
+    link = tmp_path / "link"
+    link.symlink_to(mount)
+    for number in (1, 2):
+        (tmp_path / f"source-{number}").mkdir()
+        (tmp_path / f"source-{number}" / "file.log").write_bytes(b"x" * number)
+    path = link / "file.log"
+    (mount / "file.log").touch()
+    with FStatCache() as cache:
+        assert_true(cache, [path])
+        subprocess.run(["mount", "--bind", tmp_path / "source-1", mount], check=True)
+        assert_true(cache, [path])
+        with cache._lock:  # both changes in one batch, and the mount's number is given again
+            subprocess.run(["umount", mount], check=True)
+            subprocess.run(["mount", "--bind", tmp_path / "source-2", mount], check=True)
+        assert_true(cache, [path])
+        append(path)
+        assert_true(cache, [path])
+
+
+@as_root
+def test_a_remote_filesystem_that_goes(tmp_path: Path, mount: Path) -> None:
+    """Its files go with it, also those behind a link; a new one in its place is asked, and the old thread ends."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "remote.log").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(mount)
+    path = tmp_path / "link" / "remote.log"
+
+    def remote_threads() -> int:
+        return sum(thread.name.startswith("fstat-cache-remote") for thread in threading.enumerate())
+
+    with FStatCache(remote_timeout_s=0.3) as cache:
+        daemons = []
+        try:
+            for stopped in (False, True, False):
+                daemons.append(serve(source, mount))
+                assert_true(cache, [path])
+                assert cache.status().polled == {"remote": 1}
+                if stopped:
+                    daemons[-1].send_signal(signal.SIGSTOP)
+                    assert isinstance(cache.survey([str(path)]).errors[str(path)], TimeoutError)
+                subprocess.run(["umount", "--lazy", mount], check=True)
+                assert cache.survey([str(path)]).stats == {}
+                assert cache.status().polled == {}
+            for daemon in daemons:
+                daemon.kill()
+            wait_until(lambda: remote_threads() == 0)
+        finally:
+            for daemon in daemons:
+                daemon.kill()
+                daemon.wait()
+
+
+@as_root
 def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -> None:
     """Its files are polled; when it hangs nothing else waits for it, its files are late, and it recovers.
 
@@ -454,9 +614,8 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
     linked = tmp_path / "link" / "remote.log"
     local = tmp_path / "local.log"
     local.touch()
-    daemon = subprocess.Popen([program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mount])
+    daemon = serve(source, mount)
     try:
-        wait_until(lambda: os.path.ismount(mount))
         with FStatCache(remote_timeout_s=0.3) as cache:
             paths = [remote, linked, local]
             assert cache.build(paths) == []
@@ -499,9 +658,8 @@ def test_closing_does_not_wait_for_a_filesystem_that_hangs(tmp_path: Path, mount
     source = tmp_path / "source"
     source.mkdir()
     (source / "remote.log").touch()
-    daemon = subprocess.Popen([program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mount])
+    daemon = serve(source, mount)
     try:
-        wait_until(lambda: os.path.ismount(mount))
         code = """
             import os, signal, sys, time
             from fstat_cache import FStatCache

@@ -3,6 +3,9 @@
 import gc
 import multiprocessing
 import os
+import random
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import FStatCache
-from tests.fstat_cache.kernel import times_asleep
+from fstat_cache.mounts import MountMonitor
+from tests.fstat_cache.kernel import kernel_watches, times_asleep
 from tests.support import wait_until
 
 PUMP = "fstat-cache-pump"
@@ -203,16 +207,19 @@ def test_idle_means_asleep(tmp_path: Path) -> None:
         wait_until(write_until_hot)
         wait_until(lambda: cache.status().hot == 0)
         (pump,) = (thread for thread in threading.enumerate() if thread.name == PUMP)
-        asleep = wait_until(lambda: _asleep_for(pump, 0.3))
-        time.sleep(1.5)  # three ticks of a thread that forgot to stop
-        assert times_asleep(pump) == asleep
-
-
-def _asleep_for(thread: threading.Thread, seconds: float) -> int:
-    """How often a thread has gone to sleep so far, 0 while it has not slept through the last moments."""
-    before = times_asleep(thread)
-    time.sleep(seconds)
-    return before if times_asleep(thread) == before else 0
+        mounts = select.poll()
+        monitor = MountMonitor()
+        mounts.register(monitor.fd, select.POLLPRI)
+        something_else_happened = True
+        while something_else_happened:  # a mount anywhere on the machine wakes it up, and should
+            time.sleep(0.3)
+            mounts.poll(0)
+            asleep = times_asleep(pump)
+            time.sleep(1.5)  # three ticks of a thread that forgot to stop
+            woken = times_asleep(pump) - asleep
+            something_else_happened = bool(mounts.poll(0))
+        monitor.close()
+        assert woken == 0
 
 
 def test_a_hit_takes_no_lock(file: Path) -> None:
@@ -228,3 +235,123 @@ def test_a_budget_that_makes_no_sense_is_refused(cpu_budget: float) -> None:
     """A CPU budget is a share of one core."""
     with pytest.raises(ValueError, match="cpu_budget must be above 0 and at most 1"):
         FStatCache(cpu_budget=cpu_budget)
+
+
+def test_an_owner_that_listens_is_collected(file: Path) -> None:
+    """A cache whose on_change leads back to it ends with the last reference from elsewhere."""
+    before = descriptors()
+
+    class Owner:
+        def __init__(self) -> None:
+            self.cache = FStatCache(on_change=self.changed)
+            self.cache.build([file])
+
+        def changed(self, path: str, stats: object) -> None:
+            pass
+
+    owners = [Owner() for _ in range(3)]
+    assert pumps() == 3
+    del owners
+    gc.collect()
+    wait_until(lambda: (pumps(), descriptors()) == (0, before))
+
+
+LATE = """
+import atexit, os, sys
+def late():
+    reader, writer = os.pipe()  # has the number of the descriptor that the cache had
+    with open(sys.argv[1], "a") as log:
+        log.write("x")
+    os.write(writer, b"not for the cache")
+    cache.sync()
+    assert cache.get_file_stats(sys.argv[1]) == cache.get_file_stats_using_stat(sys.argv[1])
+    assert os.read(reader, 100) == b"not for the cache"
+    print("right")
+atexit.register(late)
+from fstat_cache import FStatCache
+cache = FStatCache()
+cache.build([sys.argv[1]])
+"""
+
+
+def test_who_asks_while_the_interpreter_ends_gets_the_truth(file: Path) -> None:
+    """An exit handler that runs after the cache's own is answered by os.stat, and nobody's descriptor is read."""
+    done = run(LATE, str(file))
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+
+
+class Interruption(Exception):
+    pass
+
+
+# One that comes in a finalizer can not be raised, says Python.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """What a signal's handler raises at random moments costs what was remembered, never the truth."""
+    paths = [str(tmp_path / str(number)) for number in range(20)]
+    for path in paths:
+        Path(path).touch()
+    rng = random.Random(1)
+    armed = False
+
+    def interrupt(*_: object) -> None:
+        if armed:
+            raise Interruption
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with FStatCache(max_files=15) as cache:
+            for _ in range(1500):
+                path = rng.choice(paths)
+                with open(path, "ab") as log:
+                    log.write(b"x")
+                try:
+                    armed = True
+                    signal.setitimer(signal.ITIMER_REAL, rng.random() * 3e-4)
+                    for _ in range(5):
+                        cache.get_file_stats(rng.choice(paths))
+                        cache.sync()
+                    armed = False
+                except Interruption:
+                    pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                cache.sync()
+                assert cache.get_file_stats(path) == cache.get_file_stats_using_stat(path)
+            survey = cache.survey(paths)
+            assert survey.stats == {path: cache.get_file_stats_using_stat(path) for path in paths}
+            assert cache.status().watches == cache.cache_info().files == kernel_watches() == 15
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    wait_until(lambda: all(thread.name != "fstat-cache-end" for thread in threading.enumerate()))
+
+
+def test_evicting_while_others_hit(tmp_path: Path) -> None:
+    """Threads that stamp every entry while room is being made do not leave the cache without a victim."""
+    paths = [str(tmp_path / str(number)) for number in range(3)]
+    for path in paths:
+        Path(path).touch()
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def look_up(path: str, cache: FStatCache) -> None:
+        try:
+            while not stop.is_set():
+                cache.get_file_stats(path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the main thread reports it
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with FStatCache(max_files=1) as cache:
+            threads = [threading.Thread(target=look_up, args=(path, cache)) for path in paths]
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: errors or cache.cache_info().evictions > 300)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert errors == []
+            assert cache.cache_info().files == kernel_watches() == 1
+    finally:
+        sys.setswitchinterval(interval)
