@@ -88,7 +88,10 @@ class Agent:
             checks = self._cache.status().audit_checks
             await asyncio.sleep(self._config.cache.audit_interval_s)
             if self._cache.status().audit_checks == checks and self._declared is not None:
-                await call_in_thread(self._look, "audit")
+                try:
+                    await call_in_thread(self._look, "audit")
+                except Exception:  # noqa: BLE001 - whatever it was, the next one may find what this one missed
+                    _log.exception("the audit failed and is tried again after the interval")
 
     def _look(self) -> None:
         self._cache.sync()

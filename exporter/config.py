@@ -185,7 +185,7 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
         try:
             patterns.compile_include(rooted)
         except patterns.PatternError as error:
-            mistakes.append(Mistake(f"pattern {text!r}", str(error)))
+            mistakes.append(Mistake(f"pattern {_short(text)!r}", str(error)))
     if mistakes:
         raise ConfigError(mistakes)
     return Config(logs=(LogGroup("default", tuple(absolute)),))
@@ -215,6 +215,8 @@ def parse_telemetry_path(text: str) -> str:
     """
     if not _TELEMETRY_PATH.fullmatch(text) or text.startswith("/-/"):
         raise ValueError(f"{text!r} can not be used, expected a path such as /metrics, not below /-/")
+    if not {"", ".", ".."}.isdisjoint(text[1:].split("/")):
+        raise ValueError(f"{text!r} has '//', '/./' or '/../' in it, which clients leave out; write the path that is meant")
     return text
 
 
@@ -420,10 +422,9 @@ class _Reader:
         entries = self._section(node, "cache", ("max_files", "cpu_budget", "audit_interval")) or {}
         if "max_files" in entries:
             value = entries["max_files"]
-            digits = (
-                value.value.replace("_", "") if isinstance(value, yaml.ScalarNode) and value.tag == _INTEGER else ""
-            )
-            if not re.fullmatch(r"[1-9][0-9]*", digits) or len(digits) > _MAX_INTEGER_DIGITS:
+            number = value.value if isinstance(value, yaml.ScalarNode) and value.tag == _INTEGER else ""
+            digits = number.replace("_", "")
+            if not re.fullmatch(r"[1-9][0-9]*(_[0-9]+)*", number) or len(digits) > _MAX_INTEGER_DIGITS:
                 self._wrong(
                     value, "cache.max_files", f"expected a whole number of files, 1 or more, found {_kind(value)}"
                 )
@@ -500,7 +501,7 @@ class _Reader:
             try:
                 compiler(text)
             except patterns.PatternError as error:
-                self._wrong(node, key_path, f"bad pattern '{text}': {error}" if text else str(error))
+                self._wrong(node, key_path, f"bad pattern '{_short(text)}': {error}" if text else str(error))
             else:
                 found.append(text)
         return tuple(found)
@@ -559,12 +560,16 @@ def _kind(node: yaml.Node) -> str:
         return "a list"
     if node.tag == _NULL:
         return "nothing"
-    short = node.value if len(node.value) <= 40 else node.value[:40] + "..."
+    short = _short(node.value, 40)
     if node.tag == _STRING:
         return f"the string {short!r}"
     if node.tag.startswith("tag:yaml.org,2002:"):
         return f"{short} ({node.tag.rpartition(':')[2]})"
     return f"{short!r} with the tag {node.tag}"
+
+
+def _short(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else text[:length] + "..."
 
 
 def _join(key_path: str, name: str) -> str:

@@ -94,14 +94,14 @@ class Scanner:
                 extra=fields(count=len(changed.ended), example=min(changed.ended)),
             )
 
-    def _tell_overlaps(self, overlaps: dict[tuple[int, ...], str]) -> None:
-        for groups, example in overlaps.items():
+    def _tell_overlaps(self, overlaps: dict[tuple[int, ...], list[str]]) -> None:
+        for groups, paths in overlaps.items():
             if groups not in self._overlaps:
                 self._overlaps.add(groups)
                 first, *others = (self._names[group] for group in groups)
-                _log.warning(
+                _log.info(
                     "groups overlap, the first one has the files",
-                    extra=fields(group=first, also=",".join(others), example=example),
+                    extra=fields(group=first, also=",".join(others), count=len(paths), example=min(paths)),
                 )
 
 
@@ -128,14 +128,14 @@ class _Findings:
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
         self.faults: dict[str, OSError] = {}
-        self.overlaps: dict[tuple[int, ...], str] = {}
+        self.overlaps: dict[tuple[int, ...], list[str]] = {}
         self.places: list[_Place] = []  # where to look next
 
     def add(self, other: _Findings) -> None:
         self.files.update(other.files)
         self.faults.update(other.faults)
-        for groups, example in other.overlaps.items():
-            self.overlaps.setdefault(groups, example)
+        for groups, paths in other.overlaps.items():
+            self.overlaps.setdefault(groups, []).extend(paths)
         self.places += other.places
 
     def look_at(self, place: _Place) -> None:
@@ -191,7 +191,7 @@ class _Findings:
     def _found(self, path: str, groups: tuple[int, ...]) -> None:
         self.files[path] = groups[0]
         if len(groups) > 1:
-            self.overlaps.setdefault(groups, path)
+            self.overlaps.setdefault(groups, []).append(path)
 
 
 class _Look:

@@ -19,6 +19,7 @@ COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
 """Endings of files that are left out unless a pattern names them: compressed files are copies, not growth."""
 
 _MAX_ALTERNATIVES = 1000
+_MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
 _MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -95,6 +96,8 @@ def escape(text: str) -> str:
 def _alternatives(text: str) -> list[str]:
     if not text:
         raise PatternError("the pattern is empty")
+    if len(text) > _MAX_LENGTH:
+        raise PatternError(f"it has {len(text)} characters, expected {_MAX_LENGTH} at most")
     if "\0" in text:
         raise PatternError("a NUL character is in no file name")
     if re.search(r"(?<!\\)(?:\\\\)*\\$", text):
@@ -104,6 +107,8 @@ def _alternatives(text: str) -> list[str]:
         expanded: list[str] = bracex.expand(text, keep_escapes=True, limit=_MAX_ALTERNATIVES)
     except bracex.ExpansionLimitException:
         raise PatternError(f"its braces give more than {_MAX_ALTERNATIVES} patterns") from None
+    except RecursionError:
+        raise PatternError("its braces are nested too deeply") from None
     return list(dict.fromkeys(expanded))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from tornado import iostream, web
+from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
 from exporter import __version__
@@ -23,9 +23,11 @@ from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
-_SCRAPES_AT_ONCE = 4
+_SCRAPES_AT_ONCE = 2  # each has all series in memory, and they share one interpreter
 _SEND_TIMEOUT_S = 60
 _GZIP_LEVEL = 4  # metrics are so repetitive that more effort saves next to nothing
+
+_SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -65,7 +67,7 @@ class Site:
 def make_application(site: Site) -> web.Application:
     """Return the application that serves `site`."""
     arguments = {"site": site}
-    return web.Application(
+    return _Application(
         [
             (re.escape(site.telemetry_path), _Metrics, {**arguments, "slots": asyncio.Semaphore(_SCRAPES_AT_ONCE)}),
             (r"/-/healthy", _Healthy, arguments),
@@ -76,6 +78,14 @@ def make_application(site: Site) -> web.Application:
         default_handler_args=arguments,
         log_function=lambda handler: None,
     )
+
+
+class _Application(web.Application):
+    def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> httputil.HTTPMessageDelegate:
+        # The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us.
+        if host := _SCHEME_AND_HOST.match(request.path):
+            request.path = request.path[host.end() :] or "/"
+        return super().find_handler(request, **kwargs)
 
 
 class _Handler(web.RequestHandler):

@@ -14,10 +14,10 @@ _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 def metrics_encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     """Return the encoder and the Content-Type for an Accept header, as prometheus_client chooses them.
 
-    prometheus_client knows no weights and takes a version as it comes, so media ranges that are refused (``q=0``) or
-    have a version that is none are taken out before it sees them.
+    prometheus_client knows no weights, takes a version as it comes and minds the case, so media ranges that are refused
+    (``q=0``) or have a version that is none are taken out before it sees them, and all are in lower case.
     """
-    kept = [media_range for media_range in accept.split(",") if _acceptable(media_range)]
+    kept = [media_range for media_range in accept.lower().split(",") if _acceptable(media_range)]
     return choose_encoder(",".join(kept))
 
 
@@ -40,8 +40,8 @@ def _weight(parameters: str) -> float:
     weight = _parameter(parameters, "q")
     if weight is None:
         return 1
-    # RFC 9110, 12.4.2. What is no weight at all is taken as none given.
-    return float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 1
+    # RFC 9110, 12.4.2, but with any number of decimals. What is no weight at all is taken as none given.
+    return float(weight) if re.fullmatch(r"[01](\.[0-9]*)?", weight) else 1
 
 
 def _parameter(parameters: str, name: str) -> str | None:

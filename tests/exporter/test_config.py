@@ -133,6 +133,10 @@ BAD = {
         LOGS + "cache: {max_files: 0x10}",
         "2:20: cache.max_files: expected a whole number of files, 1 or more, found 0x10 (int)",
     ),
+    "max_files with an underscore at its end": (
+        LOGS + "cache: {max_files: 1_000_}",
+        "2:20: cache.max_files: expected a whole number of files, 1 or more, found 1_000_ (int)",
+    ),
     "duration without unit": (
         LOGS + "rescan_interval: 60",
         "2:18: rescan_interval: expected a duration such as 30s, 5m or 1h30m, found 60 (int)",
@@ -157,6 +161,14 @@ BAD = {
         LOGS + "web: {telemetry_path: /-/ready}",
         "2:23: web.telemetry_path: '/-/ready' can not be used, expected a path such as /metrics, not below /-/",
     ),
+    **{
+        f"telemetry path {path}": (
+            LOGS + f"web: {{telemetry_path: {path}}}",
+            f"2:23: web.telemetry_path: '{path}' has '//', '/./' or '/../' in it, which clients leave out; "
+            "write the path that is meant",
+        )
+        for path in ("/a/../b", "/a/./b", "/a//b", "/a/..", "/.", "//a")
+    },
     "logs no list": ("logs: {}", "1:7: logs: expected a list of groups, found a mapping"),
     "logs empty": ("logs: []", "1:7: logs: is empty, expected at least one group"),
     "group missing": ("logs: [{paths: [/a]}]", "1:8: logs[0].group: the key is missing"),
@@ -212,6 +224,14 @@ BAD = {
     "pattern explodes": (
         "logs: [{group: a, paths: ['/{1..100000}']}]",
         "1:27: logs[0].paths[0]: bad pattern '/{1..100000}': its braces give more than 1000 patterns",
+    ),
+    "pattern too long": (
+        f"logs: [{{group: a, paths: ['/{{{'0' * 200_000}1..1000}}']}}]",
+        f"1:27: logs[0].paths[0]: bad pattern '/{{{'0' * 98}...': it has 200010 characters, expected 4096 at most",
+    ),
+    "pattern nested": (
+        f"logs: [{{group: a, paths: ['/{'{a,' * 1000}{'}' * 1000}']}}]",
+        f"1:27: logs[0].paths[0]: bad pattern '/{'{a,' * 33}...': its braces are nested too deeply",
     ),
     "pattern NUL": (
         'logs: [{group: a, paths: ["/a\\0"]}]',
@@ -361,10 +381,11 @@ def test_patterns_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_bad_patterns_of_the_command_line() -> None:
-    """Every bad pattern is named as it was typed."""
+    """Every bad pattern is named as it was typed, unless that is too long."""
     with pytest.raises(ConfigError) as caught:
-        from_patterns(["a[", "b", "x/../c"], "/d")
+        from_patterns(["a[", "b", "x/../c", "{a," * 1000 + "}" * 1000], "/d")
     assert str(caught.value).splitlines() == [
         r"pattern 'a[': a '[' is never closed; write '\[' for the character itself",
         "pattern 'x/../c': it contains '/../'; write the path that is meant",
+        f"pattern '{'{a,' * 33}{{...': its braces are nested too deeply",
     ]
