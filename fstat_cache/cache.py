@@ -98,14 +98,16 @@ class FStatCache:
     written all the time (it is sampled, because being told of every write would slow its writer down), and up to 0.5 s
     more with a ``cpu_budget``.
 
-    **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of a directory renamed above
-    the file, and of a symbolic link that was removed or pointed elsewhere: :meth:`audit` finds those. Files that can
-    not be watched (no read permission, no watches left, filesystems like /proc) are looked at each time, and those on
-    filesystems written by other machines (NFS, CIFS, FUSE and others) too, by a thread of their own; where such a
-    filesystem does not answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.
+    **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
+    below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic
+    link that was removed or pointed elsewhere: :meth:`audit` finds those. Files that can not be watched (no read
+    permission, no watches left, filesystems like /proc) are looked at each time, and those on filesystems written
+    by other machines (NFS, CIFS, FUSE and others) too, by a thread of their own; where such a filesystem does not
+    answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.
 
-    Safe under threads: a hit takes no lock. After fork(2) the child's cache is empty and watches anew. Nothing runs
-    before the first watch, and an interpreter that exits with a live cache just exits.
+    Safe under threads, given the GIL: a hit by an absolute path as a string takes no lock. After fork(2) the
+    child's cache is empty and watches anew. Nothing runs before the first watch, and an interpreter that exits with
+    a live cache just exits.
 
     Args:
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
@@ -231,7 +233,7 @@ class FStatCache:
         looked at each time, and takes the place of the file unchanged longest once it changes.
 
         Args:
-            paths: absolute paths; each counts as one look-up.
+            paths: absolute paths; each counts as one look-up, however often it is there.
 
         Raises:
             CacheClosedError: after :meth:`close`.

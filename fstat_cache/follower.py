@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -69,6 +70,8 @@ _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 
 IN_FLIGHT_S = 0.005
 """How long an audit waits for the event of a write(2) that it may have found half done."""
+OVERFLOW_SILENCE_S = 60.0
+"""How long no queue may overflow before an overflow is worth a line in the log again."""
 LONG_WRITE_S = 10.0
 """How long such a write may take before growth without an event is a mismatch: its event comes at its end."""
 
@@ -135,6 +138,7 @@ class Follower:
         self._knows_mounts = False
         self._to_audit: list[str] = []
         self._grown: dict[str, tuple[Entry, float]] = {}  # found grown by an audit, when, and no event since
+        self._overflowed_at = -math.inf
         self._failed = False
 
     # -- the entries --------------------------------------------------------------------------------------------------
@@ -410,9 +414,8 @@ class Follower:
     def _take_in_events(self, notes: dict[int, int]) -> None:
         overflow = notes.pop(NO_WATCH, 0)
         if overflow:
-            self._counts.queue_overflows += 1
+            self._tell_overflow()
             self.distrust()
-            log.warning("the kernel's queue of events has overflowed: every file is looked at again")
         busy = []
         for wd, mask in notes.items():
             entries = self._watches.entries(wd)
@@ -428,6 +431,13 @@ class Follower:
         # Who wrote so much that the queue overflowed would make it overflow again.
         for wd in busy if overflow else self.hot.after_batch(busy, now):
             self._disarm(wd, now)
+
+    def _tell_overflow(self) -> None:
+        self._counts.queue_overflows += 1
+        now = time.monotonic()
+        if now - self._overflowed_at > OVERFLOW_SILENCE_S:
+            log.warning("the kernel's queue of events has overflowed: every file is looked at again")
+        self._overflowed_at = now
 
     def _disarm(self, wd: int, now: float) -> None:
         inotify = self._session.inotify
