@@ -14,8 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from exporter import __version__, config, log
 from exporter.agent import Agent
@@ -40,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after a mistake of the user's, which has been told on stderr. After having served it
         does not return but ends the process with 0.
     """
-    # Until the event loop takes over there is nothing to clean up.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
     flags = _parser().parse_args(arguments)
     try:
         settings = _with_flags(_read_config(flags), flags)
@@ -79,10 +74,6 @@ def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
     if not stop.is_set():
         _log.info("stopping", extra=fields(signal=signal.Signals(number).name))
     stop.set()
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

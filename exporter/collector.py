@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -86,7 +87,7 @@ class FileCollector(Collector):
                 changes.samples.append(Sample(changes.name + "_total", labels, count))
         return (size, mtime, changes, *self._cache_families(), _build_info())
 
-    def _cache_families(self) -> Iterator[Metric]:
+    def _cache_families(self) -> tuple[Metric, ...]:
         return _cache_families(self._cache.cache_info(), self._cache.status())
 
     def _look(self, files: Sequence[DeclaredFile]) -> Iterator[tuple[DeclaredFile, FileStats, int]]:
@@ -147,82 +148,84 @@ def _file_families() -> tuple[Metric, Metric, Metric]:
     )
 
 
-def _cache_families(info: CacheInfo, status: CacheStatus) -> Iterator[Metric]:
+def _cache_families(info: CacheInfo, status: CacheStatus) -> tuple[Metric, ...]:
     looked_up = info.hits + info.misses
-    for name, kind, value, text in (
-        (
+    return (
+        _counter(
             "hits",
-            "counter",
-            info.hits,
             "Look-ups of files answered without os.stat. Each published file is one look-up a scrape.",
+            info.hits,
         ),
-        (
+        _counter(
             "misses",
-            "counter",
-            info.misses,
             "Look-ups of files that took an os.stat. Each published file is one look-up a scrape.",
+            info.misses,
         ),
-        (
+        _gauge(
             "hit_ratio",
-            "gauge",
-            info.hits / looked_up if looked_up else 0,
             "Hits divided by hits and misses since the start, from 0 to 1; 0 before the first look-up.",
+            info.hits / looked_up if looked_up else 0,
         ),
-        ("evictions", "counter", info.evictions, "Files dropped from the cache to make room for others."),
-        ("files", "gauge", info.files, "Files in the cache, each of them watched or polled."),
-        (
+        _counter("evictions", "Files dropped from the cache to make room for others.", info.evictions),
+        _gauge("files", "Files in the cache, each of them watched or polled.", info.files),
+        _gauge(
             "max_files",
-            "gauge",
-            info.max_files,
             "Upper bound of the files in the cache. Declared files beyond it are published too, each look-up a miss.",
+            info.max_files,
         ),
-        ("watches", "gauge", status.watches, "Inotify watches held. Names of one file share a watch."),
-        (
+        _gauge("watches", "Inotify watches held. Names of one file share a watch.", status.watches),
+        _gauge(
             "hot_files",
-            "gauge",
-            status.hot,
             "Files written all the time: sampled instead of watched, so that their writers are not slowed down.",
+            status.hot,
         ),
-        (
-            "polled_files",
-            "gauge",
-            {reason: status.polled.get(reason, 0) for reason in POLL_REASONS},
-            "Files in the cache that can not be watched and are looked at each scrape, by the reason.",
+        _by_reason(
+            GaugeMetricFamily(
+                "fstat_cache_polled_files",
+                "Files in the cache that can not be watched and are looked at each scrape, by the reason.",
+                labels=["reason"],
+            ),
+            POLL_REASONS,
+            status.polled,
         ),
-        (
-            "late_files",
-            "gauge",
-            status.late,
-            "Files left out of the scrape because their remote filesystem does not answer.",
-        ),
-        (
+        _gauge("late_files", "Files in the cache whose remote filesystem did not answer the latest look.", status.late),
+        _counter(
             "queue_overflows",
-            "counter",
-            status.queue_overflows,
             "How often the kernel's queue of events was full. Every file is looked at again then, nothing is lost.",
+            status.queue_overflows,
         ),
-        (
-            "watch_failures",
-            "counter",
-            {reason: status.watch_failures.get(reason, 0) for reason in WATCH_FAILURES},
-            "Files that could not be watched when that was tried, by the reason.",
+        _by_reason(
+            CounterMetricFamily(
+                "fstat_cache_watch_failures",
+                "Files that could not be watched when that was tried, by the reason.",
+                labels=["reason"],
+            ),
+            WATCH_FAILURES,
+            status.watch_failures,
         ),
-        ("audit_checks", "counter", status.audit_checks, "Cached files compared with a fresh os.stat, in rotation."),
-        (
+        _counter("audit_checks", "Cached files compared with a fresh os.stat, in rotation.", status.audit_checks),
+        _counter(
             "audit_mismatches",
-            "counter",
-            status.audit_mismatches,
             "Cached files that had changed without an event. They are right again, and polled from then on.",
+            status.audit_mismatches,
         ),
-    ):
-        family = Metric(f"fstat_cache_{name}", text, kind)
-        sample_name = family.name + ("_total" if kind == "counter" else "")
-        if isinstance(value, dict):
-            for reason, files in value.items():
-                family.add_sample(sample_name, {"reason": reason}, files)
-        elif value is not None:
-            family.add_sample(sample_name, {}, value)
-        yield family
+    )
+
+
+def _counter(name: str, text: str, value: int) -> Metric:
+    return CounterMetricFamily(f"fstat_cache_{name}", text, value)
+
+
+def _gauge(name: str, text: str, value: float | None) -> Metric:
+    return GaugeMetricFamily(f"fstat_cache_{name}", text, value)
+
+
+def _by_reason(
+    family: CounterMetricFamily | GaugeMetricFamily, reasons: Iterable[str], files: Mapping[str, int]
+) -> Metric:
+    for reason in reasons:
+        family.add_metric([reason], files.get(reason, 0))
+    return family
 
 
 def _build_info() -> Metric:

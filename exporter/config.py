@@ -216,7 +216,9 @@ def parse_telemetry_path(text: str) -> str:
     if not _TELEMETRY_PATH.fullmatch(text) or text.startswith("/-/"):
         raise ValueError(f"{text!r} can not be used, expected a path such as /metrics, not below /-/")
     if not {"", ".", ".."}.isdisjoint(text[1:].split("/")):
-        raise ValueError(f"{text!r} has '//', '/./' or '/../' in it, which clients leave out; write the path that is meant")
+        raise ValueError(
+            f"{text!r} has '//', '/./' or '/../' in it, which clients leave out; write the path that is meant"
+        )
     return text
 
 

@@ -44,7 +44,7 @@ def test_wheel_has_both_packages_and_nothing_else(wheel: Path) -> None:
 
 def test_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     """The agent of the wheel starts and knows the version of the distribution."""
-    script = "import exporter, sys; print(exporter.__file__); from exporter.cli import main; sys.exit(main())"
+    script = "import exporter, sys; print(exporter.__file__); from exporter.__main__ import main; sys.exit(main())"
     run = subprocess.run(
         [sys.executable, "-c", script, "--version"],
         cwd=tmp_path,

@@ -81,7 +81,7 @@ def make_application(site: Site) -> web.Application:
 
 
 class _Application(web.Application):
-    def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> httputil.HTTPMessageDelegate:
+    def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
         # The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us.
         if host := _SCHEME_AND_HOST.match(request.path):
             request.path = request.path[host.end() :] or "/"
