@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_ORDERLY = (OSError, KeyError, CacheClosedError)
+"""What is raised with the lock held on purpose, leaving nothing half done."""
+
 OnChange = Callable[[str, FileStats | None], None]
 
 
@@ -164,7 +167,7 @@ class FStatCache:
         # Protects all that _begin_life() makes. Hits do without it, and nobody waits under it for a filesystem that
         # may hang.
         self._lock = threading.Lock()
-        self._intact = Intact((OSError, KeyError, CacheClosedError), _weakly(self, FStatCache._throw_away, None))
+        self._intact = Intact(_ORDERLY, _weakly(self, FStatCache._throw_away, None))
         self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
 
     def _begin_life(self) -> None:
@@ -422,22 +425,40 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         answers = self._ask_remote() if self._follower.remote else {}
-        with self._lock, self._intact:
-            self._check_open()
+        with self._lock:
             follower = self._follower
-            news = self._session.news()
-            if news:
-                self._take_in(news)
-            if follower.hot:
-                self._sample_hot()
-            if follower.doubtful or follower.polled:
-                follower.recover()
-            if answers or self._late:
-                self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
-                for path, answer in answers.items():
-                    entry = follower.remote.get(path)
-                    if entry is not None:
-                        follower.refresh_remote(entry, answer)
+            try:  # what _intact does, at no cost: this may be called before every look-up
+                news = self._session.news()
+                if (
+                    news
+                    or follower.hot
+                    or follower.doubtful
+                    or follower.polled
+                    or answers
+                    or self._late
+                    or self._closed
+                ):
+                    self._catch_up(news, answers)
+            except _ORDERLY:
+                raise
+            except BaseException:
+                self._throw_away()
+                raise
+
+    def _catch_up(self, news: list[tuple[int, int]], answers: Mapping[str, Found]) -> None:
+        self._check_open()
+        follower = self._follower
+        if news:
+            self._take_in(news)
+        if follower.hot:
+            self._sample_hot()
+        if follower.doubtful or follower.polled:
+            follower.recover()
+        self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
+        for path, answer in answers.items():
+            entry = follower.remote.get(path)
+            if entry is not None:
+                follower.refresh_remote(entry, answer)
 
     def _ask_remote(self) -> dict[str, Found]:
         paths: dict[Mount, list[str]] = {}
