@@ -157,7 +157,10 @@ class Follower:
 
     def find(self, path: str) -> Entry | None:
         """The entry of a path, whatever its state."""
-        return self.served.get(path) or self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
+        entry = self.served.get(path)
+        if entry is None and (self.doubtful or self.polled or self.remote):
+            entry = self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
+        return entry
 
     def open(self) -> None:
         """Learn which filesystems there are; to be called before the first look at a file. Free when that is done."""
@@ -471,7 +474,7 @@ class Follower:
     def sample_hot(self) -> None:
         """Look at the hot files, and arm those again that have been quiet."""
         changed = []
-        for wd in self.hot:
+        for wd in tuple(self.hot):
             for entry in self._watches.entries(wd):
                 was = entry.stats
                 if self.refresh(entry, rebind=False) is not was and entry.wd == wd:

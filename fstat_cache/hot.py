@@ -7,7 +7,7 @@ network card's driver does between interrupts and polling (NAPI).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 
 BATCHES_IN_A_ROW = 3
 ROW_GAP_S = 0.75
@@ -19,17 +19,16 @@ GREATEST_TICK_S = 0.9
 """How far a CPU budget may stretch that; under a second, so that what is quiet for a second was seen."""
 
 
-class HotWatches:
-    """The hot watches and, for the watches of the latest batch, how many batches in a row each was in."""
+class HotWatches(dict[int, float]):
+    """The hot watches, each with the time at which its file was last seen busy, and who may become one."""
 
-    __slots__ = ("_busy_at", "_latest_batch_at", "_streaks")
+    __slots__ = ("_latest_batch_at", "_streaks")
 
     def __init__(self) -> None:
-        self._busy_at: dict[int, float] = {}
-        self._streaks: dict[int, int] = {}
+        self._streaks: dict[int, int] = {}  # of the watches in the latest batch: how many batches in a row
         self._latest_batch_at = 0.0
 
-    def after_batch(self, wds: Collection[int], now: float) -> list[int]:
+    def after_batch(self, wds: Iterable[int], now: float) -> list[int]:
         """Note which armed watches had events in one batch.
 
         Args:
@@ -37,18 +36,18 @@ class HotWatches:
             now: a monotonic clock, seconds.
 
         Returns:
-            Those that have just become hot, to be disarmed.
+            Those that have just become hot, to be disarmed and added.
         """
         if now - self._latest_batch_at > ROW_GAP_S:
             self._streaks.clear()
         self._latest_batch_at = now
         streaks = self._streaks
-        self._streaks = {wd: streaks.get(wd, 0) + 1 for wd in wds if wd not in self._busy_at}
+        self._streaks = {wd: streaks.get(wd, 0) + 1 for wd in wds if wd not in self}
         return [wd for wd, streak in self._streaks.items() if streak >= BATCHES_IN_A_ROW]
 
     def add(self, wd: int, now: float) -> None:
         """Note that ``wd`` is disarmed from now on."""
-        self._busy_at[wd] = now
+        self[wd] = now
         self._streaks.pop(wd, None)
 
     def after_samples(self, changed: Iterable[int], now: float) -> list[int]:
@@ -58,18 +57,9 @@ class HotWatches:
             Those that have been quiet for :data:`QUIET_S`: arm them, then look once more.
         """
         for wd in changed:
-            self._busy_at[wd] = now
-        return [wd for wd, busy_at in self._busy_at.items() if now - busy_at >= QUIET_S]
+            self[wd] = now
+        return [wd for wd, busy_at in self.items() if now - busy_at >= QUIET_S]
 
     def discard(self, wd: int) -> None:
         """Note that ``wd`` is armed or gone."""
-        self._busy_at.pop(wd, None)
-
-    def __contains__(self, wd: int) -> bool:
-        return wd in self._busy_at
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(tuple(self._busy_at))
-
-    def __len__(self) -> int:
-        return len(self._busy_at)
+        self.pop(wd, None)

@@ -1,6 +1,7 @@
 """Fixtures for the tests of the whole: the real agent and a real Prometheus."""
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def fuse(tmp_path: Path) -> Iterator[Mount]:
     yield mount
     for each in mounted:
         each.close()
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for both ends of a thousand connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), max(hard, 4096)))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.support import Mount, StartAgent, as_root, wait_until
 
 BOUNDED = """
@@ -99,6 +101,7 @@ def sockets_of_clients(port: int) -> list[str]:
     return [row for row in rows if (fields := row.split())[1].endswith(f":{port:04X}") and fields[3] == "01"]
 
 
+@pytest.mark.usefixtures("many_descriptors")
 def test_half_open_connections_do_not_starve_a_scrape(tmp_path: Path, start_agent: StartAgent) -> None:
     """Beside 1,000 clients that never finish their request, a scrape is answered within a second."""
     log = tmp_path / "a.log"

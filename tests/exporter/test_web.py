@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gzip
-import resource
 import socket
 import threading
 import time
@@ -395,15 +394,6 @@ def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytes
         assert time.monotonic() - began < 1.5
         assert kept.closed()
         assert time.monotonic() - began > 1.5
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    """Room for both ends of a thousand connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), max(hard, 4096)))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("many_descriptors")
