@@ -97,9 +97,9 @@ class FStatCache:
 
     **What is immediate.** A look-up after :meth:`sync` has every change that was complete before: writes by write(2)
     and its kin, truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it.
-    A look-up without :meth:`sync` may miss what happened in the last ``gather_s``; up to 0.9 s for a file that is
-    written all the time (it is sampled, because being told of every write would slow its writer down), and up to 0.5 s
-    more with a ``cpu_budget``.
+    A look-up without :meth:`sync` may miss what happened in the last ``gather_s``, or in the last half second for a
+    file that is written all the time (it is sampled, because being told of every write would slow its writer down).
+    With a ``cpu_budget`` it may be two seconds, where so many files change that it needs them.
 
     **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
     below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic

@@ -15,8 +15,8 @@ ROW_GAP_S = 0.75
 QUIET_S = 2.0
 TICK_S = 0.5
 """How often the hot files are looked at."""
-GREATEST_TICK_S = 0.9
-"""How far a CPU budget may stretch that; under a second, so that what is quiet for a second was seen."""
+GREATEST_TICK_S = 2.0
+"""How far a CPU budget may stretch that, where many files are hot."""
 
 
 class HotWatches(dict[int, float]):
