@@ -496,7 +496,7 @@ class FStatCache:
     def alive(self) -> bool:
         """False when changes are followed no longer: after :meth:`close`, or because the cache's thread has failed."""
         pump = self._session.pump
-        return not self._closed and (pump is None or pump.alive)
+        return not self._closed and not self._follower.has_failed and (pump is None or pump.alive)
 
     # -- ending -------------------------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class Follower:
         self._to_audit: list[str] = []
         self._grown: dict[str, tuple[Entry, float]] = {}  # found grown by an audit, when, and no event since
         self._overflowed_at = -math.inf
-        self._failed = False
+        self.has_failed = False  # nobody takes in events in time, so nothing is served from memory any more
 
     # -- the entries --------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Follower:
         Raises:
             FileNotFoundError, NotADirectoryError: nothing is there.
         """
-        if self._failed or self._session.is_closed:
+        if self.has_failed or self._session.is_closed:
             return NO_WATCH, THREAD_FAILED
         try:
             inotify = self._session.inotify or self._session.open_inotify()
@@ -329,6 +329,9 @@ class Follower:
             if wd != NO_WATCH:
                 self._watches.bind(entry, wd)
                 self._start_pump()
+                if self.has_failed:
+                    self._unwatch(entry)
+                    wd, reason = NO_WATCH, THREAD_FAILED
         self._set_reason(entry, reason)
         if wd in self.hot:
             # It is armed now. Of what was written before nobody was told, so look, at its other names as well.
@@ -339,7 +342,7 @@ class Follower:
 
     def _start_pump(self) -> None:
         pump = self._session.pump
-        if pump is not None and not pump.is_started and not self._failed:
+        if pump is not None and not pump.is_started and not self.has_failed:
             try:
                 pump.start()
             except RuntimeError as error:  # no more threads
@@ -411,7 +414,7 @@ class Follower:
 
     def fail(self) -> None:
         """Serve nothing from memory any more: nobody will take in events in time."""
-        self._failed = True
+        self.has_failed = True
         self.distrust()
 
     def _take_in_events(self, notes: dict[int, int]) -> None:

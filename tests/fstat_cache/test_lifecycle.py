@@ -177,6 +177,28 @@ def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: 
             assert cache.get_file_stats(str(file)) == cache.get_file_stats_using_stat(file)
 
 
+def test_without_a_thread_to_be_had(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more threads every look-up is an os.stat, and closing works."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    with FStatCache() as cache:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            cache.build([file])
+        for text in (b"1", b"22"):
+            file.write_bytes(text)
+            assert cache.get_file_stats(str(file)) == cache.get_file_stats_using_stat(file)
+        assert not cache.alive
+        assert cache.status().polled == {"thread_failed": 1}
+        cache.invalidate()
+        assert cache.get_file_stats(str(file)) == cache.get_file_stats_using_stat(file)
+        assert cache.alive
+    assert (pumps(), descriptors()) == (0, before)
+
+
 def test_a_failing_listener_stops_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What on_change raises is logged; the look-up that came upon the change is answered."""
 
