@@ -15,7 +15,6 @@ from prometheus_client.samples import Sample
 
 from exporter import __version__
 from exporter.growth import Ledger
-from exporter.log import fields
 from exporter.transitions import Transitions
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus, FileStats, Survey
 
@@ -93,26 +92,17 @@ class FileCollector(Collector):
     def _look(self, files: Sequence[DeclaredFile]) -> Iterator[tuple[DeclaredFile, FileStats, int]]:
         since = self._ledger.mark()
         survey = self._cache.survey(file.path for file in files)
-        self._tell_faults(survey.errors)
+        self._faults.tell_faults(
+            _log,
+            survey.errors,
+            "files can not be looked at and are left out of the scrape",
+            "files can be looked at again, or are gone",
+        )
         observe = self._ledger.observe
         for file in files:
             stats = survey.stats.get(file.path)
             if stats is not None:
                 yield file, stats, observe(file.path, stats, since)
-
-    def _tell_faults(self, faults: dict[str, OSError]) -> None:
-        changed = self._faults.update(faults)
-        if changed.begun:
-            example = min(changed.begun)
-            _log.warning(
-                "files can not be looked at and are left out of the scrape",
-                extra=fields(count=len(changed.begun), example=example, error=faults[example].strerror),
-            )
-        if changed.ended:
-            _log.info(
-                "files can be looked at again, or are gone",
-                extra=fields(count=len(changed.ended), example=min(changed.ended)),
-            )
 
 
 def audit_share(files: int) -> int:

@@ -69,7 +69,12 @@ class Scanner:
             for path, group in known:
                 if path in walk.left_out or path.startswith(below):
                     found.files.setdefault(path, group)
-        self._tell_faults(found.faults)
+        self._faults.tell_faults(
+            _log,
+            found.faults,
+            "directories or files can not be reached and are left out",
+            "directories or files can be reached again, or are gone",
+        )
         self._tell_overlaps(found.overlaps)
         return Scan(found.files, len(found.faults) + len(walk.left_out))
 
@@ -79,20 +84,6 @@ class Scanner:
             del self._hung[place]
             _log.info("a directory or file answers again", extra=fields(path=place.path))
         return answers
-
-    def _tell_faults(self, faults: dict[str, OSError]) -> None:
-        changed = self._faults.update(faults)
-        if changed.begun:
-            example = min(changed.begun)
-            _log.warning(
-                "directories or files can not be reached and are left out",
-                extra=fields(count=len(changed.begun), example=example, error=faults[example].strerror),
-            )
-        if changed.ended:
-            _log.info(
-                "directories or files can be reached again, or are gone",
-                extra=fields(count=len(changed.ended), example=min(changed.ended)),
-            )
 
     def _tell_overlaps(self, overlaps: dict[tuple[int, ...], list[str]]) -> None:
         for groups, paths in overlaps.items():

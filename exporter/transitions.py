@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from exporter.log import fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,18 @@ class Transitions:
         with self._lock:
             before, self._present = self._present, now
         return Transition(now - before, before - now)
+
+    def tell_faults(self, log: logging.Logger, faults: Mapping[str, OSError], begun: str, ended: str) -> None:
+        """Log what has begun and what has ended, a line each.
+
+        Args:
+            log: where to.
+            faults: path -> what is wrong with it now.
+            begun, ended: what to say; the count and an example are added.
+        """
+        changed = self.update(faults)
+        if changed.begun:
+            example = min(changed.begun)
+            log.warning(begun, extra=fields(count=len(changed.begun), example=example, error=faults[example].strerror))
+        if changed.ended:
+            log.info(ended, extra=fields(count=len(changed.ended), example=min(changed.ended)))

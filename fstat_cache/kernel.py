@@ -15,7 +15,6 @@ IN_MODIFY = int(flags.MODIFY)
 IN_ATTRIB = int(flags.ATTRIB)
 IN_DELETE_SELF = int(flags.DELETE_SELF)
 IN_MOVE_SELF = int(flags.MOVE_SELF)
-IN_UNMOUNT = int(flags.UNMOUNT)
 IN_Q_OVERFLOW = int(flags.Q_OVERFLOW)
 IN_IGNORED = int(flags.IGNORED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from fstat_cache.kernel import NO_WATCH
@@ -69,9 +68,6 @@ class WatchTable(Generic[E]):
 
     def __contains__(self, wd: int) -> bool:
         return wd in self._by_wd
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._by_wd)
 
     def __len__(self) -> int:
         return len(self._by_wd)
