@@ -40,7 +40,7 @@ clean: ## remove everything that make made
 
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
 programs:
-	@tools/debian-programs prometheus promtool:prometheus curl bindfs || test "$$CI" != true
+	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate || test "$$CI" != true
 
 # A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
 # a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.

@@ -1,12 +1,9 @@
-"""What a scrape shows of the declared files and of the cache."""
+"""What a scrape shows of the files, the groups, and the cache."""
 
 from __future__ import annotations
 
-import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -14,95 +11,92 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from exporter import __version__
-from exporter.growth import Ledger
-from exporter.transitions import Transitions
-from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus, FileStats, Survey
-
-_log = logging.getLogger(__name__)
-
-
-class Cache(Protocol):
-    """What is needed of :class:`fstat_cache.FStatCache`."""
-
-    def survey(self, paths: Iterable[str]) -> Survey:
-        """Look up every file as of now."""
-
-    def audit(self, files: int) -> int:
-        """Compare some of the entries with the truth."""
-
-    def cache_info(self) -> CacheInfo:
-        """Return hits, misses, evictions, files and max_files."""
-
-    def status(self) -> CacheStatus:
-        """Return how the files are followed."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredFile:
-    """A file that the configuration means, and its label values in the order of the snapshot's names."""
-
-    path: str
-    label_values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredFiles:
-    """All files that the configuration means, as of the last scan."""
-
-    label_names: tuple[str, ...]
-    files: Sequence[DeclaredFile]
+from exporter.config import FILE_METRICS, LogGroup
+from exporter.growth import Series, Totals
+from exporter.patterns import printable
+from exporter.tracker import Tracker
+from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus
 
 
 class FileCollector(Collector):
-    """Looks at every declared file at each scrape, through the cache.
+    """Shows what the tracker knows, made true before each scrape.
 
     Args:
-        cache: answers for the files.
-        ledger: counts their changes.
-        declared: gives the declared files, or None before the first scan.
+        tracker: follows the files.
+        groups: the groups of its configuration.
     """
 
-    def __init__(self, cache: Cache, ledger: Ledger, declared: Callable[[], DeclaredFiles | None]) -> None:
-        self._cache = cache
-        self._ledger = ledger
-        self._declared = declared
-        self._faults = Transitions()
+    def __init__(self, tracker: Tracker, groups: Sequence[LogGroup]) -> None:
+        self._tracker = tracker
+        self._groups = groups
+        self._aggregate_names = tuple(dict.fromkeys(name for group in groups for name in group.aggregate_by))
 
     def describe(self) -> Iterable[Metric]:
         """Return the families without samples; asks no file."""
-        return (*_file_families(), *self._cache_families(), _build_info())
+        return (
+            *_file_families().values(),
+            *_totals_families("group", "the group").values(),
+            *_totals_families("aggregate", "the files with these labels").values(),
+            *_group_families(),
+            *self._agent_families(),
+        )
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families as of now: a part of the audit, then one survey. Safe to call from several threads."""
-        self._cache.audit(audit_share(self._cache.cache_info().files))
-        size, mtime, changes = _file_families()
-        declared = self._declared()
-        if declared is not None:
-            names = declared.label_names
-            for file, stats, count in self._look(declared.files):
-                labels = dict(zip(names, file.label_values, strict=True))
-                size.samples.append(Sample(size.name, labels, stats.size))
-                mtime.samples.append(Sample(mtime.name, labels, stats.mtime))
-                changes.samples.append(Sample(changes.name + "_total", labels, count))
-        return (size, mtime, changes, *self._cache_families(), _build_info())
-
-    def _cache_families(self) -> tuple[Metric, ...]:
-        return _cache_families(self._cache.cache_info(), self._cache.status())
-
-    def _look(self, files: Sequence[DeclaredFile]) -> Iterator[tuple[DeclaredFile, FileStats, int]]:
-        since = self._ledger.mark()
-        survey = self._cache.survey(file.path for file in files)
-        self._faults.tell_faults(
-            _log,
-            survey.errors,
-            "files can not be looked at and are left out of the scrape",
-            "files can be looked at again, or are gone",
+        """Return the families as of now. Safe to call from several threads."""
+        tracker = self._tracker
+        tracker.refresh(audit_share(tracker.cache.cache_info().files))
+        files = _file_families()
+        groups = _totals_families("group", "the group")
+        aggregates = _totals_families("aggregate", "the files with these labels")
+        group_families = _group_families()
+        ledger = tracker.ledger
+        with ledger.lock:
+            ledger.find_newest()
+            names = tracker.labeller.names
+            for series in ledger.series():
+                if series.is_published:
+                    labels = dict(zip(names, series.labels.values, strict=True))
+                    _add_file(files, labels, series, self._groups[series.labels.group].metrics)
+            for totals, group in zip(ledger.groups, self._groups, strict=True):
+                _add_totals(groups, {"group": group.group}, totals)
+                self._add_group(group_families, group, totals)
+            for totals in ledger.aggregates.values():
+                _add_totals(aggregates, self._aggregate_labels(totals), totals)
+        for (number, text), count in zip(tracker.matcher.patterns, self._matches(), strict=True):
+            group_families[0].add_sample(
+                "fstat_group_pattern_matches", {"group": self._groups[number].group, "pattern": printable(text)}, count
+            )
+        tracker.expire(is_scrape=True)
+        return (
+            *files.values(),
+            *groups.values(),
+            *aggregates.values(),
+            *group_families,
+            *self._agent_families(),
         )
-        observe = self._ledger.observe
-        for file in files:
-            stats = survey.stats.get(file.path)
-            if stats is not None:
-                yield file, stats, observe(file.path, stats, since)
+
+    def _matches(self) -> Iterator[int]:
+        matches = self._tracker.discovery.matches
+        return (matches[number] for number in range(len(self._tracker.matcher.patterns)))
+
+    def _aggregate_labels(self, totals: Totals) -> dict[str, str]:
+        group = self._groups[totals.group]
+        own = dict(zip(group.aggregate_by, totals.values, strict=True))
+        return {"group": group.group, **{name: own.get(name, "") for name in self._aggregate_names}}
+
+    @staticmethod
+    def _add_group(families: Sequence[Metric], group: LogGroup, totals: Totals) -> None:
+        labels = {"group": group.group}
+        for family, value in zip(families[1:], (totals.files_without_series, totals.unlabelled), strict=True):
+            family.samples.append(Sample(family.name, labels, value))
+
+    def _agent_families(self) -> tuple[Metric, ...]:
+        tracker = self._tracker
+        return (
+            *_cache_families(tracker.cache.cache_info(), tracker.cache.status()),
+            *_discovery_families(tracker),
+            _build_info(),
+        )
 
 
 def audit_share(files: int) -> int:
@@ -120,20 +114,110 @@ def make_registry(collector: Collector) -> CollectorRegistry:
     return registry
 
 
-def _file_families() -> tuple[Metric, Metric, Metric]:
-    return (
-        Metric("fstat_file_size_bytes", "Size of the file at the time of the scrape.", "gauge", "bytes"),
-        Metric(
+def _file_families() -> dict[str, Metric]:
+    return {
+        "size": Metric("fstat_file_size_bytes", "Size of the file at the time of the scrape.", "gauge", "bytes"),
+        "mtime": Metric(
             "fstat_file_mtime_seconds",
             "Last modification of the file, seconds since the epoch, with the fraction.",
             "gauge",
             "seconds",
         ),
-        Metric(
+        "changes": Metric(
             "fstat_file_changes",
             "Distinct combinations of size, modification time and inode seen after the first one. Changes closer "
             "together than one look count once: this is not the number of writes.",
             "counter",
+        ),
+        "appended_bytes": Metric(
+            "fstat_file_appended_bytes",
+            "Bytes appended since the file was first seen, across truncation and rotation: what arrives in a rotated "
+            "file counts for the name that it had first.",
+            "counter",
+            "bytes",
+        ),
+        "truncations": Metric("fstat_file_truncations", "How often the file was found smaller than before.", "counter"),
+        "rotations": Metric(
+            "fstat_file_rotations", "How often another file took the place of the one of this name.", "counter"
+        ),
+    }
+
+
+def _add_file(families: Mapping[str, Metric], labels: dict[str, str], series: Series, metrics: frozenset[str]) -> None:
+    stats = series.stats
+    if stats is None:
+        return
+    values = {"size": stats.size, "mtime": stats.mtime}
+    if series.is_counting:
+        values.update((name, getattr(series, name)) for name in FILE_METRICS if name not in values)
+    for name, value in values.items():
+        if name in metrics:
+            _add(families[name], labels, value)
+
+
+def _totals_families(kind: str, whose: str) -> dict[str, Metric]:
+    def family(name: str, text: str, kind_of_metric: str, unit: str = "") -> Metric:
+        return Metric(f"fstat_{kind}_{name}", text, kind_of_metric, unit)
+
+    return {
+        "files": family("files", f"Files of {whose}.", "gauge"),
+        "size_bytes": family("size_bytes", f"Sum of the sizes of {whose}, each inode once.", "gauge", "bytes"),
+        "newest_mtime_seconds": family(
+            "newest_mtime_seconds",
+            f"Last modification of any file of {whose}, seconds since the epoch.",
+            "gauge",
+            "seconds",
+        ),
+        "changes": family("changes", f"Changes of {whose}, files that have gone included.", "counter"),
+        "appended_bytes": family(
+            "appended_bytes", f"Bytes appended to {whose}, files that have gone included.", "counter", "bytes"
+        ),
+        "truncations": family("truncations", f"Truncations of {whose}, files that have gone included.", "counter"),
+        "rotations": family("rotations", f"Rotations of {whose}, files that have gone included.", "counter"),
+    }
+
+
+def _add_totals(families: Mapping[str, Metric], labels: dict[str, str], totals: Totals) -> None:
+    newest = totals.newest.stats if totals.newest is not None else None
+    for name, family in families.items():
+        if name != "newest_mtime_seconds":
+            _add(family, labels, getattr(totals, name))
+        elif newest is not None:
+            _add(family, labels, newest.mtime)
+
+
+def _add(family: Metric, labels: dict[str, str], value: float) -> None:
+    name = family.name + "_total" if family.type == "counter" else family.name
+    family.samples.append(Sample(name, labels, value))
+
+
+def _group_families() -> tuple[Metric, ...]:
+    return (
+        Metric("fstat_group_pattern_matches", "Files that the pattern matches now.", "gauge"),
+        Metric(
+            "fstat_group_files_without_series",
+            "Files of the group for which max_series leaves no series; they are in the sums.",
+            "gauge",
+        ),
+        Metric(
+            "fstat_group_unlabelled_files",
+            "Files of the group whose path its path_regex does not match; their labels are empty.",
+            "gauge",
+        ),
+    )
+
+
+def _discovery_families(tracker: Tracker) -> tuple[Metric, ...]:
+    discovery = tracker.discovery
+    return (
+        GaugeMetricFamily("fstat_exporter_directories", "Directories in which files are looked for.", len(discovery)),
+        GaugeMetricFamily(
+            "fstat_exporter_unreadable_directories", "Those that can not be listed.", discovery.unreadable
+        ),
+        CounterMetricFamily(
+            "fstat_exporter_missed_changes",
+            "Files and directories that had come or gone without an event and were found by a rescan.",
+            discovery.missed,
         ),
     )
 
@@ -164,6 +248,12 @@ def _cache_families(info: CacheInfo, status: CacheStatus) -> tuple[Metric, ...]:
             info.max_files,
         ),
         _gauge("watches", "Inotify watches held. Names of one file share a watch.", status.watches),
+        _gauge("directory_watches", "Those of them that are on directories.", status.directories),
+        _gauge(
+            "hot_directories",
+            "Directories in which files come and go all the time: listed now and then instead of watched.",
+            status.hot_directories,
+        ),
         _gauge(
             "hot_files",
             "Files written all the time: sampled instead of watched, so that their writers are not slowed down.",

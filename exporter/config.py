@@ -18,6 +18,7 @@ from typing import TypeVar
 import yaml
 
 from exporter import patterns
+from exporter.presets import PRESETS
 
 T = TypeVar("T")
 
@@ -25,12 +26,29 @@ MAX_FILE_BYTES = 1 << 20
 _MAX_NODES = 100_000
 _MAX_INTEGER_DIGITS = 12
 
+FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
+"""What can be published of each file."""
+DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
+
+_GROUP_KEYS = (
+    "group",
+    "preset",
+    "paths",
+    "exclude",
+    "labels",
+    "path_regex",
+    "aggregate_by",
+    "per_file",
+    "max_series",
+    "metrics",
+)
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _DURATION_UNITS_S = (7 * 86400, 86400, 3600, 60, 1, 0.001)
 _TELEMETRY_PATH = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRING, _INTEGER, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int", "tag:yaml.org,2002:null"
+_BOOLEAN, _LIST = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,13 @@ class WebConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StateConfig:
+    """The section ``state``. `path`, absolute, is the file in which the counters outlive the agent, or None."""
+
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogGroup:
     """One element of ``logs``, its patterns known to be valid.
 
@@ -111,6 +136,10 @@ class LogGroup:
         exclude: patterns of what is left out.
         labels: static labels.
         path_regex: gives labels by its named groups.
+        aggregate_by: the labels for each of whose values the files are added up; () for no aggregates.
+        per_file: whether each file has series of its own.
+        max_series: how many files have series of their own at most, and how many aggregates; None for no bound.
+        metrics: which of FILE_METRICS the series of a file are.
     """
 
     group: str
@@ -118,16 +147,28 @@ class LogGroup:
     exclude: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     path_regex: re.Pattern[str] | None = None
+    aggregate_by: tuple[str, ...] = ()
+    per_file: bool = True
+    max_series: int | None = None
+    metrics: frozenset[str] = DEFAULT_FILE_METRICS
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything the agent is told. `rescan_interval_s` is in seconds."""
+    """Everything the agent is told.
+
+    Attributes:
+        logs, cache, state, web: the sections.
+        rescan_interval_s: how often to look for files whose events were missed.
+        stale_grace_s: how long the series of a file that is gone stay; two scrapes if that is later.
+    """
 
     logs: tuple[LogGroup, ...]
     cache: CacheConfig = CacheConfig()
+    state: StateConfig = StateConfig()
     web: WebConfig = WebConfig()
-    rescan_interval_s: float = 60
+    rescan_interval_s: float = 300
+    stale_grace_s: float = 60
 
 
 def load(path: str | Path) -> Config:
@@ -218,6 +259,19 @@ def parse_telemetry_path(text: str) -> str:
     if not {"", ".", ".."}.isdisjoint(text[1:].split("/")):
         raise ValueError(
             f"{text!r} has '//', '/./' or '/../' in it, which clients leave out; write the path that is meant"
+        )
+    return text
+
+
+def parse_state_path(text: str) -> str:
+    """Check the path of the state file.
+
+    Raises:
+        ValueError: it can not be used; the message says what was expected.
+    """
+    if not text.startswith("/") or os.path.basename(text) in ("", ".", "..") or "\0" in text:
+        raise ValueError(
+            f"{text!r} can not be used, expected the absolute path of a file such as /var/lib/fstat-exporter/state.db"
         )
     return text
 
@@ -353,9 +407,7 @@ class _Reader:
             return None
         for name, (key_node, _) in entries.items():
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"expected one of: {', '.join(known)}"
-                self._wrong(key_node, _join(key_path, name), f"unknown key, {hint}")
+                self._wrong(key_node, _join(key_path, name), f"unknown key, {_hint(name, known)}")
         return {name: value for name, (_, value) in entries.items() if name in known}
 
     def _list(self, node: yaml.Node, key_path: str, what: str) -> list[yaml.Node] | None:
@@ -383,6 +435,37 @@ class _Reader:
             return None
         return text
 
+    def _names(self, node: yaml.Node, key_path: str, what: str) -> list[tuple[yaml.Node, str, str]]:
+        """Return the strings of a list, each with its node and its key path."""
+        found: list[tuple[yaml.Node, str, str]] = []
+        seen: set[str] = set()
+        for number, element in enumerate(self._list(node, key_path, what) or ()):
+            element_path = f"{key_path}[{number}]"
+            name = self._string(element, element_path)
+            if name is None:
+                continue
+            if name in seen:
+                self._wrong(element, element_path, f"'{_short(name)}' is there twice")
+            seen.add(name)
+            found.append((element, element_path, name))
+        return found
+
+    def _whole_number(self, node: yaml.Node, key_path: str, what: str) -> int | None:
+        number = node.value if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER else ""
+        digits = number.replace("_", "")
+        if not re.fullmatch(r"[1-9][0-9]*(_[0-9]+)*", number) or len(digits) > _MAX_INTEGER_DIGITS:
+            self._wrong(node, key_path, f"expected a whole number of {what}, 1 or more, found {_kind(node)}")
+            return None
+        return int(digits)
+
+    def _boolean(self, node: yaml.Node, key_path: str) -> bool | None:
+        if isinstance(node, yaml.ScalarNode) and node.tag == _BOOLEAN:
+            value = yaml.SafeLoader.bool_values.get(node.value.lower())
+            if value is not None:
+                return value
+        self._wrong(node, key_path, f"expected true or false, found {_kind(node)}")
+        return None
+
     def _parsed(self, node: yaml.Node, key_path: str, parser: Callable[[str], T], what: str) -> T | None:
         text = self._string(node, key_path, what)
         if text is None:
@@ -396,12 +479,17 @@ class _Reader:
     # Sections
 
     def _config(self, root: yaml.Node) -> Config | None:
-        entries = self._section(root, "", ("cache", "rescan_interval", "web", "logs"))
+        entries = self._section(root, "", ("cache", "state", "stale_grace", "rescan_interval", "web", "logs"))
         if entries is None:
             return None
         config = Config(logs=())
         if "cache" in entries:
             config = replace(config, cache=self._cache(entries["cache"]))
+        if "state" in entries:
+            config = replace(config, state=self._state(entries["state"]))
+        if "stale_grace" in entries:
+            grace_s = self._interval(entries["stale_grace"], "stale_grace", or_zero=True)
+            config = replace(config, stale_grace_s=grace_s or 0)
         if "web" in entries:
             config = replace(config, web=self._web(entries["web"]))
         if "rescan_interval" in entries:
@@ -412,26 +500,20 @@ class _Reader:
             return None
         return replace(config, logs=self._logs(entries["logs"]))
 
-    def _interval(self, node: yaml.Node, key_path: str) -> float | None:
+    def _interval(self, node: yaml.Node, key_path: str, *, or_zero: bool = False) -> float | None:
         interval_s = self._parsed(node, key_path, parse_duration, "a duration such as 30s, 5m or 1h30m")
-        if interval_s is not None and not 1 <= interval_s <= 365 * 86400:
-            self._wrong(node, key_path, f"{node.value} is out of range, expected 1s to 365d")
-            return None
-        return interval_s
+        if interval_s is None or 1 <= interval_s <= 365 * 86400 or (or_zero and interval_s == 0):
+            return interval_s
+        expected = "0s, or 1s to 365d" if or_zero else "1s to 365d"
+        self._wrong(node, key_path, f"{node.value} is out of range, expected {expected}")
+        return None
 
     def _cache(self, node: yaml.Node) -> CacheConfig:
         config = CacheConfig()
         entries = self._section(node, "cache", ("max_files", "cpu_budget", "audit_interval")) or {}
         if "max_files" in entries:
-            value = entries["max_files"]
-            number = value.value if isinstance(value, yaml.ScalarNode) and value.tag == _INTEGER else ""
-            digits = number.replace("_", "")
-            if not re.fullmatch(r"[1-9][0-9]*(_[0-9]+)*", number) or len(digits) > _MAX_INTEGER_DIGITS:
-                self._wrong(
-                    value, "cache.max_files", f"expected a whole number of files, 1 or more, found {_kind(value)}"
-                )
-            else:
-                config = replace(config, max_files=int(digits))
+            max_files = self._whole_number(entries["max_files"], "cache.max_files", "files")
+            config = replace(config, max_files=max_files or config.max_files)
         if "cpu_budget" in entries:
             node = entries["cpu_budget"]
             budget = self._parsed(node, "cache.cpu_budget", parse_percentage, "a percentage such as 1%")
@@ -440,6 +522,12 @@ class _Reader:
             interval_s = self._interval(entries["audit_interval"], "cache.audit_interval")
             config = replace(config, audit_interval_s=interval_s or config.audit_interval_s)
         return config
+
+    def _state(self, node: yaml.Node) -> StateConfig:
+        entries = self._section(node, "state", ("path",)) or {}
+        if "path" not in entries:
+            return StateConfig()
+        return StateConfig(self._parsed(entries["path"], "state.path", parse_state_path, "the absolute path of a file"))
 
     def _web(self, node: yaml.Node) -> WebConfig:
         config = WebConfig()
@@ -467,11 +555,13 @@ class _Reader:
         return tuple(groups)
 
     def _log_group(self, node: yaml.Node, key_path: str, groups: list[LogGroup], first_lines: dict[str, int]) -> None:
-        entries = self._section(node, key_path, ("group", "paths", "exclude", "labels", "path_regex"))
+        entries = self._section(node, key_path, _GROUP_KEYS)
         if entries is None:
             return
+        preset = self._preset(entries["preset"], f"{key_path}.preset") if "preset" in entries else {}
+        entries = {**(preset or {}), **entries}
         for name in ("group", "paths"):
-            if name not in entries:
+            if name not in entries and preset is not None:
                 self._wrong(node, _join(key_path, name), "the key is missing")
         group = self._nonempty(entries["group"], f"{key_path}.group") if "group" in entries else None
         if group is not None:
@@ -483,11 +573,76 @@ class _Reader:
         if "paths" in entries and isinstance(entries["paths"], yaml.SequenceNode) and not entries["paths"].value:
             self._wrong(entries["paths"], f"{key_path}.paths", "is empty, expected at least one pattern")
         exclude = self._patterns(entries, key_path, "exclude", patterns.compile_exclude)
-        labels = self._labels(entries["labels"], f"{key_path}.labels") if "labels" in entries else {}
-        regex = None
+        made = LogGroup(group or "", paths, exclude)
+        made = self._with_labels(made, entries, key_path, is_complete=preset is not None)
+        groups.append(self._with_series(made, entries, key_path))
+
+    def _preset(self, node: yaml.Node, key_path: str) -> dict[str, yaml.Node] | None:
+        """Return the keys that the preset stands for, as if they were written where it is named."""
+        name = self._string(node, key_path, "the name of a preset")
+        if name is None:
+            return None
+        if name not in PRESETS:
+            self._wrong(node, key_path, f"unknown preset '{_short(name)}', {_hint(name, PRESETS)}")
+            return None
+        return {key: _written(value, node.start_mark) for key, value in PRESETS[name].items()}
+
+    def _with_labels(
+        self, group: LogGroup, entries: Mapping[str, yaml.Node], key_path: str, *, is_complete: bool
+    ) -> LogGroup:
+        mistakes = len(self._mistakes)
+        if "labels" in entries:
+            group = replace(group, labels=self._labels(entries["labels"], f"{key_path}.labels"))
         if "path_regex" in entries:
-            regex = self._path_regex(entries["path_regex"], f"{key_path}.path_regex", labels)
-        groups.append(LogGroup(group or "", paths, exclude, labels, regex))
+            regex = self._path_regex(entries["path_regex"], f"{key_path}.path_regex", group.labels)
+            group = replace(group, path_regex=regex)
+        if "aggregate_by" in entries:
+            names = (*group.labels, *(group.path_regex.groupindex if group.path_regex is not None else ()))
+            known = names if is_complete and len(self._mistakes) == mistakes else None
+            aggregate_by = self._aggregate_by(entries["aggregate_by"], f"{key_path}.aggregate_by", known)
+            group = replace(group, aggregate_by=aggregate_by)
+        return group
+
+    def _aggregate_by(self, node: yaml.Node, key_path: str, known: Sequence[str] | None) -> tuple[str, ...]:
+        """Read names of labels: of those that are known, or any when a mistake hides which ones there are."""
+        names = self._names(node, key_path, "labels")
+        for element, element_path, name in names:
+            if name == "group":
+                self._wrong(
+                    element, element_path, "every aggregate has the label 'group' already, expected another one"
+                )
+            elif name == "path":
+                what = "every file has a 'path' of its own, so there is nothing to add up, expected another label"
+                self._wrong(element, element_path, what)
+            elif known is not None and name not in known:
+                hint = _hint(name, known) if known else "the group has none, expected it in 'labels' or 'path_regex'"
+                self._wrong(element, element_path, f"unknown label '{_short(name)}', {hint}")
+        return tuple(name for _, _, name in names)
+
+    def _with_series(self, group: LogGroup, entries: Mapping[str, yaml.Node], key_path: str) -> LogGroup:
+        if "per_file" in entries:
+            per_file = self._boolean(entries["per_file"], f"{key_path}.per_file")
+            group = replace(group, per_file=per_file is not False)
+        if "max_series" in entries:
+            group = replace(
+                group, max_series=self._whole_number(entries["max_series"], f"{key_path}.max_series", "series")
+            )
+        if "metrics" in entries:
+            group = replace(group, metrics=self._metrics(entries["metrics"], f"{key_path}.metrics"))
+        if "metrics" in entries and not group.per_file:
+            what = "is about the series of single files, and with 'per_file: false' there are none"
+            self._wrong(entries["metrics"], f"{key_path}.metrics", what)
+        return group
+
+    def _metrics(self, node: yaml.Node, key_path: str) -> frozenset[str]:
+        if isinstance(node, yaml.SequenceNode) and not node.value:
+            what = "is empty, expected at least one metric; for no series of single files there is 'per_file: false'"
+            self._wrong(node, key_path, what)
+        names = self._names(node, key_path, "metrics")
+        for element, element_path, name in names:
+            if name not in FILE_METRICS:
+                self._wrong(element, element_path, f"unknown metric '{_short(name)}', {_hint(name, FILE_METRICS)}")
+        return frozenset(name for _, _, name in names)
 
     def _patterns(
         self, entries: Mapping[str, yaml.Node], parent: str, name: str, compiler: Callable[[str], object]
@@ -536,6 +691,18 @@ class _Reader:
             elif name in labels:
                 self._wrong(node, key_path, f"the label '{name}' is in 'labels' already, expected it in one place only")
         return regex
+
+
+def _written(value: str | tuple[str, ...], mark: yaml.Mark) -> yaml.Node:
+    """The node of a value that is not in the file, as if it were at the mark."""
+    if isinstance(value, str):
+        return yaml.ScalarNode(_STRING, value, mark)
+    return yaml.SequenceNode(_LIST, [_written(element, mark) for element in value], mark)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"expected one of: {', '.join(known)}"
 
 
 def _label_complaint(name: str) -> str:

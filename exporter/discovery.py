@@ -1,286 +1,549 @@
-"""Finds the files that the patterns mean by listing directories."""
+"""Finds the files that the patterns mean, and hears of those that come and go: directory watches and listings.
+
+What is heard is never believed, only taken as a place to look: the name is looked at again, and what is found then
+counts. So neither the order of events nor their number matters, and a listing can stand in for any that were lost.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import stat
-import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from exporter.log import fields
-from exporter.patterns import Directory, PathMatcher
+from exporter.patterns import Directory, Match, PathMatcher
 from exporter.transitions import Transitions
+from fstat_cache import AUTOFS, REMOTE, DirectoryEvent
 
 _log = logging.getLogger(__name__)
 
+MOST_LINKS = 40
+"""How many symbolic links the kernel follows, path_resolution(7)."""
+MOST_MOVES = 1_000
+"""How many renames are remembered of which the new name has not been told yet."""
+
+
+class Watcher(Protocol):
+    """What is needed of :class:`fstat_cache.FStatCache`."""
+
+    def watch_directory(self, path: str) -> str | None:
+        """Watch a directory, or say why not."""
+
+    def unwatch_directory(self, path: str) -> None:
+        """Watch it no longer."""
+
+
+class Listener(Protocol):
+    """Who wants to know of files."""
+
+    def examine(self, path: str, match: Match) -> bool:
+        """Look at a path that may have become a file, another one, or none.
+
+        Returns:
+            Whether there is a file, as far as one can know.
+        """
+
+    def follow(self, path: str, origin: str | None) -> bool:
+        """Look at a path that matches no pattern but leads to a file that had a name which does.
+
+        Args:
+            path: the path.
+            origin: the name that a file had which is not known otherwise.
+
+        Returns:
+            Whether it does.
+        """
+
+    def drop(self, path: str) -> None:
+        """Follow such a path no longer."""
+
+    def lost_in(self, directory: str) -> set[int]:
+        """The inode numbers of files that were seen in this directory last and have no known name now."""
+
+
+class Place(NamedTuple):
+    """A directory, if it is one, and what can match in it."""
+
+    path: str
+    state: Directory
+
+
+class _Folder:
+    """What is known of one directory."""
+
+    __slots__ = ("files", "folders", "followed", "links", "path", "state")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.state: Directory | None = None  # None: only single names in it matter, those in `links` and `followed`
+        self.files: dict[str, Match] = {}  # those that match
+        self.folders: set[str] = set()
+        self.followed: dict[str, str | None] = {}  # names of rotated files that match nothing -> the path they had
+        self.links: dict[str, set[str]] = {}  # names that symbolic links lead over -> the links' paths
+
+    def origin_of(self, name: str) -> str | None:
+        """The path under which what has this name was, or would have been, seen first; None for one of no interest."""
+        if name in self.followed:
+            return self.followed[name]
+        if name in self.links:
+            return min(self.links[name])
+        if self.state is not None and self.state.match(name) is not None:
+            return os.path.join(self.path, name)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """What a scan found.
+class _Suspect:
+    """A difference between what is known and what a rescan has listed."""
 
-    Attributes:
-        files: the regular files (symbolic links to one included), each with the number of its group.
-        unreadable: how many directories (or links to files) could not be looked at.
-    """
-
-    files: dict[str, int]
-    unreadable: int
+    folder: _Folder
+    name: str
+    match: Match | None
+    below: Directory | None
+    is_link: bool
 
 
-class Scanner:
-    """Scans for the files of a :class:`PathMatcher`, and logs what is in its way once.
-
-    A directory may hang (a network filesystem whose server is gone). It is waited for only so long, then the scan goes
-    on without it, and so do later ones until the call that hangs returns.
+class Discovery:
+    """Knows the declared files. Not to be called by two threads at once.
 
     Args:
         matcher: what to look for.
         names: the groups' names, by number, for the log.
-        timeout_s: how long one directory, or one link to a file, is waited for, seconds.
+        watcher: watches directories.
+        listener: is told of files, in the order of their paths where several are found at once.
     """
 
-    TIMEOUT_S = 10
-
-    def __init__(self, matcher: PathMatcher, names: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, matcher: PathMatcher, names: Sequence[str], watcher: Watcher, listener: Listener) -> None:
+        self.matches = Counter[int]()
+        """Pattern number -> files that it matches now."""
+        self.missed = 0
+        """Files and directories that a rescan has found come or gone unheard, since the start."""
+        self.remote: dict[str, Directory] = {}
+        """The directories that have to be listed by somebody who may hang."""
         self._matcher = matcher
         self._names = names
-        self._timeout_s = timeout_s
-        self._hung: dict[_Place, _Look] = {}
-        self._faults = Transitions()
+        self._watcher = watcher
+        self._listener = listener
+        self._folders: dict[str, _Folder] = {}
+        self._links: dict[str, list[tuple[str, str]]] = {}  # link -> folder and name of each place on its way
+        self._link_matches: dict[str, Match] = {}
+        self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
+        self._remote_files: dict[str, Match] = {}
+        self._to_examine: dict[str, tuple[_Folder, str, Match, bool | None]] = {}
+        self._to_enter: list[Place] = []
+        self._to_follow: dict[str, tuple[_Folder, str]] = {}
+        self._to_rescan: list[Place] = []
+        self._suspects: list[_Suspect] = []
+        self._is_rescan = False
+        self._faults: dict[str, OSError] = {}
+        self._told_faults = Transitions()
         self._overlaps: set[tuple[int, ...]] = set()
 
-    def scan(self, known: Iterable[tuple[str, int]] = ()) -> Scan:
-        """Look for the files now. Nothing that is met on the way is fatal; not to be called by two threads at once.
+    def __len__(self) -> int:
+        """How many directories are known."""
+        return len(self._folders)
+
+    @property
+    def unreadable(self) -> int:
+        """How many directories can not be listed."""
+        return len(self._faults)
+
+    def followed(self) -> Iterator[str]:
+        """The paths of rotated files that match no pattern and are followed."""
+        for folder in self._folders.values():
+            for name in folder.followed:
+                yield os.path.join(folder.path, name)
+
+    # -- looking everywhere -------------------------------------------------------------------------------------------
+
+    def begin_scan(self) -> None:
+        """Begin to look everywhere; what is known is compared, and a difference counted as missed from then on."""
+        self._is_rescan = bool(self._folders)
+        if self._matcher.root is not None:
+            self._to_rescan = [Place("/", self._matcher.root)]
+
+    def scan(self, directories: int) -> bool:
+        """Go on with the scan that was begun.
 
         Args:
-            known: the files of the scan before, as :attr:`Scan.files` has them. Those at or below a place that does
-                not answer are taken over.
+            directories: how many to look at.
+
+        Returns:
+            Whether there is more to do. Afterwards, and before the next step, :meth:`settle` is to be called.
         """
-        walk = _Walk(self._hung, self._take_answers())
-        if self._matcher.root is not None:
-            walk.run(self._matcher.root, self._timeout_s)
-        found = walk.found
-        if walk.left_out:
-            below = tuple(os.path.join(path, "") for path in walk.left_out)
-            for path, group in known:
-                if path in walk.left_out or path.startswith(below):
-                    found.files.setdefault(path, group)
-        self._faults.tell_faults(
-            _log,
-            found.faults,
-            "directories or files can not be reached and are left out",
-            "directories or files can be reached again, or are gone",
-        )
-        self._tell_overlaps(found.overlaps)
-        return Scan(found.files, len(found.faults) + len(walk.left_out))
+        for _ in range(directories):
+            if not self._to_rescan:
+                break
+            self._enter(self._to_rescan.pop(), self._to_rescan)
+        if not self._is_rescan:
+            self._work_off()
+        return bool(self._to_rescan)
 
-    def _take_answers(self) -> dict[_Place, _Findings]:
-        answers = {place: look.found for place, look in self._hung.items() if look.found is not None}
-        for place in answers:
-            del self._hung[place]
-            _log.info("a directory or file answers again", extra=fields(path=place.path))
-        return answers
+    def settle(self) -> None:
+        """Look at what a rescan has found different, after all events until then have been caught up with."""
+        suspects, self._suspects = self._suspects, []
+        for folder, name, match, below, is_link in (
+            (each.folder, each.name, each.match, each.below, each.is_link) for each in suspects
+        ):
+            known = name in folder.files, name in folder.folders
+            if match is not None:
+                self._to_examine[os.path.join(folder.path, name)] = folder, name, match, is_link
+            if below is not None:
+                self._to_enter.append(Place(os.path.join(folder.path, name), below))
+            self._work_off()
+            if known != (name in folder.files, name in folder.folders):
+                self.missed += 1
+        if not self._to_rescan:
+            self._is_rescan = False
+            self._told_faults.tell_faults(
+                _log,
+                self._faults,
+                "directories or files can not be reached and are left out",
+                "directories or files can be reached again, or are gone",
+            )
 
-    def _tell_overlaps(self, overlaps: dict[tuple[int, ...], list[str]]) -> None:
-        for groups, paths in overlaps.items():
-            if groups not in self._overlaps:
-                self._overlaps.add(groups)
-                first, *others = (self._names[group] for group in groups)
-                _log.info(
-                    "groups overlap, the first one has the files",
-                    extra=fields(group=first, also=",".join(others), count=len(paths), example=min(paths)),
-                )
+    def take_remote(self, found: dict[str, Match], left_out: set[str]) -> None:
+        """Take over what was found in the remote directories.
 
-
-class _Place(NamedTuple):
-    """Where to look.
-
-    Attributes:
-        path: where.
-        directory: what can match in it, should it be a directory; None: nothing.
-        groups: the groups of the file, should it be a regular one. If there are any it costs a stat to tell which of
-            both it is; without, listing it tells as well whether it is a directory, and whether it is there.
-    """
-
-    path: str
-    directory: Directory | None
-    groups: tuple[int, ...] = ()
-
-
-class _Findings:
-    """What was found at one place, or at many."""
-
-    __slots__ = ("faults", "files", "overlaps", "places")
-
-    def __init__(self) -> None:
-        self.files: dict[str, int] = {}
-        self.faults: dict[str, OSError] = {}
-        self.overlaps: dict[tuple[int, ...], list[str]] = {}
-        self.places: list[_Place] = []  # where to look next
-
-    def add(self, other: _Findings) -> None:
-        self.files.update(other.files)
-        self.faults.update(other.faults)
-        for groups, paths in other.overlaps.items():
-            self.overlaps.setdefault(groups, []).extend(paths)
-        self.places += other.places
-
-    def look_at(self, place: _Place) -> None:
-        path, directory, groups = place
-        try:
-            if groups:
-                self._follow(path, directory, groups)
-            elif directory is not None:
-                if directory.listed:
-                    self._list(path, directory)
-                else:
-                    self._look_up(path, directory)
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # gone since it was seen, or never there
-        except OSError as error:
-            self.faults[path] = error
-            if directory is not None and not groups:
-                self._look_up(path, directory)  # what is spelt out may be within reach all the same
-
-    def _list(self, path: str, directory: Directory) -> None:
-        places, found = self.places, self._found
-        with os.scandir(path) as entries:
-            for entry in entries:
-                # The kernel has told the type together with the name.
-                name = entry.name
-                if entry.is_file(follow_symlinks=False):
-                    if groups := directory.groups_of(name):
-                        found(entry.path, groups)
-                elif entry.is_dir(follow_symlinks=False):
-                    if (below := directory.enter(name, is_symlink=False)) is not None:
-                        places.append(_Place(entry.path, below))
-                elif entry.is_symlink():
-                    groups = directory.groups_of(name)
-                    below = directory.enter(name, is_symlink=True)
-                    if groups or below is not None:
-                        places.append(_Place(entry.path, below, groups))
-
-    def _look_up(self, path: str, directory: Directory) -> None:
-        for name in directory.names:
-            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
-            below = directory.enter(name, is_symlink=True)
-            groups = directory.groups_of(name)
-            if groups or below is not None:
-                self.places.append(_Place(os.path.join(path, name), below, groups))
-
-    def _follow(self, path: str, directory: Directory | None, groups: tuple[int, ...]) -> None:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            self._found(path, groups)
-        elif stat.S_ISDIR(mode) and directory is not None:
-            self.places.append(_Place(path, directory))
-
-    def _found(self, path: str, groups: tuple[int, ...]) -> None:
-        self.files[path] = groups[0]
-        if len(groups) > 1:
-            self.overlaps.setdefault(groups, []).append(path)
-
-
-class _Look:
-    """A look at one place. Of one that was given up, `found` is set when it is over after all."""
-
-    __slots__ = ("began_s", "found", "place")
-
-    def __init__(self, place: _Place) -> None:
-        self.place = place
-        self.began_s = time.monotonic()
-        self.found: _Findings | None = None
-
-
-class _Walk:
-    """One scan under way: a thread walks, and where it hangs it is left behind and another one goes on with the rest.
-
-    Args:
-        hung: the looks that hang, those of earlier scans; new ones are added.
-        answers: what looks given up in earlier scans have found since, used instead of looking again.
-    """
-
-    def __init__(self, hung: dict[_Place, _Look], answers: dict[_Place, _Findings]) -> None:
-        self.found = _Findings()
-        self.left_out: set[str] = set()
-        self._hung = hung
-        self._answers = answers
-        self._parents_of_hung: set[str] = set()
-        self._failure: Exception | None = None
-        self._done = threading.Event()
-        # Protects all of the above: a thread that was given up may come back at any time.
-        self._lock = threading.Lock()
-        self._look: _Look | None = None
-
-    def run(self, root: Directory, timeout_s: float) -> None:
-        """Walk from the root directory; raises what went wrong unexpectedly."""
-        self.found.places.append(_Place("/", root))
-        with self._lock:
-            self._go_on()
-        while not self._done.wait(timeout_s - self._waited_s()):
-            with self._lock:
-                if self._look is not None and self._waited_s() >= timeout_s:
-                    self._give_up(self._look)
-                    self._go_on()
-        if self._failure is not None:
-            raise self._failure
-
-    def _waited_s(self) -> float:
-        look = self._look
-        return 0 if look is None else time.monotonic() - look.began_s
-
-    def _walk(self, look: _Look | None) -> None:
-        try:
-            while look is not None:
-                found = _Findings()
-                found.look_at(look.place)
-                with self._lock:
-                    if look is not self._look:  # given up
-                        look.found = found
-                        return
-                    self.found.add(found)
-                    look = self._look = self._next()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
-            self._failure = error
-        self._done.set()
-
-    # Below here, every method is called with the lock held.
-
-    def _go_on(self) -> None:
-        self._look = self._next()
-        # A daemon: a thread that hangs in the kernel must not keep the process from exiting.
-        threading.Thread(target=self._walk, args=(self._look,), name="scan-walk", daemon=True).start()
-
-    def _next(self) -> _Look | None:
-        places = self.found.places
-        while places:
-            place = places.pop()
-            if place in self._hung:
-                self.left_out.add(place.path)
-            elif place in self._answers:
-                self.found.add(self._answers.pop(place))
+        Args:
+            found: path -> what it is matched by.
+            left_out: places that did not answer: what is known at or below them is kept.
+        """
+        kept = tuple(os.path.join(path, "") for path in left_out)
+        for path in sorted(found.keys() | self._remote_files.keys()):
+            match = found.get(path)
+            if match is None:
+                if path in left_out or path.startswith(kept):
+                    continue
+                match = self._remote_files[path]
+            elif path in self._remote_files:
+                continue
+            is_there = self._listener.examine(path, match)
+            self._count(self._remote_files.get(path), match if is_there else None)
+            if is_there:
+                self._remote_files[path] = match
+                self._tell_overlap(path, match)
             else:
-                return _Look(place)
-        return None
+                self._remote_files.pop(path, None)
 
-    def _give_up(self, look: _Look) -> None:
-        path = look.place.path
-        self._hung[look.place] = look
-        self.left_out.add(path)
-        _log.warning(
-            "a directory or file does not answer and is left out until it does, what was known of it is kept",
-            extra=fields(path=path),
-        )
-        parent = os.path.dirname(path)
-        if parent in self._parents_of_hung:
-            # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
-            # could take hours; what is left has its turn in the next scan.
-            below = os.path.join(parent, "")
-            places = self.found.places
-            self.left_out.add(parent)
-            places[:] = [place for place in places if not place.path.startswith(below)]
-        self._parents_of_hung.add(parent)
+    # -- hearing ------------------------------------------------------------------------------------------------------
+
+    def catch_up(self, events: Iterable[DirectoryEvent]) -> None:
+        """Look wherever something may have come or gone."""
+        unsure: dict[str, None] = {}
+        for event in events:
+            folder = self._folders.get(event.directory)
+            if folder is None:
+                continue
+            if event.name is None:
+                unsure[folder.path] = None
+            else:
+                self._hear(folder, event.name, event)
+        self._work_off()
+        for path in unsure:
+            folder = self._folders.get(path)
+            if folder is not None:
+                self._look_again(folder)
+        self._work_off()
+
+    def check(self, path: str) -> None:
+        """Look at a file again that is known here; of another path nothing is done."""
+        directory, name = os.path.split(path)
+        folder = self._folders.get(directory)
+        if folder is not None and name in folder.files:
+            self._examine(path, folder, name, folder.files[name], None)
+        elif path in self._remote_files and not self._listener.examine(path, self._remote_files[path]):
+            self._count(self._remote_files.pop(path), None)
+
+    def _hear(self, folder: _Folder, name: str, event: DirectoryEvent) -> None:
+        path = os.path.join(folder.path, name)
+        if event.moved_from and (origin := folder.origin_of(name)) is not None:
+            self._moves[event.moved_from] = origin
+            if len(self._moves) > MOST_MOVES:
+                del self._moves[next(iter(self._moves))]
+        for link in folder.links.get(name, ()):
+            self._examine_link(link)
+        if name in folder.followed:
+            self._to_follow[path] = folder, name
+        state = folder.state
+        match = None
+        if state is not None:
+            below = state.enter(name, is_symlink=not event.is_directory)
+            if below is not None or name in folder.folders:
+                self._to_enter.append(Place(path, below or state))
+            if not event.is_directory and (match := state.match(name)) is not None:
+                self._to_examine[path] = folder, name, match, None
+        if event.moved_to in self._moves:
+            origin = self._moves.pop(event.moved_to)
+            if match is None and not event.is_directory:
+                folder.followed[name] = origin
+                self._to_follow[path] = folder, name
+
+    def _work_off(self) -> None:
+        while self._to_enter or self._to_examine:
+            while self._to_enter:
+                self._enter(self._to_enter.pop(), self._to_enter)
+            to_examine, self._to_examine = self._to_examine, {}
+            for path in sorted(to_examine):
+                folder, name, match, is_link = to_examine[path]
+                self._examine(path, folder, name, match, is_link)
+        to_follow, self._to_follow = self._to_follow, {}
+        for path, (folder, name) in to_follow.items():
+            self._follow(path, folder, name)
+
+    def _follow(self, path: str, folder: _Folder, name: str) -> None:
+        if not self._listener.follow(path, folder.followed.get(name)):
+            folder.followed.pop(name, None)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def _examine(self, path: str, folder: _Folder, name: str, match: Match, is_link: bool | None) -> None:
+        if is_link is not False:
+            self._mind_links(path, match)
+        is_there = self._listener.examine(path, match)
+        self._count(folder.files.get(name), match if is_there else None)
+        if is_there:
+            if name not in folder.files:
+                self._tell_overlap(path, match)
+            folder.files[name] = match
+        else:
+            folder.files.pop(name, None)
+
+    def _count(self, before: Match | None, now: Match | None) -> None:
+        if before is not now:
+            self.matches.subtract(before.patterns if before else ())
+            self.matches.update(now.patterns if now else ())
+
+    def _tell_overlap(self, path: str, match: Match) -> None:
+        if len(match.groups) > 1 and match.groups not in self._overlaps:
+            self._overlaps.add(match.groups)
+            first, *others = (self._names[group] for group in match.groups)
+            _log.info(
+                "groups overlap, the first one has the files",
+                extra=fields(group=first, also=",".join(others), example=path),
+            )
+
+    # -- symbolic links -----------------------------------------------------------------------------------------------
+
+    def _mind_links(self, path: str, match: Match | None) -> None:
+        """Have every name watched over which a link leads, should this path be one: it may come to lead elsewhere."""
+        before = self._links.pop(path, [])
+        self._link_matches.pop(path, None)
+        places: list[tuple[str, str]] = []
+        here = path
+        for _ in range(MOST_LINKS):
+            try:
+                target = os.readlink(here)
+            except OSError:
+                break  # no link, or nothing there
+            here = os.path.join(os.path.dirname(here), target)
+            directory, name = os.path.split(here)
+            places.append((directory, name))
+            if not self._watch_names(directory):
+                break
+        for directory, name in places:
+            self._folder(directory).links.setdefault(name, set()).add(path)
+        for directory, name in before:
+            if (directory, name) not in places:
+                folder = self._folders[directory]
+                folder.links[name].discard(path)
+                if not folder.links[name]:
+                    del folder.links[name]
+                self._forget_if_unused(folder)
+        if places:
+            self._links[path] = places
+            if match is not None:
+                self._link_matches[path] = match
+
+    def _examine_link(self, path: str) -> None:
+        directory, name = os.path.split(path)
+        folder = self._folders.get(directory)
+        match = self._link_matches.get(path)
+        if folder is None or folder.state is None:
+            return
+        if match is not None:
+            self._to_examine[path] = folder, name, match, True
+        below = folder.state.enter(name, is_symlink=True)
+        if below is not None:
+            self._to_enter.append(Place(path, below))
+
+    def _watch_names(self, directory: str) -> bool:
+        """Watch a directory for single names, and go on beyond it only if that does not ask a remote filesystem."""
+        try:
+            return self._watcher.watch_directory(directory) not in (REMOTE, AUTOFS)
+        except OSError:
+            return False
+
+    # -- directories --------------------------------------------------------------------------------------------------
+
+    def _folder(self, path: str) -> _Folder:
+        folder = self._folders.get(path)
+        if folder is None:
+            folder = self._folders[path] = _Folder(path)
+        return folder
+
+    def _enter(self, place: Place, ahead: list[Place]) -> None:
+        """Watch a directory, then look at what is in it; directories that have to be looked at next are put ahead."""
+        path, state = place
+        is_needed = state.listed or any(state.match(name) is not None for name in state.names)
+        reason = None
+        try:
+            if is_needed or (path in self._folders and self._folders[path].links):
+                reason = self._watcher.watch_directory(path)
+            elif not os.path.isdir(path):
+                raise FileNotFoundError(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._leave(path)
+            return
+        parent = self._folders.get(os.path.dirname(path))
+        if parent is not None and path != "/":
+            parent.folders.add(os.path.basename(path))
+        folder = self._folder(path)
+        folder.state = state
+        if reason in (REMOTE, AUTOFS):
+            self._leave_contents(folder)
+            if reason == REMOTE:
+                self.remote[path] = state
+            return
+        self.remote.pop(path, None)
+        if state.listed:
+            self._list(folder, state, ahead)
+        else:
+            self._look_up(folder, state, ahead, is_watched=is_needed)
+
+    def _look_again(self, folder: _Folder) -> None:
+        """Look at a directory of which events may have been lost, or that may have gone."""
+        if folder.state is not None:
+            self._enter(Place(folder.path, folder.state), self._to_enter)
+        else:
+            self._watch_names(folder.path)
+        if folder.path in self._folders:
+            for name in tuple(folder.links):
+                for link in tuple(folder.links[name]):
+                    self._examine_link(link)
+            for name in tuple(folder.followed):
+                self._to_follow[os.path.join(folder.path, name)] = folder, name
+
+    def _list(self, folder: _Folder, state: Directory, ahead: list[Place]) -> None:
+        files: set[str] = set()
+        folders: set[str] = set()
+        lost = self._listener.lost_in(folder.path)
+        try:
+            with os.scandir(folder.path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    match = below = None
+                    is_link = False
+                    # The kernel has told the type together with the name.
+                    if entry.is_dir(follow_symlinks=False):
+                        below = state.enter(name, is_symlink=False)
+                    else:
+                        match = state.match(name)
+                        if entry.is_symlink():
+                            is_link = True
+                            below = state.enter(name, is_symlink=True)
+                        elif lost and match is None and entry.inode() in lost and name not in folder.followed:
+                            folder.followed[name] = None
+                            self._to_follow[entry.path] = folder, name
+                    if match is not None:
+                        files.add(name)
+                        if name not in folder.files:
+                            self._differs(folder, name, match, None, is_link=is_link)
+                    if below is not None:
+                        folders.add(name)
+                        if name in folder.folders:
+                            if self._is_rescan or is_link:
+                                ahead.append(Place(entry.path, below))
+                        elif self._is_rescan:
+                            self._differs(folder, name, None, below, is_link=is_link)
+                        else:
+                            ahead.append(Place(entry.path, below))
+        except (FileNotFoundError, NotADirectoryError):
+            self._leave(folder.path)
+            return
+        except OSError as error:
+            self._faults[folder.path] = error
+            self._look_up(folder, state, ahead, is_watched=False)  # what is spelt out may be within reach all the same
+            return
+        self._faults.pop(folder.path, None)
+        for name in folder.files.keys() - files:
+            self._differs(folder, name, folder.files[name], None, is_link=True)
+        for name in folder.folders - folders:
+            self._differs(folder, name, None, state, is_link=False)
+
+    def _differs(
+        self, folder: _Folder, name: str, match: Match | None, below: Directory | None, *, is_link: bool
+    ) -> None:
+        """A listing has shown a name that is not known, or has not shown one that is."""
+        if self._is_rescan:
+            self._suspects.append(_Suspect(folder, name, match, below, is_link))
+        elif match is not None:
+            self._to_examine[os.path.join(folder.path, name)] = folder, name, match, is_link
+        elif below is not None:
+            self._to_enter.append(Place(os.path.join(folder.path, name), below))
+
+    def _look_up(self, folder: _Folder, state: Directory, ahead: list[Place], *, is_watched: bool) -> None:
+        """Look at the names that the patterns spell out; watch for those that are missing or may be led elsewhere."""
+        for name in state.names:
+            path = os.path.join(folder.path, name)
+            match = state.match(name)
+            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
+            below = state.enter(name, is_symlink=True)
+            if match is not None:
+                self._to_examine[path] = folder, name, match, None
+            if below is None:
+                continue
+            is_link = os.path.islink(path)
+            if not is_watched and (is_link or not os.path.isdir(path)):
+                is_watched = True
+                self._watch_names(folder.path)
+            if is_link:
+                self._mind_links(path, None)
+            ahead.append(Place(path, below))
+
+    def _leave(self, path: str) -> None:
+        """Forget a directory that has gone, and what was in it."""
+        folder = self._folders.get(path)
+        parent = self._folders.get(os.path.dirname(path)) if path != "/" else None
+        self.remote.pop(path, None)
+        self._faults.pop(path, None)
+        if parent is not None:
+            was_known = os.path.basename(path) in parent.folders
+            parent.folders.discard(os.path.basename(path))
+            if was_known and parent.state is not None and not parent.state.listed:
+                self._to_enter.append(Place(parent.path, parent.state))  # it is to be watched for the name now
+        if folder is not None:
+            self._leave_contents(folder)
+            folder.state = None
+            self._forget_if_unused(folder)
+
+    def _leave_contents(self, folder: _Folder) -> None:
+        for name, match in folder.files.items():
+            path = os.path.join(folder.path, name)
+            self._count(match, None)
+            self._listener.examine(path, match)
+            if path in self._links:
+                self._mind_links(path, None)
+        folder.files.clear()
+        for name in folder.followed:
+            self._listener.drop(os.path.join(folder.path, name))
+        folder.followed.clear()
+        for name in tuple(folder.folders):
+            self._leave(os.path.join(folder.path, name))
+
+    def _forget_if_unused(self, folder: _Folder) -> None:
+        if folder.state is None and not folder.links and not folder.followed:
+            del self._folders[folder.path]
+            self._watcher.unwatch_directory(folder.path)
+
+    def unfollow(self, path: str) -> None:
+        """Follow a rotated file no longer."""
+        directory, name = os.path.split(path)
+        folder = self._folders.get(directory)
+        if folder is not None and name in folder.followed:
+            del folder.followed[name]
+            self._listener.drop(path)
+            self._forget_if_unused(folder)

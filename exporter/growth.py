@@ -1,96 +1,783 @@
-"""The ledger: what has been seen of each file over time. Pure: no I/O, no clock."""
+"""The ledger: what has been seen of each file, and whose growth it is. Pure: no I/O, no clock.
+
+Three kinds of books. An :class:`Inode` is a file by its identity, whatever its names: what it has grown by is known
+here. A :class:`Series` is a declared path, and what is published of it. A growing inode pays into the series of the
+name under which it was first seen, also when it has another name by now. :class:`Totals` sum up the series of a group,
+or of those with the same values of some labels.
+
+A look does not tell how a file came to be smaller. It is taken to have been emptied and written again, so one that was
+cut down to something else than nothing is booked as if what was left of it had been appended.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from fstat_cache import FileStats
 
+Identity = tuple[int, int, int]
+"""Device, inode number, birth: see :attr:`fstat_cache.FileStats.identity`."""
 
-class _Record:
-    __slots__ = ("changes", "mark", "stats")
+LOST_INODES = 10_000
+"""How many inodes without a known name are remembered, in case they turn up under another one."""
+SCRAPES_OF_A_GONE_FILE = 2
+NOBODY_SCRAPES_S = 300.0
+"""Prometheus takes a series for stale after five minutes, so nobody scrapes more seldom."""
+_LONG_AGO = -(1 << 64)  # nanoseconds; before every time that a file can have
 
-    def __init__(self, stats: FileStats, changes: int) -> None:
-        self.stats = stats
-        self.changes = changes
-        self.mark = 0
+
+class Totals:
+    """Sums over the series of a group or an aggregate. The counters never decrease, whatever becomes of the files.
+
+    Attributes:
+        group: the group's number.
+        values: of the aggregate's labels; empty for a group's own totals.
+        payees: the group's totals, and these if they are an aggregate's: what a series of theirs pays into.
+        files: files that are there.
+        size_bytes: sum of their sizes, each inode once.
+        changes, appended_bytes, truncations, rotations: sums over the series, those that have ended included.
+        newest: the file that was modified last, None when there is none; ``newest_is_known`` says whether it is up to
+            date.
+        newest_mtime_ns: its time; no file has a later one, be it up to date or not.
+        series: how many series pay in.
+        files_without_series: files for which ``max_series`` leaves no series.
+        unlabelled: files whose path the group's expression does not match.
+    """
+
+    __slots__ = (
+        "appended_bytes",
+        "changes",
+        "files",
+        "files_without_series",
+        "group",
+        "newest",
+        "newest_is_known",
+        "newest_mtime_ns",
+        "payees",
+        "rotations",
+        "series",
+        "size_bytes",
+        "truncations",
+        "unlabelled",
+        "values",
+    )
+
+    def __init__(self, group: int, values: tuple[str, ...] = (), payees: tuple[Totals, ...] = ()) -> None:
+        self.group = group
+        self.values = values
+        self.payees = (*payees, self)
+        self.files = 0
+        self.size_bytes = 0
+        self.changes = 0
+        self.appended_bytes = 0
+        self.truncations = 0
+        self.rotations = 0
+        self.newest: Series | None = None
+        self.newest_is_known = True
+        self.newest_mtime_ns = _LONG_AGO
+        self.series = 0
+        self.files_without_series = 0
+        self.unlabelled = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether these are of an aggregate whose last series has ended; another with the same labels may follow."""
+        return bool(self.values) and not self.series
+
+
+class Series:
+    """A declared path and what is published of it.
+
+    Attributes:
+        path: the file.
+        labels: what it is published under.
+        totals: what it pays into.
+        stats: what was seen there last, None before the first look; kept when the file has gone.
+        inode: likewise.
+        is_present: whether the file is there.
+        is_published: whether it has samples of its own.
+        is_counting: whether inodes pay in; the counters of others say nothing.
+        has_ended: whether it was dropped for good; another one of the same path may follow.
+        since_ns, is_new: see :meth:`Ledger.declare`.
+    """
+
+    __slots__ = (
+        "appended_bytes",
+        "changes",
+        "has_ended",
+        "inode",
+        "is_counting",
+        "is_new",
+        "is_present",
+        "is_published",
+        "labels",
+        "path",
+        "rotations",
+        "since_ns",
+        "stats",
+        "totals",
+        "truncations",
+    )
+
+    def __init__(self, path: str, labels: Labels, totals: tuple[Totals, ...], *, since_ns: int, is_new: bool) -> None:
+        self.path = path
+        self.labels = labels
+        self.totals = totals
+        self.since_ns = since_ns
+        self.is_new = is_new
+        self.stats: FileStats | None = None
+        self.inode: Inode | None = None
+        self.is_present = False
+        self.is_published = False
+        self.is_counting = False
+        self.has_ended = False
+        self.changes = 0
+        self.appended_bytes = 0
+        self.truncations = 0
+        self.rotations = 0
+
+
+class Inode:
+    """A file by its identity.
+
+    Attributes:
+        identity: what tells it from every other one.
+        size: when it was looked at last, bytes.
+        mtime_ns: likewise.
+        series: what its growth is paid into.
+        names: the paths that lead to it now, as far as known.
+        last_name: where it was seen last.
+        held_by: the series by which its size is in the totals.
+    """
+
+    __slots__ = ("held_by", "identity", "last_name", "mtime_ns", "names", "series", "size")
+
+    def __init__(self, identity: Identity, size: int, mtime_ns: int, series: Series, last_name: str) -> None:
+        self.identity = identity
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.series = series
+        self.names: tuple[str, ...] = ()
+        self.last_name = last_name
+        self.held_by: Series | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a file is published under.
+
+    Attributes:
+        group: the number of its group.
+        values: its label values.
+        aggregate: the values of the labels that its group aggregates by; empty when it does not.
+        is_unlabelled: whether its group's expression does not match its path.
+    """
+
+    group: int
+    values: tuple[str, ...]
+    aggregate: tuple[str, ...] = ()
+    is_unlabelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRules:
+    """What a group publishes.
+
+    Attributes:
+        per_file: whether its files have series of their own.
+        max_series: how many of them at most; None: no bound.
+    """
+
+    per_file: bool = True
+    max_series: int | None = None
+
+
+class Journal:
+    """What has changed since one reader of the ledger looked last; read and emptied by :meth:`Ledger.take`."""
+
+    __slots__ = ("inodes", "is_urgent", "series", "totals")
+
+    def __init__(self) -> None:
+        self.series: set[Series] = set()
+        self.totals: set[Totals] = set()
+        self.inodes: set[Inode] = set()
+        self.is_urgent = False
+        """Whether something happened of which no trace is left on the disk: a truncation, a name that has gone."""
+
+    def __bool__(self) -> bool:
+        return bool(self.series or self.totals or self.inodes)
+
+    def merge(self, other: Journal) -> None:
+        """Put in what another one has."""
+        self.series |= other.series
+        self.totals |= other.totals
+        self.inodes |= other.inodes
+        self.is_urgent |= other.is_urgent
 
 
 class Ledger:
-    """Counts the changes of files.
+    """Books every look at a file. Looks at one inode are to be reported in the order in which they were made.
 
-    Two kinds of callers report, each from threads of its own: whoever looks at a file (`observe`), and the cache, which
-    tells that it replaced what it knew (`replaced`). A look takes time, so what it saw may be old when it is reported.
+    Args:
+        groups: what each group publishes, by the group's number.
+        grace_s: how long the series of a file that has gone stay, seconds, and two scrapes at least.
+        data_begins: tells where the first byte of a file is that is not zero: behind a hole, when its writer went on at
+            its old offset after the file was emptied. Asked then only, without the lock; 0 when it can not tell.
+
+    Attributes:
+        lock: protects all of it; to be held while what the ledger has given is read.
+        groups: each group's totals, by its number.
+        aggregates: those of the aggregates, by group and label values.
     """
 
-    def __init__(self) -> None:
-        # For writers only. They set a record's stats last, so whoever has seen its stats reads the count that belongs
-        # to them, or a later one.
-        self._lock = threading.Lock()
-        self._records: dict[str, _Record] = {}
-        self._mark = 0
+    def __init__(
+        self, groups: Sequence[GroupRules], *, grace_s: float = 60.0, data_begins: Callable[[str], int] = lambda _: 0
+    ) -> None:
+        self.lock = threading.RLock()
+        self.groups = tuple(Totals(number) for number in range(len(groups)))
+        self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
+        self._rules = tuple(groups)
+        self._grace_s = grace_s
+        self._data_begins = data_begins
+        self._series: dict[str, Series] = {}
+        self._inodes: dict[Identity, Inode] = {}
+        self._followed: dict[str, Inode] = {}  # what names lead to that are not declared
+        self._origins: dict[str, str] = {}  # such names, before a look -> the names of the same files before that
+        self._lost: dict[Identity, Inode] = {}  # those without a name, the longest lost first
+        self._emptied: dict[Identity, int] = {}  # their sizes before; until they grow
+        self._forgotten_ns = _LONG_AGO  # the latest birth among those forgotten
+        self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and last name; until the end of it
+        self._is_restoring = False
+        self._gone: dict[Series, _Gone] = {}
+        self._published = [0] * len(groups)
+        self._waiting: list[dict[Series, None]] = [{} for _ in groups]  # files there, for a place among max_series
+        self._journals: list[Journal] = []
 
-    def mark(self) -> int:
-        """Return the present point in the ledger's order of events, to be taken before a look at files."""
-        return self._mark
+    # -- reporting ----------------------------------------------------------------------------------------------------
 
-    def observe(self, path: str, stats: FileStats, since: int) -> int:
-        """Report what a look saw.
+    def declare(self, path: str, labels: Labels, *, since_ns: int, is_new: bool) -> None:
+        """Have a path published from its next look on; of one that is, nothing changes.
 
         Args:
             path: the file.
-            stats: what was seen.
-            since: `mark` from before the look. When a change was recorded after it, `stats` may be older than that
-                change and is not recorded.
-
-        Returns:
-            How many changes of (size, mtime, inode) have been seen: 0 at first sight.
+            labels: what it is published under. Others than before end its series and begin another one.
+            since_ns: an inode that was born since then counts from its first byte, an older one from the size that is
+                seen first; nanoseconds since the epoch.
+            is_new: whether to take the first inode seen for born since then where the filesystem does not tell. (Those
+                that take its place are.)
         """
-        record = self._records.get(path)
-        if record is not None and (record.stats is stats or _same(record.stats, stats)):
-            return record.changes
-        with self._lock:
-            record = self._records.get(path)
-            if record is None:
-                record = self._records[path] = _Record(stats, 0)
-                self._note(record, stats)
-            elif record.mark <= since and not _same(record.stats, stats):
-                record.changes += 1
-                self._note(record, stats)
-            return record.changes
+        with self.lock:
+            series = self._series.get(path)
+            if series is None:
+                if (inode := self._followed.get(path)) is not None:
+                    self._leave(path, None, inode)
+            elif series.labels == labels:
+                return
+            else:
+                if series.is_present:
+                    self._vanish(series)
+                self._end(series)
+            self._begin(path, labels, since_ns=since_ns, is_new=is_new)
 
-    def replaced(self, path: str, stats: FileStats | None) -> None:
-        """Report that `stats` replaced what the cache knew of the file: a change, even of a file not observed yet.
+    def observe(self, path: str, stats: FileStats | None) -> None:
+        """Book a look.
 
-        None, for a file that has gone, changes nothing: a rotation brings it back at once, and a scan that misses it
-        too forgets it.
+        Args:
+            path: the file. Of one that is not declared only growth of inodes that are known, or expected there, is
+                booked.
+            stats: what was seen; None when nothing is there.
         """
-        if stats is None:
+        data_begins = 0
+        if self._emptied and stats is not None and stats.size > self._emptied.get(stats.identity, stats.size):
+            data_begins = self._data_begins(path)
+        with self.lock:
+            # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
+            series = self._series.get(path)
+            inode = self._followed.get(path) if series is None else series.inode if series.is_present else None
+            if stats is None:
+                if series is not None:
+                    self._vanish(series)
+                elif inode is not None:
+                    self._leave(path, None, inode)
+                return
+            size, mtime_ns = stats.size, stats.mtime_ns
+            if inode is None or inode.identity != stats.identity:
+                inode = self._move(path, series, inode, stats)
+                if inode is None:
+                    return
+            if size != inode.size or mtime_ns != inode.mtime_ns:
+                self._change(inode, size, mtime_ns, data_begins)
+            if series is not None and series.stats is not stats:
+                series.stats = stats
+                for totals in series.totals:
+                    if mtime_ns >= totals.newest_mtime_ns:
+                        totals.newest, totals.newest_mtime_ns, totals.newest_is_known = series, mtime_ns, True
+                    elif totals.newest is series:
+                        totals.newest_is_known = False
+                if inode.series is not series:
+                    self._note(series)
+
+    def expect(self, path: str, origin: str) -> None:
+        """Tell that the file at a path that is not declared had another name before, which is: if it was never looked at
+        under that one, it pays into its series all the same."""
+        with self.lock:
+            if path not in self._followed and path not in self._series:
+                self._origins[path] = origin
+
+    def expire(self, now_s: float, *, is_scrape: bool) -> None:
+        """End the series of files that have been gone for long enough.
+
+        Args:
+            now_s: a monotonic clock, seconds.
+            is_scrape: whether they are shown just now.
+        """
+        with self.lock:
+            for series, gone in tuple(self._gone.items()):
+                if gone.since_s is None:
+                    gone.since_s = now_s
+                elapsed_s = now_s - gone.since_s
+                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= NOBODY_SCRAPES_S
+                if is_shown and elapsed_s >= self._grace_s:
+                    self._end(series)
+                elif is_scrape:
+                    gone.scrapes += 1
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many paths are declared, those in their grace included."""
+        return len(self._series)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._series
+
+    def series(self) -> Iterable[Series]:
+        """All series, those that are not published included."""
+        return self._series.values()
+
+    def inodes(self) -> Iterable[Inode]:
+        """All inodes that are known."""
+        return self._inodes.values()
+
+    def inode(self, identity: Identity) -> Inode | None:
+        """The inode of this identity, if it is known."""
+        return self._inodes.get(identity)
+
+    def at(self, path: str) -> Inode | None:
+        """What a path leads to, as far as known."""
+        series = self._series.get(path)
+        if series is not None:
+            return series.inode if series.is_present else None
+        return self._followed.get(path)
+
+    def emptied_from(self, inode: Inode) -> int | None:
+        """The size of an inode before it was found empty; None once it has grown again."""
+        return self._emptied.get(inode.identity)
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether there are series for :meth:`expire` to end."""
+        return bool(self._gone)
+
+    def lost(self) -> list[Inode]:
+        """The inodes that have no name at present."""
+        with self.lock:
+            return list(self._lost.values())
+
+    def find_newest(self) -> None:
+        """Bring the ``newest`` of all totals up to date."""
+        with self.lock:
+            unknown = {totals for totals in self._all_totals() if not totals.newest_is_known}
+            if not unknown:
+                return
+            for totals in unknown:
+                totals.newest, totals.newest_mtime_ns, totals.newest_is_known = None, _LONG_AGO, True
+            for series in self._series.values():
+                if series.is_present and series.stats is not None:
+                    mtime_ns = series.stats.mtime_ns
+                    for totals in series.totals:
+                        if totals in unknown and mtime_ns >= totals.newest_mtime_ns:
+                            totals.newest, totals.newest_mtime_ns = series, mtime_ns
+
+    def journal(self) -> Journal:
+        """Begin a journal for a reader; everything that is known already is in it."""
+        with self.lock:
+            journal = Journal()
+            self.fill(journal)
+            self._journals.append(journal)
+            return journal
+
+    def fill(self, journal: Journal) -> None:
+        """Put everything that is known into a journal."""
+        with self.lock:
+            journal.series.update(self._series.values())
+            journal.inodes.update(self._inodes.values())
+            journal.totals.update(self._all_totals())
+
+    def take(self, journal: Journal) -> Journal:
+        """Give what is in a journal, and empty it. What has ended or was forgotten is in it too."""
+        with self.lock:
+            taken = Journal()
+            taken.series, journal.series = journal.series, taken.series
+            taken.totals, journal.totals = journal.totals, taken.totals
+            taken.inodes, journal.inodes = journal.inodes, taken.inodes
+            taken.is_urgent, journal.is_urgent = journal.is_urgent, False
+            for inode in taken.inodes:
+                taken.series.add(inode.series)
+                taken.totals.update(inode.series.totals)
+            return taken
+
+    # -- going on where another ledger was: the series first, then the rest, then looks, then the end of it ------------
+
+    def restore_series(
+        self, path: str, labels: Labels, counters: Counters, *, is_counting: bool, since_ns: int
+    ) -> None:
+        """Declare a path and set its counters; it is published once its file is seen."""
+        with self.lock:
+            series = self._begin(path, labels, since_ns=since_ns, is_new=False)
+            counters.set(series)
+            series.is_counting = is_counting
+            self._gone[series] = _Gone()
+
+    def restore_totals(self, group: int, values: tuple[str, ...], counters: Counters) -> None:
+        """Set the counters of a group or an aggregate; of an aggregate without series nothing is kept."""
+        with self.lock:
+            totals = self.aggregates.get((group, values)) if values else self.groups[group]
+            if totals is not None:
+                counters.set(totals)
+                self._note_totals(totals)
+
+    def restore_inode(
+        self,
+        identity: Identity,
+        size: int,
+        mtime_ns: int,
+        *,
+        home: str,
+        group: int,
+        last_name: str,
+        emptied_from: int | None,
+        is_latest: bool,
+    ) -> None:
+        """Remember an inode.
+
+        Args:
+            identity, size, mtime_ns, last_name: as of :class:`Inode`.
+            home: the path of the series that it pays into.
+            group: of that series, should it not be there: its growth is worth something to the totals all the same.
+            emptied_from: see :meth:`emptied_from`.
+            is_latest: whether it is what was seen last at its home.
+        """
+        with self.lock:
+            self._is_restoring = True
+            series = self._series.get(home)
+            if series is None:
+                series = Series(home, Labels(group, ()), self.groups[group].payees, since_ns=0, is_new=False)
+                series.has_ended = True
+            series.is_counting = True
+            inode = Inode(identity, size, mtime_ns, series, last_name)
+            if is_latest:
+                series.inode = inode
+            self._inodes[identity] = self._lost[identity] = inode
+            if identity[2]:
+                self._restored[identity[1], identity[2], last_name] = inode
+            if emptied_from is not None:
+                self._emptied[identity] = emptied_from
+            self._note_inode(inode)
+
+    def end_restoring(self) -> None:
+        """Tell that every file was looked at once. Until then all that was restored is remembered."""
+        with self.lock:
+            self._is_restoring = False
+            self._restored.clear()
+            self._forget_the_longest_lost()
+
+    # -- below here, every method is called with the lock held --------------------------------------------------------
+
+    def _begin(self, path: str, labels: Labels, *, since_ns: int, is_new: bool) -> Series:
+        totals = self.groups[labels.group]
+        if labels.aggregate:
+            totals = self._aggregate(totals, labels.aggregate)
+        for each in totals.payees:
+            each.series += 1
+        series = self._series[path] = Series(path, labels, totals.payees, since_ns=since_ns, is_new=is_new)
+        self._note(series)
+        return series
+
+    def _aggregate(self, group: Totals, values: tuple[str, ...]) -> Totals:
+        key = group.group, values
+        if key not in self.aggregates:
+            self.aggregates[key] = Totals(group.group, values, group.payees)
+        return self.aggregates[key]
+
+    def _move(self, path: str, series: Series | None, before: Inode | None, stats: FileStats) -> Inode | None:
+        """A path leads to another inode than before; return it. None: one that nobody wants to know of."""
+        inode = self._inodes.get(stats.identity)
+        if inode is None and self._restored:
+            # Devices may have other numbers after a reboot. A snapshot or a backup, which may have the same files with
+            # the same births, has them under other names.
+            old = self._restored.get((stats.inode, stats.birth_ns, path))
+            if old is not None and old.identity in self._lost:
+                inode = self._renumber(old, stats.identity)
+        if before is not None:
+            self._leave(path, series, before)
+        if inode is None:
+            home = self._series.get(self._origins.pop(path, path))
+            if home is None:
+                return None
+            inode = self._meet(home, stats)
+            if home is not series:  # and when it lost the name of its home, another one took its place
+                home.rotations += 1
+                for totals in home.totals:
+                    totals.rotations += 1
+        self._arrive(path, series, inode, stats)
+        return inode
+
+    def _renumber(self, old: Inode, identity: Identity) -> Inode:
+        inode = Inode(identity, old.size, old.mtime_ns, old.series, old.last_name)
+        if old.series.inode is old:
+            old.series.inode = inode
+        if old.identity in self._emptied:
+            self._emptied[identity] = self._emptied[old.identity]
+        self._forget(old)
+        self._inodes[identity] = self._lost[identity] = inode
+        return inode
+
+    def _meet(self, series: Series, stats: FileStats) -> Inode:
+        """An inode is seen for the first time."""
+        if stats.birth_ns:
+            is_born_since = stats.birth_ns >= series.since_ns and stats.birth_ns > self._forgotten_ns
+        else:
+            is_born_since = series.is_new or series.stats is not None
+        inode = Inode(stats.identity, stats.size, stats.mtime_ns, series, series.path)
+        self._inodes[inode.identity] = inode
+        series.is_counting = True
+        if is_born_since:
+            series.appended_bytes += stats.size
+            for totals in series.totals:
+                totals.appended_bytes += stats.size
+        return inode
+
+    def _arrive(self, path: str, series: Series | None, inode: Inode, stats: FileStats) -> None:
+        """A path leads to an inode that it did not lead to before."""
+        self._lost.pop(inode.identity, None)
+        inode.names = (*inode.names, path)
+        inode.last_name = path
+        self._note_inode(inode)
+        if series is None:
+            self._followed[path] = inode
             return
-        with self._lock:
-            record = self._records.get(path)
-            if record is None:
-                record = self._records[path] = _Record(stats, 1)
-                self._note(record, stats)
-            elif not _same(record.stats, stats):
-                record.changes += 1
-                self._note(record, stats)
+        before, series.inode = series.inode, inode
+        if inode.series.has_ended:
+            self._home(inode)
+        if before is not None and before is not inode and before.series is series:
+            # One look is one change: the other one is booked when the inode is found to have changed.
+            is_booked = inode.series is series and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
+            series.rotations += 1
+            series.changes += not is_booked
+            for totals in series.totals:
+                totals.rotations += 1
+                totals.changes += not is_booked
+            self._note_inode(before)
+        if not series.is_present:
+            series.is_present = True
+            self._gone.pop(series, None)
+            for totals in series.totals:
+                totals.files += 1
+                totals.unlabelled += series.labels.is_unlabelled
+            self._admit(series)
+        if inode.held_by is None:
+            self._hold(inode, series)
+        self._note(series)
 
-    def forget(self, path: str) -> None:
-        """Drop a file; an unknown one is no error. Seen again it starts anew."""
-        with self._lock:
-            self._records.pop(path, None)
+    def _leave(self, path: str, series: Series | None, inode: Inode) -> None:
+        """A path does not lead to its inode any more."""
+        inode.names = tuple(name for name in inode.names if name != path)
+        if series is None:
+            del self._followed[path]
+        elif inode.held_by is series:
+            declared = [name for name in inode.names if name in self._series]
+            self._hold(inode, self._series[min(declared)] if declared else None)
+        if not inode.names:
+            self._lost[inode.identity] = inode
+            self._forget_the_longest_lost()
+            self._note_urgent()
+        self._note_inode(inode)
 
-    def paths(self) -> set[str]:
-        """Return the files the ledger knows."""
-        with self._lock:
-            return set(self._records)
+    def _vanish(self, series: Series) -> None:
+        """Nothing is there any more."""
+        if series.is_present:
+            assert series.inode is not None
+            self._leave(series.path, series, series.inode)
+            series.is_present = False
+            self._gone[series] = _Gone()
+            self._withdraw(series)
+            for totals in series.totals:
+                totals.files -= 1
+                totals.unlabelled -= series.labels.is_unlabelled
+                totals.newest_is_known &= totals.newest is not series
+            self._note(series)
+        elif series not in self._gone:
+            self._end(series)  # declared, and never seen
 
-    def _note(self, record: _Record, stats: FileStats) -> None:
-        self._mark += 1
-        record.mark = self._mark
-        record.stats = stats
+    def _forget_the_longest_lost(self) -> None:
+        while len(self._lost) > LOST_INODES and not self._is_restoring:
+            inode = next(iter(self._lost.values()))
+            # Should it come back it must not count from its first byte again.
+            self._forgotten_ns = max(self._forgotten_ns, inode.identity[2])
+            self._forget(inode)
+
+    def _forget(self, inode: Inode) -> None:
+        del self._lost[inode.identity], self._inodes[inode.identity]
+        self._emptied.pop(inode.identity, None)
+        self._note_inode(inode)
+
+    def _end(self, series: Series) -> None:
+        self._gone.pop(series, None)
+        del self._series[series.path]
+        series.has_ended = True
+        if series.is_published:
+            series.is_published = False
+            group = series.labels.group
+            self._published[group] -= 1
+            if self._waiting[group]:
+                first = next(iter(self._waiting[group]))
+                self._withdraw(first)
+                self._admit(first)
+                self._note(first)
+        for totals in series.totals:
+            totals.series -= 1
+            if totals.has_ended:
+                del self.aggregates[totals.group, totals.values]
+        if series.inode is not None and series.inode.series is series:
+            self._home(series.inode)
+            self._note_inode(series.inode)
+        self._note(series)
+
+    def _admit(self, series: Series) -> None:
+        """Give a series a place, or have it wait for one."""
+        group = series.labels.group
+        rules = self._rules[group]
+        if series.is_published or not rules.per_file:
+            return
+        if rules.max_series is None or self._published[group] < rules.max_series:
+            series.is_published = True
+            self._published[group] += 1
+        else:
+            self._waiting[group][series] = None
+            for totals in series.totals:
+                totals.files_without_series += 1
+
+    def _withdraw(self, series: Series) -> None:
+        """Have a series wait no longer, if it does."""
+        waiting = self._waiting[series.labels.group]
+        if series in waiting:
+            del waiting[series]
+            for totals in series.totals:
+                totals.files_without_series -= 1
+
+    def _change(self, inode: Inode, size: int, mtime_ns: int, data_begins: int) -> None:
+        """Book that an inode has another size or modification time."""
+        grown = appended = size - inode.size
+        series = self._home(inode) if inode.series.has_ended else inode.series
+        if self._emptied and size:
+            emptied_from = self._emptied.pop(inode.identity, None)
+            if emptied_from is not None and size > emptied_from and data_begins:
+                appended = max(0, size - max(data_begins, emptied_from))
+        if grown < 0:
+            appended = size
+            if not size:
+                self._emptied[inode.identity] = inode.size
+            series.truncations += 1
+            for totals in series.totals:
+                totals.truncations += 1
+            self._note_urgent()
+        inode.size, inode.mtime_ns = size, mtime_ns
+        series.changes += 1
+        series.appended_bytes += appended
+        for totals in series.totals:
+            totals.changes += 1
+            totals.appended_bytes += appended
+        holder = inode.held_by
+        if holder is not None:
+            for totals in holder.totals:
+                totals.size_bytes += grown
+            if holder is not series:
+                self._note(holder)
+        for journal in self._journals:
+            journal.inodes.add(inode)  # its series and their totals: see take()
+
+    def _home(self, inode: Inode) -> Series:
+        """What an inode pays into, once that has ended: a later series of its path, or that of a name it has now."""
+        for name in (inode.series.path, *sorted(inode.names)):
+            series = self._series.get(name)
+            if series is not None:
+                self._note(inode.series)
+                self._note_inode(inode)
+                inode.series = series
+                series.is_counting = True
+                break
+        return inode.series
+
+    def _hold(self, inode: Inode, series: Series | None) -> None:
+        for holder, size in ((inode.held_by, -inode.size), (series, inode.size)):
+            if holder is not None:
+                for totals in holder.totals:
+                    totals.size_bytes += size
+                    self._note_totals(totals)
+        inode.held_by = series
+
+    def _all_totals(self) -> Iterator[Totals]:
+        yield from self.groups
+        yield from self.aggregates.values()
+
+    def _note(self, series: Series) -> None:
+        for journal in self._journals:
+            journal.series.add(series)
+            journal.totals.update(series.totals)
+
+    def _note_totals(self, totals: Totals) -> None:
+        for journal in self._journals:
+            journal.totals.add(totals)
+
+    def _note_urgent(self) -> None:
+        for journal in self._journals:
+            journal.is_urgent = True
+
+    def _note_inode(self, inode: Inode) -> None:
+        for journal in self._journals:
+            journal.inodes.add(inode)
 
 
-def _same(one: FileStats, other: FileStats) -> bool:
-    return one.size == other.size and one.mtime_ns == other.mtime_ns and one.inode == other.inode
+class _Gone:
+    """Since when the file of a series is gone (None: since the latest :meth:`Ledger.expire`), and scrapes since."""
+
+    __slots__ = ("scrapes", "since_s")
+
+    def __init__(self) -> None:
+        self.since_s: float | None = None
+        self.scrapes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters of a series or of totals, to be set again after a restart."""
+
+    changes: int
+    appended_bytes: int
+    truncations: int
+    rotations: int
+
+    @classmethod
+    def of(cls, book: Series | Totals) -> Counters:
+        """Copy them."""
+        return cls(book.changes, book.appended_bytes, book.truncations, book.rotations)
+
+    def set(self, book: Series | Totals) -> None:
+        """Write them back."""
+        book.changes = self.changes
+        book.appended_bytes = self.appended_bytes
+        book.truncations = self.truncations
+        book.rotations = self.rotations

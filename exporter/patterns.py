@@ -1,8 +1,8 @@
 """Which files the configuration means, and which labels a file gets: globs, excludes, path expressions.
 
 All patterns of all groups make one state machine over the components of a path. A :class:`Directory` is one of its
-states: it says which group a file name in it belongs to and which state a directory name in it leads to. So a scanner
-enters only directories that can contain a match, and a single new name can be judged by itself.
+states: it says which patterns and groups mean a file name in it and which state a directory name in it leads to. So a
+scanner enters only directories that can contain a match, and a single new name can be judged by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import bracex
 from wcmatch import fnmatch
@@ -54,11 +55,11 @@ class Glob:
 
     Attributes:
         segments: one each component, the last one for the file's own name.
-        ending: which of COMPRESSED_ENDINGS the pattern ends with, or "".
+        compressed: whether the pattern ends with one of COMPRESSED_ENDINGS.
     """
 
     segments: tuple[Segment, ...]
-    ending: str = ""
+    compressed: bool = False
 
 
 def compile_include(text: str) -> tuple[Glob, ...]:
@@ -162,8 +163,7 @@ def _glob(alternative: str, text: str, *, dots: bool) -> Glob:
             kept.append(name)
     if kept[-1] == "**":
         kept.append("*")
-    ending = next((ending for ending in COMPRESSED_ENDINGS if kept[-1].endswith(ending)), "")
-    return Glob(tuple(_segment(name, dots=dots) for name in kept), ending)
+    return Glob(tuple(_segment(name, dots=dots) for name in kept), kept[-1].endswith(COMPRESSED_ENDINGS))
 
 
 def _segment(text: str, *, dots: bool) -> Segment:
@@ -195,11 +195,24 @@ class _Step:
     """A segment in its place in the state machine; the step that follows it has the next number."""
 
     group: int
-    exclude: bool
+    pattern: int | None  # None: an exclude
     segment: Segment
     last: bool
     all_below: bool
-    ending: str
+    compressed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """What a file is matched by. One :class:`PathMatcher` gives one object for one content, so they compare by `is`.
+
+    Attributes:
+        groups: the numbers of the groups that the file belongs to, in order.
+        patterns: the numbers of the patterns that match it, in order; those of a group that excludes it do not.
+    """
+
+    groups: tuple[int, ...]
+    patterns: tuple[int, ...]
 
 
 class PathMatcher:
@@ -207,6 +220,10 @@ class PathMatcher:
 
     Args:
         groups: for each group its include patterns and its exclude patterns, as the user wrote them.
+
+    Attributes:
+        patterns: each include pattern as it is written, after the number of its group; in order, and once for each
+            group that has it.
 
     Raises:
         PatternError: a pattern is not valid.
@@ -216,37 +233,47 @@ class PathMatcher:
         self._steps: list[_Step] = []
         self._name_excludes: list[tuple[Test, ...]] = []
         self._directories: dict[frozenset[int], Directory | None] = {}
+        self._matches: dict[tuple[int, ...], Match] = {}
+        patterns: list[tuple[int, str]] = []
         starts: set[int] = set()
         for number, (includes, excludes) in enumerate(groups):
-            for text in includes:
-                starts.update(self._add(number, glob, exclude=False) for glob in compile_include(text))
+            for text in dict.fromkeys(includes):
+                starts.update(self._add(number, glob, len(patterns)) for glob in compile_include(text))
+                patterns.append((number, text))
             by_name: list[Test] = []
             for text in excludes:
                 for glob in compile_exclude(text):
                     if len(glob.segments) == 1 and "/" not in text:
                         by_name.append(glob.segments[0].test)
                     else:
-                        starts.add(self._add(number, glob, exclude=True))
+                        starts.add(self._add(number, glob, None))
             self._name_excludes.append(tuple(by_name))
+        self.patterns = tuple(patterns)
         self.root = self._directory(starts)
 
-    def groups_of(self, path: str) -> tuple[int, ...]:
-        """Return the numbers of the groups of a file of this absolute path, as if no directory were a symbolic link."""
+    def match(self, path: str) -> Match | None:
+        """Return what a file of this absolute path is matched by, as if no directory were a symbolic link."""
         directory: Directory | None = self.root
         *parents, name = path.split("/")[1:]
         for parent in parents:
             if directory is None:
-                return ()
+                return None
             directory = directory.enter(parent, is_symlink=False)
-        return () if directory is None else directory.groups_of(name)
+        return None if directory is None else directory.match(name)
 
-    def _add(self, group: int, glob: Glob, *, exclude: bool) -> int:
+    def groups_of(self, path: str) -> tuple[int, ...]:
+        """Return the numbers of the groups of a file of this absolute path, as if no directory were a symbolic link."""
+        match = self.match(path)
+        return () if match is None else match.groups
+
+    def _add(self, group: int, glob: Glob, pattern: int | None) -> int:
+        exclude = pattern is None
         start = len(self._steps)
         count = len(glob.segments)
         for index, segment in enumerate(glob.segments):
             last = index == count - 1
             all_below = exclude and index == count - 2 and segment.any_depth and glob.segments[-1].any_name
-            self._steps.append(_Step(group, exclude, segment, last, all_below, glob.ending))
+            self._steps.append(_Step(group, pattern, segment, last, all_below, glob.compressed))
         return start
 
     def _directory(self, numbers: Iterable[int]) -> Directory | None:
@@ -256,7 +283,7 @@ class PathMatcher:
         # "**" may stand for no directory at all, so what follows it is reached as well. No two "**" follow each other.
         reached |= {number + 1 for number in reached if steps[number].segment.any_depth}
         lost = {steps[number].group for number in reached if steps[number].all_below}
-        alive = {steps[number].group for number in reached if not steps[number].exclude} - lost
+        alive = {steps[number].group for number in reached if steps[number].pattern is not None} - lost
         key = frozenset(number for number in reached if steps[number].group in alive)
         try:
             return self._directories[key]
@@ -265,31 +292,47 @@ class PathMatcher:
             self._directories[key] = made
             return made
 
+    def _match(self, found: tuple[int, ...]) -> Match:
+        """The match of these patterns, in any order and repeated or not: the same object for the same patterns."""
+        patterns = tuple(sorted(set(found)))
+        groups = tuple(dict.fromkeys(self.patterns[number][0] for number in patterns))
+        match = self._matches[found] = self._matches.setdefault(patterns, Match(groups, patterns))
+        return match
+
 
 @dataclass(frozen=True, slots=True)
 class _FileTests:
-    """What decides for one group whether a file name in a directory is one of its files."""
+    """What decides for one group which of its patterns match a file name in a directory.
 
-    group: int
-    names: frozenset[str]
-    tests: tuple[Test, ...]
-    compressed_tests: tuple[tuple[str, Test], ...]
+    Attributes:
+        names: for each name that is spelt out, the patterns that do so.
+        tests: the patterns with wildcards, each as a tuple of one.
+        compressed_tests: the patterns that name the ending of a compressed file.
+        excludes: those of the group.
+    """
+
+    names: Mapping[str, tuple[int, ...]]
+    tests: tuple[tuple[Test, tuple[int, ...]], ...]
+    compressed_tests: tuple[tuple[Test, tuple[int, ...]], ...]
     excludes: tuple[Test, ...]
 
-    def match(self, name: str) -> bool:
+    def patterns_of(self, name: str) -> tuple[int, ...]:
+        """The patterns in any order; one with braces may be there more than once."""
         if name.endswith(COMPRESSED_ENDINGS):
-            if not any(name.endswith(ending) and test(name) for ending, test in self.compressed_tests):
-                return False
-        elif name not in self.names:
-            for test in self.tests:
+            found: tuple[int, ...] = ()
+            for test, pattern in self.compressed_tests:
                 if test(name):
-                    break
-            else:
-                return False
-        for exclude in self.excludes:  # noqa: SIM110 - twice as fast as any(), and there are many names
-            if exclude(name):
-                return False
-        return True
+                    found += pattern
+        else:
+            found = self.names.get(name, ())
+            for test, pattern in self.tests:
+                if test(name):
+                    found += pattern
+        if found:
+            for exclude in self.excludes:
+                if exclude(name):
+                    return ()
+        return found
 
 
 class Directory:
@@ -300,43 +343,59 @@ class Directory:
         listed: whether other names can matter too, so that it has to be listed.
     """
 
-    __slots__ = ("_files", "_key", "_matcher", "_name_excludes", "_steps", "listed", "names")
+    __slots__ = ("_files", "_key", "_matcher", "_matches", "_name_excludes", "_steps", "listed", "names")
 
     def __init__(
         self, matcher: PathMatcher, key: frozenset[int], steps: list[_Step], name_excludes: list[tuple[Test, ...]]
     ) -> None:
         self._matcher = matcher
+        self._matches = matcher._matches
         self._key = sorted(key)
         self._steps = steps
         self._name_excludes = name_excludes
         reached = [steps[number] for number in self._key]
-        includes = [step for step in reached if not step.exclude]
+        includes = [(step, step.pattern) for step in reached if step.pattern is not None]
         files = []
-        for group in sorted({step.group for step in includes}):
-            last = [step for step in includes if step.last and step.group == group]
-            excludes = [step.segment.test for step in reached if step.exclude and step.last and step.group == group]
+        for group in sorted({step.group for step, _ in includes}):
+            last = [(step, (pattern,)) for step, pattern in includes if step.last and step.group == group]
+            excludes = [
+                step.segment.test for step in reached if step.pattern is None and step.last and step.group == group
+            ]
+            names: dict[str, tuple[int, ...]] = {}
+            for step, pattern in last:
+                if step.segment.literal is not None:
+                    names[step.segment.literal] = names.get(step.segment.literal, ()) + pattern
             if last:
                 files.append(
                     _FileTests(
-                        group,
-                        names=frozenset(step.segment.literal for step in last if step.segment.literal is not None),
-                        tests=tuple(step.segment.test for step in last if step.segment.literal is None),
-                        compressed_tests=tuple((step.ending, step.segment.test) for step in last if step.ending),
+                        names=names,
+                        tests=tuple(
+                            (step.segment.test, pattern) for step, pattern in last if step.segment.literal is None
+                        ),
+                        compressed_tests=tuple(
+                            (step.segment.test, pattern) for step, pattern in last if step.compressed
+                        ),
                         excludes=(*name_excludes[group], *excludes),
                     )
                 )
         self._files = tuple(files)
-        literals = [step.segment.literal for step in includes]
+        literals = [step.segment.literal for step, _ in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
 
-    def groups_of(self, name: str) -> tuple[int, ...]:
-        """Return the numbers of the groups that a regular file of this name in this directory belongs to, in order."""
+    def match(self, name: str) -> Match | None:
+        """Return what a regular file of this name in this directory is matched by, or None."""
         found: tuple[int, ...] = ()
         for tests in self._files:
-            if tests.match(name):
-                found = (*found, tests.group)
-        return found
+            found += tests.patterns_of(name)
+        if not found:
+            return None
+        return self._matches.get(found) or self._matcher._match(found)
+
+    def groups_of(self, name: str) -> tuple[int, ...]:
+        """Return the numbers of the groups that a regular file of this name in this directory belongs to, in order."""
+        match = self.match(name)
+        return () if match is None else match.groups
 
     def enter(self, name: str, *, is_symlink: bool) -> Directory | None:
         """Return what can match in the directory of this name, or None when nothing can.
@@ -351,12 +410,12 @@ class Directory:
         for number in self._key:
             step = self._steps[number]
             if step.segment.any_depth:
-                if step.exclude or not (is_symlink or name[0] == "."):
+                if step.pattern is None or not (is_symlink or name[0] == "."):
                     reached.add(number)
             elif step.segment.test(name):
                 if not step.last:
                     reached.add(number + 1)
-                elif step.exclude:
+                elif step.pattern is None:
                     excluded.add(step.group)
         alive = {
             group
@@ -381,6 +440,8 @@ def printable(text: str) -> str:
         When it holds none but looks as if it had been escaped so, its backslashes are doubled too: a name never shares
         its label with another one, whichever of the two exist.
     """
+    if text.isascii() and "\\" not in text:
+        return text  # as nearly every text is, and this takes a tenth of the time
     if _UNDECODABLE.search(text):
         text = text.replace("\\", "\\\\")
         return _UNDECODABLE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
@@ -404,6 +465,18 @@ class LabelRule:
     path_regex: re.Pattern[str] | None
 
 
+class Labels(NamedTuple):
+    """The labels of a file.
+
+    Attributes:
+        values: in the order of :attr:`Labeller.names`.
+        is_unlabelled: whether the group has a `path_regex` and the path does not match it: its labels are empty.
+    """
+
+    values: tuple[str, ...]
+    is_unlabelled: bool
+
+
 class Labeller:
     """Gives each file its label values.
 
@@ -422,17 +495,36 @@ class Labeller:
             if rule.path_regex is not None:
                 own.update(rule.path_regex.groupindex)
         self.names: tuple[str, ...] = ("group", "path", *sorted(own))
-        self._rules = tuple(rules)
+        # The values that all files of a group have in common, the expression, and where its named groups go.
+        self._rules = [
+            (
+                (rule.group, "", *(rule.labels.get(name, "") for name in self.names[2:])),
+                rule.path_regex,
+                [(self.names.index(name), name) for name in (rule.path_regex.groupindex if rule.path_regex else ())],
+            )
+            for rule in rules
+        ]
 
-    def values(self, group: int, path: str) -> tuple[str, ...]:
-        """Return the label values of a file, in the order of `names`.
+    def positions(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return where in `names`, and so in the values of each file, the labels of these names are."""
+        return tuple(self.names.index(name) for name in names)
+
+    def label(self, group: int, path: str) -> Labels:
+        """Return the labels of a file.
 
         Args:
             group: the number of the file's group.
             path: the file's path.
         """
-        rule = self._rules[group]
-        found: dict[str, str] = dict(rule.labels)
-        if rule.path_regex is not None and (match := rule.path_regex.search(path)):
-            found.update({name: printable(value) for name, value in match.groupdict("").items()})
-        return (rule.group, printable(path), *(found.get(name, "") for name in self.names[2:]))
+        constant, regex, places = self._rules[group]
+        values = list(constant)
+        values[1] = printable(path)
+        match = None if regex is None else regex.search(path)
+        if match is not None:
+            for position, name in places:
+                values[position] = printable(match[name] or "")
+        return Labels(tuple(values), is_unlabelled=match is None and regex is not None)
+
+    def values(self, group: int, path: str) -> tuple[str, ...]:
+        """Return the values of :meth:`label`."""
+        return self.label(group, path).values

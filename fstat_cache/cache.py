@@ -9,20 +9,21 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from fstat_cache import hot
+from fstat_cache import directories, hot
+from fstat_cache.directories import DirectoryEvent
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.follower import REMOTE, Counts, Entry, Follower
 from fstat_cache.intact import Intact
 from fstat_cache.lru import EvictionOrder
 from fstat_cache.mounts import Mount
 from fstat_cache.pump import Pump
-from fstat_cache.remote import Found, RemoteMounts
+from fstat_cache.remote import RemoteMounts
 from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, StrPath, read_stats
 
@@ -56,7 +57,9 @@ class CacheStatus:
     """How the files are followed just now, and what has gone wrong so far.
 
     Attributes:
-        watches: inotify watches held.
+        watches: inotify watches held, those of directories included.
+        directories: how many of them are directories'.
+        hot_directories: directories in which so much comes and goes that they are looked at now and then.
         hot: watches that are disarmed and whose files are sampled, because they are written all the time.
         polled: reason, of :data:`POLL_REASONS` -> files that are looked at whenever asked instead of watched.
         late: files on remote filesystems that did not answer the latest :meth:`FStatCache.sync` in time.
@@ -67,6 +70,8 @@ class CacheStatus:
     """
 
     watches: int
+    directories: int
+    hot_directories: int
     hot: int
     polled: Mapping[str, int]
     late: int
@@ -74,19 +79,6 @@ class CacheStatus:
     watch_failures: Mapping[str, int]
     audit_checks: int
     audit_mismatches: int
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What :meth:`FStatCache.survey` has found.
-
-    Attributes:
-        stats: path -> stats, for the regular files that are there.
-        errors: path -> what ``os.stat`` raised, for the files that could not be looked at.
-    """
-
-    stats: dict[str, FileStats]
-    errors: dict[str, OSError]
 
 
 class FStatCache:
@@ -99,7 +91,7 @@ class FStatCache:
     and its kin, truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it.
     A look-up without :meth:`sync` may miss what happened in the last ``gather_s``, or in the last half second for a
     file that is written all the time (it is sampled, because being told of every write would slow its writer down).
-    With a ``cpu_budget`` it may be two seconds, where so many files change that it needs them.
+    With a ``cpu_budget`` it may be a second, where so many files change that it needs it.
 
     **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
     below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic
@@ -109,8 +101,8 @@ class FStatCache:
     answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.
 
     Safe under threads, given the GIL: a hit by an absolute path as a string takes no lock. After fork(2) the
-    child's cache is empty and watches anew. Nothing runs before the first watch, and an interpreter that exits with
-    a live cache just exits.
+    child's cache is empty, of directories as well, and watches anew. Nothing runs before the first watch, and an
+    interpreter that exits with a live cache just exits.
 
     Args:
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
@@ -119,9 +111,11 @@ class FStatCache:
         gather_s: seconds for which events gather before they are worked off.
         cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
         remote_timeout_s: seconds for which a remote filesystem is waited for.
-        on_change: called with the path and the new stats after an entry was replaced, or with None after its file had
-            gone, in the order of the changes; from the cache's own thread or from one that is in a method of the
-            cache. It must be quick and must not call the cache. What it raises is logged.
+        on_change: called with a path and its stats when a file has entered the cache and after each change that was
+            seen, with None after the file has gone, in the order of the looks; from the cache's own thread or from one
+            that is in a method of the cache. It must be quick and must not call the cache. What it raises is logged.
+        on_directory_events: called from the cache's own thread when :meth:`directory_events` has something to give; it
+            may call the cache. What it raises is logged.
 
     Raises:
         ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
@@ -139,6 +133,7 @@ class FStatCache:
         cpu_budget: float | None = None,
         remote_timeout_s: float = REMOTE_TIMEOUT_S,
         on_change: OnChange | None = None,
+        on_directory_events: Callable[[], object] | None = None,
     ) -> None:
         if max_files is not None and max_files < 1:
             raise ValueError(f"max_files must be at least 1, or None for no bound: {max_files}")
@@ -150,6 +145,7 @@ class FStatCache:
         self._cpu_budget = cpu_budget
         self._remote_timeout_s = remote_timeout_s
         self._on_change = on_change
+        self._on_directory_events = on_directory_events
         # The clock stamps each use, so that the least recent one can be told (lru.py), and counts hits by the way.
         # Its increment, like a dictionary's look-up, can not be interrupted by another thread under the GIL.
         self._clock = 0
@@ -167,6 +163,9 @@ class FStatCache:
         # Protects all that _begin_life() makes. Hits do without it, and nobody waits under it for a filesystem that
         # may hang.
         self._lock = threading.Lock()
+        # Held while a remote filesystem is asked and until what it answers is told: so the looks are told in their
+        # order. Taken before the other.
+        self._asking = threading.Lock()
         self._intact = Intact(_ORDERLY, _weakly(self, FStatCache._throw_away, None))
         self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
 
@@ -187,6 +186,7 @@ class FStatCache:
         self._surveyed_at_ns = 0
         self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
         self._next_tick = 0.0
+        self._next_directory_tick = 0.0
         self._known_mounts = self._follower.mounts
         # Holds nothing that leads to on_change, and so perhaps to the cache's owner and back to the cache.
         self._end_life = weakref.finalize(self, _end, self._session, self._served)
@@ -228,66 +228,92 @@ class FStatCache:
         """Give the stats of a file by ``os.stat``, past every cache; results and errors as :meth:`get_file_stats`."""
         return read_stats(path)
 
-    def survey(self, paths: Iterable[str]) -> Survey:
+    def survey(self, paths: Set[str]) -> dict[str, OSError]:
         """Look up many files at once, each as of now: one :meth:`sync` and then no system call for what is in memory.
+        What is found is told to ``on_change``, unless it is in memory already.
 
         For those who ask for the same files over and over, in turn, and perhaps for more than ``max_files``: there the
         least recently used file would always be the one asked for next. So a survey uses no file; what does not fit is
-        looked at each time, and takes the place of the file unchanged longest once it changes.
+        looked at (and told) each time, and takes the place of the file unchanged longest once it changes.
 
         Args:
-            paths: absolute paths; each counts as one look-up, however often it is there.
+            paths: absolute paths; each counts as one look-up.
+
+        Returns:
+            path -> what ``os.stat`` raised, for the files that could not be looked at.
 
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        paths = list(paths)  # an iterator's code may be anything, and must not run with the lock held
         self.sync()
-        stats: dict[str, FileStats] = {}
         errors: dict[str, OSError] = {}
         remote: dict[Mount, list[str]] = {}
         with self._lock, self._intact:
             self._begin()
-            served = self._served
-            not_served = []
-            for path in paths:
-                entry = served.get(path)
-                if entry is None:
-                    not_served.append(path)
-                else:
-                    stats[path] = entry.stats
-            self._clock += len(stats)
+            follower = self._follower
+            not_served = paths - self._served.keys()
+            self._clock += len(paths) - len(not_served)
             self._misses += len(not_served)
             newcomers = _Newcomers(self._surveyed_at_ns, time.time_ns() - _MTIME_LAG_NS)
             for path in not_served:
-                entry = self._follower.find(path)
-                if entry is not None:  # polled, so sync() has just looked at it
+                if follower.find(path) is not None:  # polled, so sync() has just looked at it
                     if path in self._late:
                         errors[path] = self._late[path]
-                    else:
-                        stats[path] = entry.stats
                     continue
-                mount = self._follower.mounts.remote_of(path)
+                mount = follower.mounts.remote_of(path)
                 if mount is not None:
                     remote.setdefault(mount, []).append(path)
                     continue
                 try:
-                    found = self._look_at_newcomer(path, newcomers) if self._is_full() else self._admit(path)
+                    if not self._is_full():
+                        found = self._admit(path)
+                    elif (found := self._look_at_newcomer(path, newcomers)) is not None:
+                        follower.tell(path, found)
                 except OSError as error:
                     errors[path] = error
                 else:
-                    if found is not None:
-                        stats[path] = found
+                    if found is None:
+                        follower.tell(path, None)
             self._surveyed_at_ns = newcomers.this_survey_ns
-        for path, answer in self._remote.look(remote).items():
-            if isinstance(answer, OSError):
-                errors[path] = answer
-            elif answer is not None:
-                stats[path] = answer
-                with self._lock, self._intact:
-                    if not self._closed and not self._is_full():
-                        self._take_in_remote(path, answer)
-        return Survey(stats, errors)
+        if remote:
+            with self._asking:
+                for path, answer in self._remote.look(remote).items():
+                    if isinstance(answer, OSError):
+                        errors[path] = answer
+                    else:
+                        with self._lock, self._intact:
+                            self._check_open()
+                            self._tell_remote(path, answer)
+        return errors
+
+    def look(self, path: str) -> bool:
+        """Look at a path as of now, whatever is in memory, and tell ``on_change`` what is there, changed or not.
+
+        A new file enters the cache if there is room. For those who follow directories and have heard of a name.
+
+        Args:
+            path: absolute.
+
+        Returns:
+            Whether a regular file is there.
+
+        Raises:
+            OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` where a remote filesystem
+                does not answer.
+            CacheClosedError: after :meth:`close`.
+        """
+        with self._lock, self._intact:
+            self._begin()
+            follower = self._follower
+            mount = follower.mounts.remote_of(path)
+            if mount is None:
+                entry = follower.find(path)
+                stats = None if entry is None else follower.look_again(entry)
+                if stats is None:  # or what stands in the way, of which the other look keeps silent
+                    stats = read_stats(path) if self._is_full() else self._admit(path)
+                follower.tell(path, stats)
+                return stats is not None
+        return self._ask(mount, path, self._tell_remote) is not None
 
     def _look_up(self, path: str) -> FileStats | None:
         with self._lock, self._intact:
@@ -300,7 +326,7 @@ class FStatCache:
             mount = self._follower.mounts.remote_of(path)
             if mount is None:
                 return self._look(path)
-        return self._look_at_remote(mount, path)
+        return self._ask(mount, path, self._take_in_remote)
 
     def _look(self, path: str) -> FileStats | None:
         """Look at a file that is not served from memory, with the lock held."""
@@ -308,17 +334,61 @@ class FStatCache:
         if entry is None:
             return self._admit(path)
         entry.used = self._stamp()
-        return self._follower.look_again(entry)
+        stats = self._follower.look_again(entry)
+        return self._admit(path) if stats is None else stats
 
-    def _look_at_remote(self, mount: Mount, path: str) -> FileStats | None:
-        """Look at a file on a remote filesystem, without the lock."""
-        found = self._remote.look({mount: [path]})[path]
-        if isinstance(found, OSError):
-            raise found
+    def _ask(self, mount: Mount, path: str, take_in: Callable[[str, FileStats | None], object]) -> FileStats | None:
+        """Look at a file on a remote filesystem, without the lock, and take in with the lock what was found."""
+        with self._asking:
+            found = self._remote.look({mount: [path]})[path]
+            if isinstance(found, OSError):
+                raise found
+            with self._lock, self._intact:
+                self._check_open()
+                take_in(path, found)
+        return found
+
+    # -- directories --------------------------------------------------------------------------------------------------
+
+    def watch_directory(self, path: str) -> str | None:
+        """Watch a directory for names that come and go in it; again, if another directory may be there now.
+
+        Watch first, then list: what comes in between is told twice instead of not at all.
+
+        Args:
+            path: absolute.
+
+        Returns:
+            None, or the reason for which it can not be watched: one of :data:`POLL_REASONS`, or ``autofs`` for a
+            directory that a mere listing would have mounted. What is mounted above it is told all the same.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: no directory is there.
+            CacheClosedError: after :meth:`close`.
+        """
+        with self._lock, self._intact:
+            self._begin()
+            return self._follower.watch_directory(path)
+
+    def unwatch_directory(self, path: str) -> None:
+        """Watch a directory no longer; an unknown one is no error.
+
+        Raises:
+            CacheClosedError: after :meth:`close`.
+        """
         with self._lock, self._intact:
             self._check_open()
-            self._take_in_remote(path, found)
-        return found
+            self._follower.directories.unwatch(path)
+
+    def directory_events(self) -> list[DirectoryEvent]:
+        """Give, once, what has happened in the watched directories as far as it was taken in.
+
+        After :meth:`sync` that is everything that was complete before. A directory in which very much comes and goes is
+        not told name by name: whoever asks is told to list it, at each :meth:`sync` at which it has changed and else
+        once a second, or less often where a CPU budget asks for it.
+        """
+        with self._lock, self._intact:
+            return self._follower.directories.take()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -370,7 +440,7 @@ class FStatCache:
             mount = self._follower.mounts.remote_of(path)
             if mount is None:
                 return self._admit(path) is not None
-        return self._look_at_remote(mount, path) is not None
+        return self._ask(mount, path, self._take_in_remote) is not None
 
     def remove_from_watch(self, path: StrPath) -> None:
         """Drop a file from the cache and unwatch it.
@@ -403,6 +473,8 @@ class FStatCache:
             follower, counts = self._follower, self._counts
             return CacheStatus(
                 watches=follower.watches,
+                directories=len(follower.directories),
+                hot_directories=len(follower.directories.hot),
                 hot=len(follower.hot),
                 polled={reason: files for reason, files in follower.polled_for.items() if files},
                 late=len(self._late),
@@ -424,7 +496,8 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        answers = self._ask_remote() if self._follower.remote else {}
+        if self._follower.remote:
+            self._look_at_remote()
         with self._lock:
             follower = self._follower
             try:  # what _intact does, at no cost: this may be called before every look-up
@@ -432,35 +505,48 @@ class FStatCache:
                 if (
                     news
                     or follower.hot
+                    or follower.directories.hot
                     or follower.doubtful
                     or follower.polled
-                    or answers
                     or self._late
                     or self._closed
                 ):
-                    self._catch_up(news, answers)
+                    self._catch_up(news)
             except _ORDERLY:
                 raise
             except BaseException:
                 self._throw_away()
                 raise
 
-    def _catch_up(self, news: list[tuple[int, int]], answers: Mapping[str, Found]) -> None:
+    def _catch_up(self, news: list[tuple[int, int]]) -> None:
         self._check_open()
         follower = self._follower
         if news:
             self._take_in(news)
         if follower.hot:
             self._sample_hot()
-        if follower.doubtful or follower.polled:
+        if follower.directories.hot:
+            follower.directories.sample_hot(time.monotonic())
+        if follower.doubtful:
             follower.recover()
-        self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
-        for path, answer in answers.items():
-            entry = follower.remote.get(path)
-            if entry is not None:
-                follower.refresh_remote(entry, answer)
+        if follower.polled:
+            follower.look_at_polled()
+        if not follower.remote:
+            self._late = {}
+        self._tell_of_directories()
 
-    def _ask_remote(self) -> dict[str, Found]:
+    def _look_at_remote(self) -> None:
+        with self._asking:
+            answers = self._remote.look(self._remote_paths())
+            with self._lock, self._intact:
+                self._check_open()
+                self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
+                for path, answer in answers.items():
+                    entry = self._follower.remote.get(path)
+                    if entry is not None:
+                        self._follower.refresh_remote(entry, answer)
+
+    def _remote_paths(self) -> dict[Mount, list[str]]:
         paths: dict[Mount, list[str]] = {}
         with self._lock, self._intact:
             self._check_open()
@@ -471,7 +557,7 @@ class FStatCache:
                     paths.setdefault(mount, []).append(entry.path)
                 else:  # its link was pointed elsewhere
                     self._follower.doubt(entry)
-        return self._remote.look(paths)
+        return paths
 
     def audit(self, files: int | None = None) -> int:
         """Compare entries with a fresh ``os.stat``, in rotation: finds what the kernel does not report.
@@ -490,6 +576,7 @@ class FStatCache:
         with self._lock, self._intact:
             self._check_open()
             self._take_in(self._session.news())
+            self._tell_of_directories()
             return self._follower.audit(files)
 
     @property
@@ -501,7 +588,7 @@ class FStatCache:
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def invalidate(self) -> None:
-        """Unwatch and forget every file; the counts go on, and the cache may be used again.
+        """Unwatch and forget every file and directory; the counts go on, and the cache may be used again.
 
         Raises:
             CacheClosedError: after :meth:`close`.
@@ -512,7 +599,7 @@ class FStatCache:
         end_life()
 
     def close(self) -> None:
-        """Unwatch and forget every file for good, stop the thread, release the descriptors; may be called twice."""
+        """Unwatch and forget everything for good, stop the thread, release the descriptors; may be called twice."""
         with self._lock, self._intact:
             self._closed = True
             end_life = self._start_over()
@@ -521,8 +608,13 @@ class FStatCache:
 
     def _throw_away(self) -> None:
         """Start over after an interruption."""
+        directories = tuple(self._follower.directories)
+        end_life = self._start_over()
+        for path in directories:
+            self._follower.directories.add(path)
+        self._follower.directories.doubt(directories)  # to be watched anew by who asked for it, and listed
         # The lock is held, for which the old thread may be waiting: so it is waited for elsewhere.
-        threading.Thread(target=self._start_over(), name="fstat-cache-end", daemon=True).start()
+        threading.Thread(target=end_life, name="fstat-cache-end", daemon=True).start()
 
     def _start_over_in_child(self) -> None:
         """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
@@ -553,13 +645,19 @@ class FStatCache:
     def _take_in(self, news: list[tuple[int, int]]) -> None:
         """Take in what the kernel has to tell, in another thread than the pump's."""
         follower = self._follower
-        was_cool = not follower.hot
+        was_cool = not (follower.hot or follower.directories.hot)
         follower.take_in(news)
-        if was_cool and follower.hot and self._session.pump is not None:
-            self._session.pump.wake()  # it may sleep without end, and has to look at the hot files by and by
+        if was_cool and (follower.hot or follower.directories.hot) and self._session.pump is not None:
+            self._session.pump.wake()  # it may sleep without end, and has to look at what is hot by and by
         if follower.mounts is not self._known_mounts:
             self._known_mounts = follower.mounts
             self._remote.keep(follower.mounts.remote)
+
+    def _tell_of_directories(self) -> None:
+        """Have the pump tell what another thread has taken in, which it would sleep through."""
+        pump = self._session.pump
+        if self._on_directory_events is not None and self._follower.directories.has_events and pump is not None:
+            pump.wake()
 
     def _is_full(self) -> bool:
         return self._max_files is not None and len(self._follower) >= self._max_files
@@ -603,6 +701,11 @@ class FStatCache:
             entry.used = self._stamp()
             self._follower.place(entry)
 
+    def _tell_remote(self, path: str, stats: FileStats | None) -> None:
+        if self._follower.find(path) is not None or (stats is not None and not self._is_full()):
+            self._take_in_remote(path, stats)
+        self._follower.tell(path, stats)
+
     def _look_at_newcomer(self, path: str, newcomers: _Newcomers) -> FileStats | None:
         """Look at a file for which there is no room; if it is active, make room at the cost of one that is not."""
         stats = read_stats(path)
@@ -626,24 +729,57 @@ class FStatCache:
 
     def _work(self) -> float | None:
         """What the pump calls. It takes the lock itself."""
+        began_s = time.thread_time()
         with self._lock:
-            follower = self._follower
             try:
-                was_cool = not follower.hot
-                follower.take_in(self._session.news())
-                if was_cool:  # what is hot now has just been looked at
-                    self._next_tick = time.monotonic() + hot.TICK_S
-                if follower.doubtful and self._cpu_budget is None:
-                    follower.recover()
-                if follower.hot and time.monotonic() >= self._next_tick:
-                    self._sample_hot()
-                return self._next_tick if follower.hot else None
+                due = self._follow()
+                has_directory_events = self._follower.directories.has_events
             except Exception:
                 # Without the thread nothing keeps the entries true: from here on every look-up is an os.stat.
-                follower.fail()
+                self._follower.fail()
                 raise
+        if has_directory_events and self._on_directory_events is not None:
+            try:
+                self._on_directory_events()
+            except CacheClosedError:
+                pass  # it was closed meanwhile
+            except Exception:
+                log.exception("on_directory_events has failed")
+            rest_s = directories.TICK_S
+            if self._cpu_budget is not None:
+                spent_s = time.thread_time() - began_s
+                rest_s = max(rest_s, min(spent_s / self._cpu_budget, directories.GREATEST_TICK_S))
+            self._next_directory_tick = time.monotonic() + rest_s
+        return due
+
+    def _follow(self) -> float | None:
+        began_s = time.thread_time()
+        follower = self._follower
+        was_cool = not follower.hot
+        follower.take_in(self._session.news())
+        now = time.monotonic()
+        if was_cool:  # what is hot now has just been looked at
+            self._next_tick = now + hot.TICK_S
+        if follower.doubtful:
+            follower.recover(None if self._cpu_budget is None else _RECOVERED_AT_ONCE)
+        if follower.hot and now >= self._next_tick:
+            self._sample_hot()
+        if follower.directories.hot and now >= self._next_directory_tick:
+            follower.directories.sample_hot(now)
+            self._next_directory_tick = now + directories.TICK_S
+        dues = []
+        if follower.doubtful:
+            spent_s = time.thread_time() - began_s
+            dues.append(now + (0 if self._cpu_budget is None else spent_s / self._cpu_budget))
+        if follower.hot:
+            dues.append(self._next_tick)
+        if follower.directories.hot:
+            dues.append(self._next_directory_tick)
+        return min(dues, default=None)
 
 
+_RECOVERED_AT_ONCE = 500
+"""After how many files that an overflow has made doubtful the pump rests, about half a second with a budget of 1 %."""
 _MTIME_LAG_NS = 10_000_000
 """How far a new mtime may lie in the past: the kernel takes it from the latest tick of its clock."""
 

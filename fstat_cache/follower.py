@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from fstat_cache.directories import Directories
 from fstat_cache.hot import HotWatches
 from fstat_cache.kernel import (
     IN_ATTRIB,
@@ -23,6 +24,8 @@ from fstat_cache.kernel import (
     IN_MODIFY,
     IN_MOVE_SELF,
     NO_WATCH,
+    Events,
+    Inotify,
     max_user_watches,
 )
 from fstat_cache.mounts import Mount, MountTable
@@ -46,6 +49,7 @@ THREAD_FAILED = "thread_failed"
 FILESYSTEM = "filesystem"
 REMOTE = "remote"
 AUDIT = "audit"
+AUTOFS = "autofs"
 
 _REASONS = {
     errno.ENOSPC: WATCH_LIMIT,
@@ -67,6 +71,7 @@ POLL_REASONS = (*WATCH_FAILURES, THREAD_FAILED, FILESYSTEM, REMOTE, AUDIT)
 """All reasons for which a file is polled."""
 _NEVER_WATCHED = (FILESYSTEM, AUDIT)
 _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 IN_FLIGHT_S = 0.005
 """How long an audit waits for the event of a write(2) that it may have found half done."""
@@ -112,7 +117,7 @@ class Follower:
         session: what is held of the system; opened here, closed by its owner.
         counts: continued.
         max_watches: how many watches may be taken; None: half of what the kernel allows the user.
-        on_change: called with a path and its new stats, or with None after its file has gone.
+        on_change: called with a path and what a new look has found there, None for nothing.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class Follower:
         self.polled: dict[str, Entry] = {}  # not watched: looked at whenever asked
         self.remote: dict[str, Entry] = {}  # not watched, and looked at only by a thread that may hang
         self.hot = HotWatches()
+        self.directories = Directories(self._add_directory_watch, self._remove_watch)
         self.mounts = MountTable((), {})
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
         self._session = session
@@ -153,7 +159,7 @@ class Follower:
     @property
     def watches(self) -> int:
         """How many inotify watches are held."""
-        return len(self._watches)
+        return len(self._watches) + len(self.directories)
 
     def find(self, path: str) -> Entry | None:
         """The entry of a path, whatever its state."""
@@ -187,7 +193,7 @@ class Follower:
         """
         try:
             wd, reason = self._watch(path, has_watch=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except _NO_FILE:
             return None
         stats = None
         try:
@@ -200,12 +206,14 @@ class Follower:
         entry = Entry(path, stats)
         self._bind(entry, wd, reason)
         self._mind_filesystem(entry)
+        self.tell(path, stats)
         return entry
 
     def meet_remote(self, path: str, stats: FileStats) -> Entry:
         """Make an entry, still to be placed, for a file that its mount's thread has looked at."""
         entry = Entry(path, stats)
         self._set_reason(entry, REMOTE)
+        self.tell(path, stats)
         return entry
 
     def place(self, entry: Entry) -> None:
@@ -245,25 +253,26 @@ class Follower:
         """
         was = entry.stats
         try:
+            if not rebind:
+                stats = read_stats(entry.path, was, trust_number=entry.wd != NO_WATCH)
+                if entry.wd != NO_WATCH and stats is not was and stats is not None:
+                    # The number of a watched inode is given to another one only after IN_DELETE_SELF was queued.
+                    if self._session.inotify is not None and self._session.inotify.pending_bytes():
+                        stats = read_stats(entry.path)
+                    rebind = stats is not None and stats.identity != was.identity
             if rebind:
+                wd = entry.wd
                 self._rebind(entry)
-            stats = read_stats(entry.path, was)
-            if (
-                not rebind
-                and stats is not None
-                and entry.wd != NO_WATCH
-                and (stats.inode != was.inode or stats.device != was.device)
-            ):
-                rebind = True
-                self._rebind(entry)
-                stats = read_stats(entry.path, was)
-        except (FileNotFoundError, NotADirectoryError):
+                stats = read_stats(entry.path, was if entry.wd == wd else None)
+        except _NO_FILE:
             stats = None
         except OSError as error:
             # Whoever asks next gets this error from os.stat; until then there is nothing true to remember.
             log.debug("dropped from the cache: %s: %s", entry.path, error)
             stats = None
-        if stats is not was:
+        if stats == was:
+            stats = was
+        else:
             self._take_over(entry, stats)
         if rebind and stats is not None:
             self._mind_filesystem(entry)
@@ -288,11 +297,15 @@ class Follower:
             self.drop(entry)
         else:
             entry.stats = stats
+        self.tell(entry.path, stats)
+
+    def tell(self, path: str, stats: FileStats | None) -> None:
+        """Tell whoever wants to know what a look at a path has found."""
         if self._on_change is not None:
             try:
-                self._on_change(entry.path, stats)
+                self._on_change(path, stats)
             except Exception:
-                log.exception("on_change has failed for %s", entry.path)
+                log.exception("on_change has failed for %s", path)
 
     # -- the watches --------------------------------------------------------------------------------------------------
 
@@ -304,16 +317,12 @@ class Follower:
 
         Raises:
             FileNotFoundError, NotADirectoryError: nothing is there.
+            IsADirectoryError: a directory is there that is watched as such.
         """
-        if self.has_failed or self._session.is_closed:
-            return NO_WATCH, THREAD_FAILED
-        try:
-            inotify = self._session.inotify or self._session.open_inotify()
-            if self._max_watches is None:
-                self._max_watches = max_user_watches() // 2
-        except OSError:  # whatever the number: without a descriptor, ctypes can not even look for the C library
-            return NO_WATCH, INSTANCE_LIMIT
-        if not has_watch and len(self._watches) >= self._max_watches:
+        inotify, reason = self._open_inotify()
+        if inotify is None:
+            return NO_WATCH, reason
+        if not has_watch and not self._may_watch_more():
             return NO_WATCH, WATCH_LIMIT
         try:
             wd = inotify.add_watch(path, ARMED)
@@ -321,7 +330,25 @@ class Follower:
             raise
         except OSError as error:
             return NO_WATCH, _REASONS.get(error.errno or 0, UNSUPPORTED)
+        if wd in self.directories:
+            self.directories.arm_again(wd)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return wd, None
+
+    def _open_inotify(self) -> tuple[Inotify | None, str | None]:
+        """Give the inotify instance, or None and the reason for which nothing can be watched."""
+        if self.has_failed or self._session.is_closed:
+            return None, THREAD_FAILED
+        try:
+            inotify = self._session.inotify or self._session.open_inotify()
+            if self._max_watches is None:
+                self._max_watches = max_user_watches() // 2
+        except OSError:  # whatever the number: without a descriptor, ctypes can not even look for the C library
+            return None, INSTANCE_LIMIT
+        return inotify, None
+
+    def _may_watch_more(self) -> bool:
+        return self._max_watches is None or self.watches < self._max_watches
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
         if wd != entry.wd:
@@ -367,8 +394,11 @@ class Follower:
     def _remove_unused(self, wd: int) -> None:
         if wd != NO_WATCH and wd not in self._watches:
             self.hot.discard(wd)
-            if self._session.inotify is not None and not self._session.is_closed:
-                self._session.inotify.rm_watch(wd)
+            self._remove_watch(wd)
+
+    def _remove_watch(self, wd: int) -> None:
+        if self._session.inotify is not None and not self._session.is_closed:
+            self._session.inotify.rm_watch(wd)
 
     def _set_reason(self, entry: Entry, reason: str | None) -> None:
         """Note why an entry is polled, or None; the first and the last one of a kind are worth a line in the log."""
@@ -385,6 +415,66 @@ class Follower:
                 self._counts.watch_failures[reason] += 1
             if self.polled_for[reason] == 1 and reason in _REMEDIES:
                 log.warning("files are polled instead of watched, the first is %s: %s", entry.path, _REMEDIES[reason])
+
+    # -- the directories ----------------------------------------------------------------------------------------------
+
+    def watch_directory(self, path: str) -> str | None:
+        """Watch a directory, if need be in the place of a file: a file without a watch is polled, a new file in a
+        directory without one is not found.
+
+        Returns:
+            None, or the reason for which it is not watched, :data:`AUTOFS` among them; mounts above it are told then.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: no directory is there.
+        """
+        mount = self.mounts.remote_of(path)
+        if mount is not None:
+            self.directories.add(path)
+            return AUTOFS if mount.fs_type == "autofs" else REMOTE
+        reason = self._watch_local_directory(path)
+        if reason is not None:
+            self.directories.add(path)
+        return reason
+
+    def _watch_local_directory(self, path: str) -> str | None:
+        inotify, reason = self._open_inotify()
+        if inotify is None:
+            return reason
+        while True:
+            try:
+                self.directories.watch(path)
+            except (FileNotFoundError, NotADirectoryError):
+                raise
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not self._give_up_a_watch():
+                    return _REASONS.get(error.errno or 0, UNSUPPORTED)
+            else:
+                break
+        self._start_pump()
+        if self.has_failed:
+            return THREAD_FAILED
+        try:
+            return FILESYSTEM if os.stat(path).st_dev in self.mounts.silent_devices else None
+        except OSError:
+            return None  # gone again, which is an event
+
+    def _add_directory_watch(self, path: str, mask: int) -> int:
+        inotify = self._session.inotify or self._session.open_inotify()
+        wd = inotify.add_watch(path, mask)
+        if wd not in self.directories and not self._may_watch_more():
+            inotify.rm_watch(wd)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return wd
+
+    def _give_up_a_watch(self) -> bool:
+        entry = next(iter(self.served.values()), None)
+        if entry is None:
+            return False
+        self._unwatch(entry)
+        self._set_reason(entry, WATCH_LIMIT)
+        self.place(entry)
+        return True
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -407,6 +497,7 @@ class Follower:
 
     def distrust(self) -> None:
         """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
+        self.directories.doubt(self.directories)
         self.doubtful.update(self.served)
         for entry in self.served.values():
             entry.home = self.doubtful
@@ -417,13 +508,20 @@ class Follower:
         self.has_failed = True
         self.distrust()
 
-    def _take_in_events(self, notes: dict[int, int]) -> None:
+    def _take_in_events(self, events: Events) -> None:
+        notes, names = events
         overflow = notes.pop(NO_WATCH, 0)
         if overflow:
             self._tell_overflow()
             self.distrust()
+        now = time.monotonic()
+        if names:
+            self.directories.take_in_names(names, now, overflow=bool(overflow))
         busy = []
         for wd, mask in notes.items():
+            if wd in self.directories:
+                self.directories.take_in_note(wd, mask)
+                continue
             entries = self._watches.entries(wd)
             if mask & IN_IGNORED:
                 self._watches.discard(wd)
@@ -433,7 +531,6 @@ class Follower:
                 self.refresh(entry, rebind=mask != IN_MODIFY or entry.home is self.doubtful)
             if wd in self._watches:
                 busy.append(wd)
-        now = time.monotonic()
         # Who wrote so much that the queue overflowed would make it overflow again.
         for wd in busy if overflow else self.hot.after_batch(busy, now):
             self._disarm(wd, now)
@@ -457,13 +554,18 @@ class Follower:
             disarmed = NO_WATCH
         if disarmed in self._watches:
             self.hot.add(disarmed, now)
-        if disarmed != wd:  # the path has led to another inode since
+        if disarmed in self.directories:
+            self.directories.arm_again(disarmed)
+            self.refresh(entry, rebind=True)
+        elif disarmed != wd:  # the path has led to another inode since
             self.refresh(entry, rebind=True)
             self._remove_unused(disarmed)
 
     def _take_in_mounts(self, mounts: list[Mount]) -> None:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)
-        moved = before.moved(self.mounts, (os.path.dirname(entry.path) for entry in self))
+        places = itertools.chain((os.path.dirname(entry.path) for entry in self), self.directories)
+        moved = before.moved(self.mounts, places)
+        self.directories.doubt(path for path in self.directories if path in moved)
         for entry in [entry for entry in self if os.path.dirname(entry.path) in moved]:
             if self.mounts.remote_of(entry.path) is not None:
                 self._unwatch(entry)
@@ -486,11 +588,19 @@ class Follower:
             for entry in self._watches.entries(wd):
                 self.refresh(entry, rebind=True)
 
-    def recover(self) -> None:
-        """Look at everything that is not served from memory, but for remote files, and watch again what can be."""
+    def recover(self, files: int | None = None) -> None:
+        """Watch again and look at what is doubtful.
+
+        Args:
+            files: how many entries at most; None: all.
+        """
         self.open()
-        for entry in tuple(self.doubtful.values()):
+        for entry in tuple(itertools.islice(self.doubtful.values(), files)):
             self.refresh(entry, rebind=True)
+
+    def look_at_polled(self) -> None:
+        """Look at everything that is not watched, but for remote files, and watch again what can be."""
+        self.open()
         may_watch = True
         for entry in tuple(self.polled.values()):
             if entry.reason in _LIMITS:

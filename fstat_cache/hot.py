@@ -12,10 +12,11 @@ from collections.abc import Iterable
 BATCHES_IN_A_ROW = 3
 ROW_GAP_S = 0.75
 """Batches further apart than this are not in a row: a lone file written once a second is in every batch there is."""
-QUIET_S = 2.0
+QUIET_S = 0.4
+"""Less than a tick: a file that has paused for a second is watched again, and what is cut off it then was seen."""
 TICK_S = 0.5
 """How often the hot files are looked at."""
-GREATEST_TICK_S = 2.0
+GREATEST_TICK_S = 0.9
 """How far a CPU budget may stretch that, where many files are hot."""
 
 

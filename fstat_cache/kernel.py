@@ -1,13 +1,16 @@
-"""The kernel boundary: one inotify(7) instance, its masks, and its bytes folded to one note a watch."""
+"""The kernel boundary: one inotify(7) instance, its masks, and its bytes as events."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import struct
 import sys
 import termios
 from array import array
+from collections.abc import Callable
+from typing import NamedTuple
 
 from inotify_simple import INotify, flags
 
@@ -15,43 +18,66 @@ IN_MODIFY = int(flags.MODIFY)
 IN_ATTRIB = int(flags.ATTRIB)
 IN_DELETE_SELF = int(flags.DELETE_SELF)
 IN_MOVE_SELF = int(flags.MOVE_SELF)
+IN_CREATE = int(flags.CREATE)
+IN_DELETE = int(flags.DELETE)
+IN_MOVED_FROM = int(flags.MOVED_FROM)
+IN_MOVED_TO = int(flags.MOVED_TO)
+IN_ONLYDIR = int(flags.ONLYDIR)
+IN_ISDIR = int(flags.ISDIR)
 IN_Q_OVERFLOW = int(flags.Q_OVERFLOW)
 IN_IGNORED = int(flags.IGNORED)
 
 NO_WATCH = -1
 """The watch descriptor of what is not watched; in a batch, the one that IN_Q_OVERFLOW comes with (inotify(7))."""
 
-_HEADER_BYTES = 16  # struct inotify_event without its name: int wd; uint32_t mask, cookie, len
+_HEADER = struct.Struct("=iIII")  # struct inotify_event without its name: wd, mask, cookie, len
 
 
-def fold_events(data: bytes) -> dict[int, int]:
-    """Fold raw inotify events to one note a watch.
+class NameEvent(NamedTuple):
+    """What happened to a name in a watched directory."""
+
+    wd: int
+    mask: int
+    cookie: int
+    """The same in the IN_MOVED_FROM and the IN_MOVED_TO of one rename; else 0."""
+    name: bytes
+
+
+class Events(NamedTuple):
+    """What was in the queue."""
+
+    notes: dict[int, int]
+    """Watch descriptor -> the masks of all events of the inode itself or-ed together, in the order of each watch's
+    first one. An overflow is the key :data:`NO_WATCH`."""
+    names: list[NameEvent]
+    """The events of names in directories, in their order."""
+
+
+def parse_events(data: bytes) -> Events:
+    """Parse raw inotify events.
 
     Args:
         data: whole ``struct inotify_event`` records, as read(2) gives them.
-
-    Returns:
-        Watch descriptor -> all its events' masks or-ed together, in the order of each watch's first event. An
-        overflow is the key :data:`NO_WATCH`.
     """
     notes: dict[int, int] = {}
+    names: list[NameEvent] = []
     words = array("i", data)
-    named = any(words[3::4])  # events on a directory: until the first of them every fourth word is a `len`
-    # A file that floods the queue sends the same two words again and again: C code drops the repetitions.
-    events = _named_events(data) if named else dict.fromkeys(zip(words[0::4], words[1::4], strict=True))
-    for wd, mask in events:
-        notes[wd] = notes.get(wd, 0) | mask
-    return notes
-
-
-def _named_events(data: bytes) -> dict[tuple[int, int], None]:
-    events: dict[tuple[int, int], None] = {}
+    if not any(words[3::4]):  # until the first event of a name every fourth word is a `len`
+        # A file that floods the queue sends the same two words again and again: C code drops the repetitions.
+        for wd, mask in dict.fromkeys(zip(words[0::4], words[1::4], strict=True)):
+            notes[wd] = notes.get(wd, 0) | mask
+        return Events(notes, names)
     position = 0
+    header, header_bytes = _HEADER.unpack_from, _HEADER.size
     while position < len(data):
-        wd, mask, _cookie, name_bytes = array("i", data[position : position + _HEADER_BYTES])
-        events[wd, mask] = None
-        position += _HEADER_BYTES + name_bytes
-    return events
+        wd, mask, cookie, name_bytes = header(data, position)
+        position += header_bytes
+        if name_bytes:
+            names.append(NameEvent(wd, mask, cookie, data[position : position + name_bytes].rstrip(b"\0")))
+            position += name_bytes
+        else:
+            notes[wd] = notes.get(wd, 0) | mask
+    return Events(notes, names)
 
 
 def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
@@ -77,7 +103,7 @@ class Inotify:
         self._inotify = INotify(nonblocking=True)
         self.fd = self._inotify.fileno()
         self._pending_bytes = array("i", [0])
-        self.add_watch = self._inotify.add_watch
+        self.add_watch: Callable[[str, int], int] = self._inotify.add_watch
         """``add_watch(path, mask) -> wd``; of an inode that is watched already, the same wd and the mask replaced."""
 
     def rm_watch(self, wd: int) -> None:
@@ -88,12 +114,15 @@ class Inotify:
             if error.errno != errno.EINVAL:
                 raise
 
-    def read(self) -> dict[int, int]:
-        """Read and fold all events that are queued at the moment of the call, without waiting for more."""
-        # FIONREAD on an empty queue costs a third of a non-blocking read that raises.
+    def read(self) -> Events:
+        """Read all events that are queued at the moment of the call, without waiting for more."""
+        pending = self.pending_bytes()
+        return parse_events(os.read(self.fd, pending)) if pending else Events({}, [])
+
+    def pending_bytes(self) -> int:
+        """How many bytes of events are queued: a third of what a non-blocking read that raises would cost."""
         fcntl.ioctl(self.fd, termios.FIONREAD, self._pending_bytes)
-        pending = self._pending_bytes[0]
-        return fold_events(os.read(self.fd, pending)) if pending else {}
+        return self._pending_bytes[0]
 
     def close(self) -> None:
         """Close the descriptor, and with it every watch; may be called twice."""

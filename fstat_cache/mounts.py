@@ -23,6 +23,10 @@ SILENT_TYPES = frozenset({
 # fmt: on
 
 
+MOST_PLACES = 20_000
+"""How many directories are remembered, which come and go all the time on some machines; beyond, all are forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """One line of mountinfo (proc_pid_mountinfo(5)).
@@ -157,6 +161,9 @@ class MountTable:
 
     def _place(self, directory: str) -> tuple[str, Mount | None]:
         """Where a directory really is ("" is the root), or where on the way to it a remote filesystem begins."""
+        if len(self._places) > MOST_PLACES:
+            self._links.clear()
+            self._places = {"/": self._places["/"]}
         unknown = []
         while directory not in self._places:
             if not directory.strip("/"):  # "//", of which dirname() gives "//" for ever

@@ -25,7 +25,8 @@ class Pump:
             monotonic time (seconds) at which it wants to be called even without events, or None.
         gather_s: how long events may gather before they are worked off, so that one look answers many of them.
         cpu_budget: the share of one core that the work may take, 0.01 for 1 %, or None for no bound. After work of
-            b seconds of CPU the pump rests for b * (1 / cpu_budget - 1) seconds, at most half a second.
+            b seconds of CPU the pump rests for b * (1 / cpu_budget - 1) seconds, at most half a second, and never past
+            the time at which the work wants to be called; what is left of the rest then it takes later.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Pump:
     def _run(self) -> None:
         try:
             due: float | None = None
+            owed_s = 0.0
             while not self._stopping:
                 happened = self._wait(self._anything, None if due is None else due - time.monotonic())
                 if happened and not self._stopping:
@@ -99,7 +101,10 @@ class Pump:
                 due = self._work()
                 spent_s = time.thread_time() - began
                 if self._rest_per_work and not self._stopping:
-                    self._wait(self._woken, min(spent_s * self._rest_per_work, GREATEST_REST_S))
+                    owed_s = min(owed_s + spent_s * self._rest_per_work, GREATEST_REST_S)
+                    rest_s = owed_s if due is None else min(owed_s, max(0.0, due - time.monotonic()))
+                    self._wait(self._woken, rest_s)
+                    owed_s -= rest_s
         except Exception:
             self._failed = True
             if not self._stopping:

@@ -1,5 +1,7 @@
 """The configuration: what is read, and what is said of each mistake."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from exporter.config import (
     ConfigError,
     ListenAddress,
     LogGroup,
+    StateConfig,
     WebConfig,
     from_patterns,
     load,
@@ -34,6 +37,8 @@ def test_everything_is_read() -> None:
     config = parse(
         """
         cache: {max_files: 1_000, cpu_budget: 0.5%, audit_interval: 2m}
+        state: {path: /var/lib/a.db}
+        stale_grace: 0s
         rescan_interval: 1m30s
         web: {listen_address: "[::1]:9000", telemetry_path: /m}
         logs:
@@ -42,20 +47,34 @@ def test_everything_is_read() -> None:
             exclude: ["*.old"]
             labels: {team: infra}
             path_regex: '/(?P<name>[^/]+)$'
+            aggregate_by: [team, name]
+            max_series: 5_000
+            metrics: [rotations, size]
+          - {group: sums, paths: [/a], per_file: no}
         """,
         "x.yml",
     )
-    (group,) = config.logs
+    group = config.logs[0]
     assert group.path_regex is not None
     assert group.path_regex.pattern == "/(?P<name>[^/]+)$"
     assert config == Config(
         cache=CacheConfig(1000, cpu_budget=0.005, audit_interval_s=120),
+        state=StateConfig("/var/lib/a.db"),
+        stale_grace_s=0,
         rescan_interval_s=90,
         web=WebConfig(ListenAddress("::1", 9000), "/m"),
         logs=(
             LogGroup(
-                "system", ("/var/log/**/*.log", "/var/log/syslog"), ("*.old",), {"team": "infra"}, group.path_regex
+                "system",
+                ("/var/log/**/*.log", "/var/log/syslog"),
+                ("*.old",),
+                {"team": "infra"},
+                group.path_regex,
+                aggregate_by=("team", "name"),
+                max_series=5000,
+                metrics=frozenset({"rotations", "size"}),
             ),
+            LogGroup("sums", ("/a",), per_file=False),
         ),
     )
 
@@ -63,18 +82,70 @@ def test_everything_is_read() -> None:
 def test_defaults() -> None:
     """Only `logs` is needed."""
     config = parse(LOGS, "x.yml")
-    assert (config.cache.max_files, config.rescan_interval_s, config.web.telemetry_path) == (100_000, 60, "/metrics")
+    assert (config.cache.max_files, config.rescan_interval_s, config.web.telemetry_path) == (100_000, 300, "/metrics")
     assert (config.cache.cpu_budget, config.cache.audit_interval_s) == (0.01, 300)
     assert str(config.web.listen_address) == ":10943"
+    assert (config.state.path, config.stale_grace_s) == (None, 60)
+    (group,) = config.logs
+    assert (group.aggregate_by, group.per_file, group.max_series) == ((), True, None)
+    assert group.metrics == {"size", "mtime", "changes", "appended_bytes"}
 
 
 def test_default_file_is_valid() -> None:
-    """The file that is shipped, and with it the group that is commented out, are valid."""
+    """The file that is shipped is valid and says the defaults, and so is it with all that is commented out."""
     text = (Path(__file__).parents[2] / "config" / "exporter.yml").read_text()
-    assert [group.group for group in parse(text, "x.yml").logs] == ["system", "applications"]
-    head, comment = text.split("  # - group: pods")
-    text = head + "  - group: pods" + comment.replace("\n  # ", "\n  ")
-    assert [group.group for group in parse(text, "x.yml").logs] == ["system", "applications", "pods"]
+    shipped = parse(text, "x.yml")
+    assert [group.group for group in shipped.logs] == ["system", "applications"]
+    assert shipped == Config(shipped.logs)
+    keys = "state|path|stale_grace|labels|metrics|max_series|- preset"
+    full = parse(re.sub(f"(?m)^( *)# ( *(?:{keys}):)", r"\1\2", text), "x.yml")
+    assert [group.group for group in full.logs] == ["system", "applications", "pods"]
+    assert full == Config(full.logs, state=StateConfig("/var/lib/fstat-exporter/state.db"))
+    assert full.logs[0] == replace(shipped.logs[0], labels={"team": "infra"}, max_series=5000)
+
+
+@pytest.mark.parametrize(
+    ("path", "labels"),
+    [
+        (
+            "shop_web-7db6d8ff4d-abcde_01234567-89ab-cdef-0123-456789abcdef/nginx/0.log",
+            {
+                "namespace": "shop",
+                "pod": "web-7db6d8ff4d-abcde",
+                "uid": "01234567-89ab-cdef-0123-456789abcdef",
+                "container": "nginx",
+            },
+        ),
+        (  # a static pod
+            "kube-system_etcd-node1_d41d8cd98f00b204e9800998ecf8427e/etcd/12.log",
+            {
+                "namespace": "kube-system",
+                "pod": "etcd-node1",
+                "uid": "d41d8cd98f00b204e9800998ecf8427e",
+                "container": "etcd",
+            },
+        ),
+    ],
+)
+def test_preset_for_kubernetes(path: str, labels: dict[str, str]) -> None:
+    """The preset alone finds the containers' logs and takes them apart."""
+    (group,) = parse("logs: [{preset: kubernetes-pods}]", "x.yml").logs
+    assert (group.group, group.aggregate_by) == ("pods", ("namespace", "pod", "container"))
+    assert PathMatcher([(group.paths, group.exclude)]).groups_of(f"/var/log/pods/{path}") == (0,)
+    assert group.path_regex is not None
+    match = group.path_regex.search(f"/var/log/pods/{path}")
+    assert match is not None
+    assert match.groupdict() == labels
+
+
+def test_keys_beat_the_preset() -> None:
+    """What is written beside a preset replaces what the preset says of that key, and nothing else."""
+    (preset,) = parse("logs: [{preset: kubernetes-pods}]", "x.yml").logs
+    (group,) = parse(
+        "logs: [{preset: kubernetes-pods, group: a, paths: [/a], labels: {b: c}, aggregate_by: [b], per_file: false}]",
+        "x.yml",
+    ).logs
+    assert group == LogGroup("a", ("/a",), (), {"b": "c"}, preset.path_regex, ("b",), per_file=False)
 
 
 BAD = {
@@ -93,7 +164,10 @@ BAD = {
     "no mapping": ("- a", "1:1: expected a mapping, found a list"),
     "no logs": ("cache: {max_files: 1}", "1:1: logs: the key is missing, expected a list of groups"),
     "misspelt key": (LOGS + "cahe: {}", "2:1: cahe: unknown key, did you mean 'cache'?"),
-    "unknown key": (LOGS + "x: 1", "2:1: x: unknown key, expected one of: cache, rescan_interval, web, logs"),
+    "unknown key": (
+        LOGS + "x: 1",
+        "2:1: x: unknown key, expected one of: cache, state, stale_grace, rescan_interval, web, logs",
+    ),
     "unknown key of the cache": (
         LOGS + "cache: {colour: red}",
         "2:9: cache.colour: unknown key, expected one of: max_files, cpu_budget, audit_interval",
@@ -149,6 +223,37 @@ BAD = {
         LOGS + "rescan_interval: 500ms",
         "2:18: rescan_interval: 500ms is out of range, expected 1s to 365d",
     ),
+    "stale_grace too short": (
+        LOGS + "stale_grace: 500ms",
+        "2:14: stale_grace: 500ms is out of range, expected 0s, or 1s to 365d",
+    ),
+    "stale_grace too long": (
+        LOGS + "stale_grace: 366d",
+        "2:14: stale_grace: 366d is out of range, expected 0s, or 1s to 365d",
+    ),
+    "rescan_interval of nothing": (
+        LOGS + "rescan_interval: 0s",
+        "2:18: rescan_interval: 0s is out of range, expected 1s to 365d",
+    ),
+    "state without a key": (LOGS + "state: /a.db", "2:8: state: expected a mapping, found the string '/a.db'"),
+    "unknown key of the state": (LOGS + "state: {paht: /a}", "2:9: state.paht: unknown key, did you mean 'path'?"),
+    "state path missing": (
+        LOGS + "state: {path: }",
+        "2:14: state.path: expected the absolute path of a file, found nothing",
+    ),
+    "state path NUL": (
+        LOGS + 'state: {path: "/a\\0"}',
+        "2:15: state.path: '/a\\x00' can not be used, "
+        "expected the absolute path of a file such as /var/lib/fstat-exporter/state.db",
+    ),
+    **{
+        f"state path {path}": (
+            LOGS + f"state: {{path: {path}}}",
+            f"2:15: state.path: '{path}' can not be used, "
+            "expected the absolute path of a file such as /var/lib/fstat-exporter/state.db",
+        )
+        for path in ("a.db", "./a.db", "/", "/var/", "/var/..")
+    },
     "bad address": (
         LOGS + "web: {listen_address: '10943'}",
         "2:23: web.listen_address: '10943' is no address, expected host:port, [IPv6 address]:port or :port",
@@ -277,6 +382,106 @@ BAD = {
         "logs: [{group: a, paths: [/a], labels: {b: c}, path_regex: '(?P<b>.)'}]",
         "1:60: logs[0].path_regex: the label 'b' is in 'labels' already, expected it in one place only",
     ),
+    "misspelt key of a group": (
+        "logs: [{group: a, paths: [/a], per_fiel: false}]",
+        "1:32: logs[0].per_fiel: unknown key, did you mean 'per_file'?",
+    ),
+    "aggregate_by no list": (
+        "logs: [{group: a, paths: [/a], aggregate_by: b}]",
+        "1:46: logs[0].aggregate_by: expected a list of labels, found the string 'b'",
+    ),
+    "aggregate_by a number": (
+        "logs: [{group: a, paths: [/a], aggregate_by: [1]}]",
+        "1:47: logs[0].aggregate_by[0]: expected a string, found 1 (int); put it in quotes: '1'",
+    ),
+    "aggregate_by misspelt": (
+        "logs: [{group: a, paths: [/a], labels: {team: b}, aggregate_by: [taem]}]",
+        "1:66: logs[0].aggregate_by[0]: unknown label 'taem', did you mean 'team'?",
+    ),
+    "aggregate_by unknown": (
+        "logs: [{group: a, paths: [/a], labels: {b: c}, path_regex: '(?P<d>.)', aggregate_by: [d, xyz]}]",
+        "1:90: logs[0].aggregate_by[1]: unknown label 'xyz', expected one of: b, d",
+    ),
+    "aggregate_by without labels": (
+        "logs: [{group: a, paths: [/a], aggregate_by: [b]}]",
+        "1:47: logs[0].aggregate_by[0]: unknown label 'b', the group has none, expected it in 'labels' or 'path_regex'",
+    ),
+    "aggregate_by twice": (
+        "logs: [{group: a, paths: [/a], labels: {b: c}, aggregate_by: [b, b]}]",
+        "1:66: logs[0].aggregate_by[1]: 'b' is there twice",
+    ),
+    "aggregate_by group": (
+        "logs: [{group: a, paths: [/a], aggregate_by: [group]}]",
+        "1:47: logs[0].aggregate_by[0]: every aggregate has the label 'group' already, expected another one",
+    ),
+    "aggregate_by path": (
+        "logs: [{group: a, paths: [/a], aggregate_by: [path]}]",
+        "1:47: logs[0].aggregate_by[0]: every file has a 'path' of its own, so there is nothing to add up, "
+        "expected another label",
+    ),
+    "per_file no boolean": (
+        "logs: [{group: a, paths: [/a], per_file: 0}]",
+        "1:42: logs[0].per_file: expected true or false, found 0 (int)",
+    ),
+    "per_file quoted": (
+        "logs: [{group: a, paths: [/a], per_file: 'false'}]",
+        "1:42: logs[0].per_file: expected true or false, found the string 'false'",
+    ),
+    "per_file with a tag": (
+        "logs: [{group: a, paths: [/a], per_file: !!bool x}]",
+        "1:42: logs[0].per_file: expected true or false, found x (bool)",
+    ),
+    "max_series of nothing": (
+        "logs: [{group: a, paths: [/a], max_series: 0}]",
+        "1:44: logs[0].max_series: expected a whole number of series, 1 or more, found 0 (int)",
+    ),
+    "metrics without effect": (
+        "logs: [{group: a, paths: [/a], metrics: [size], per_file: false}]",
+        "1:41: logs[0].metrics: is about the series of single files, and with 'per_file: false' there are none",
+    ),
+    "metrics empty": (
+        "logs: [{group: a, paths: [/a], metrics: []}]",
+        "1:41: logs[0].metrics: is empty, expected at least one metric; "
+        "for no series of single files there is 'per_file: false'",
+    ),
+    "metrics no list": (
+        "logs: [{group: a, paths: [/a], metrics: size}]",
+        "1:41: logs[0].metrics: expected a list of metrics, found the string 'size'",
+    ),
+    "metrics misspelt": (
+        "logs: [{group: a, paths: [/a], metrics: [appended]}]",
+        "1:42: logs[0].metrics[0]: unknown metric 'appended', did you mean 'appended_bytes'?",
+    ),
+    "metrics unknown": (
+        "logs: [{group: a, paths: [/a], metrics: [xyz]}]",
+        "1:42: logs[0].metrics[0]: unknown metric 'xyz', "
+        "expected one of: size, mtime, changes, appended_bytes, truncations, rotations",
+    ),
+    "metrics twice": (
+        "logs: [{group: a, paths: [/a], metrics: [size, mtime, size]}]",
+        "1:55: logs[0].metrics[2]: 'size' is there twice",
+    ),
+    "preset misspelt": (
+        "logs: [{preset: kubernetes-pod}]",
+        "1:17: logs[0].preset: unknown preset 'kubernetes-pod', did you mean 'kubernetes-pods'?",
+    ),
+    "preset unknown": (
+        "logs: [{preset: x}]",
+        "1:17: logs[0].preset: unknown preset 'x', expected one of: kubernetes-pods",
+    ),
+    "preset missing": ("logs: [{preset: }]", "1:16: logs[0].preset: expected the name of a preset, found nothing"),
+    "preset clash": (
+        "logs: [{preset: kubernetes-pods, labels: {pod: x}}]",
+        "1:17: logs[0].path_regex: the label 'pod' is in 'labels' already, expected it in one place only",
+    ),
+    "preset twice": (
+        "logs:\n- preset: kubernetes-pods\n- preset: kubernetes-pods",
+        "3:11: logs[1].group: the group 'pods' is there twice, first in line 2",
+    ),
+    "preset of other labels": (
+        "logs: [{preset: kubernetes-pods, path_regex: '(?P<pod>.)'}]",
+        "1:17: logs[0].aggregate_by[2]: unknown label 'container', expected one of: pod",
+    ),
 }
 
 
@@ -297,6 +502,20 @@ def test_all_mistakes_at_once() -> None:
         ["x.yml:5:11", "logs[1].group"],
         ["x.yml:5:14", "logs[1].pathes"],
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logs: [{preset: x, aggregate_by: [pod]}]",
+        "logs: [{group: a, paths: [/a], path_regex: '(', aggregate_by: [b]}]",
+        "logs: [{group: a, paths: [/a], labels: [b], aggregate_by: [b]}]",
+    ],
+)
+def test_a_mistake_brings_no_others(text: str) -> None:
+    """Where a mistake hides which labels there are, nobody is told that one of them is unknown or a key missing."""
+    (only,) = mistakes(text)
+    assert "logs[0].aggregate_by" not in only
 
 
 def test_alias_bomb() -> None:

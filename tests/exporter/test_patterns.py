@@ -123,6 +123,44 @@ def test_groups_in_order() -> None:
     assert groups("/a/c", a, b) == (1,)
 
 
+def test_patterns_are_numbered() -> None:
+    """Each pattern is there as it is written: one with braces once, one that is repeated once in a group."""
+    matcher = PathMatcher([(["/b/{c,d}", "/a", "/b/{c,d}"], ["*.old"]), (["/a"], [])])
+    assert matcher.patterns == ((0, "/b/{c,d}"), (0, "/a"), (1, "/a"))
+
+
+def test_every_pattern_of_a_file() -> None:
+    """All patterns that match a file are told, except those of groups that leave it out."""
+    matcher = PathMatcher(
+        [
+            (["/a/*.log", "/a/{b,b.log,b.*}", "/a/b.log", "/a/b.log.gz"], ["/a/c*"]),
+            (["/a/b.log", "/**/*.{log,log}", "/a/*"], ["b.*.gz"]),
+        ]
+    )
+    expected = {
+        "/a/b.log": ((0, 1), (0, 1, 2, 4, 5, 6)),
+        "/a/b": ((0, 1), (1, 6)),
+        "/a/c.log": ((1,), (5, 6)),
+        "/a/b.log.gz": ((0,), (3,)),
+        "/a/d/e.log": ((1,), (5,)),
+    }
+    for path, (numbers, patterns) in expected.items():
+        match = matcher.match(path)
+        assert match is not None, path
+        assert (match.groups, match.patterns) == (numbers, patterns), path
+    assert matcher.match("/a/d.gz") is None
+
+
+def test_matches_are_shared() -> None:
+    """Files that the same patterns match have the same object, whichever pattern spells their names out."""
+    matcher = PathMatcher([(["/{a/*,b/x}", "/{a/x,b/*}"], [])])
+    match = matcher.match("/a/x")
+    assert match is matcher.match("/b/x")
+    assert match is not None
+    assert match.patterns == (0, 1)
+    assert match is not matcher.match("/a/y")
+
+
 @pytest.mark.parametrize("name", ["a*b", "[x]", "{a,b}", "a\\b", "?", "!a", "a{1..2}"])
 def test_escape(name: str) -> None:
     """An escaped text matches itself only."""
@@ -182,6 +220,35 @@ def test_excludes_are_prefixes_that_match(path: list[str], exclude: list[list[st
     assert matches(text, escape(text), *patterns, *base_names) == expected
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    path=st.lists(st.sampled_from((*NAMES, "a.gz", "b.log.gz")), min_size=1, max_size=3),
+    configured=st.lists(
+        st.tuples(
+            st.lists(
+                st.lists(st.sampled_from((*SEGMENTS, "*.gz", "a.gz")), min_size=1, max_size=3), min_size=1, max_size=3
+            ),
+            st.lists(st.sampled_from(("a", "*.log", "b*", "/a/*", "/**/b")), max_size=1),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_patterns_match_as_if_alone(path: list[str], configured: list[tuple[list[list[str]], list[str]]]) -> None:
+    """A pattern among many matches what it matches with nothing but its group's excludes beside it."""
+    text = "/" + "/".join(path)
+    rules = [(["/" + "/".join(segments) for segments in include], exclude) for include, exclude in configured]
+    matcher = PathMatcher(rules)
+    expected = [
+        number
+        for number, (group, pattern) in enumerate(matcher.patterns)
+        if groups(text, ([pattern], rules[group][1])) == (0,)
+    ]
+    match = matcher.match(text)
+    assert (() if match is None else match.patterns) == tuple(expected)
+    assert matcher.groups_of(text) == tuple(sorted({matcher.patterns[number][0] for number in expected}))
+
+
 def test_labels() -> None:
     """Every series has the labels of all groups; static ones and named groups have values, the others are empty."""
     labeller = Labeller(
@@ -195,6 +262,25 @@ def test_labels() -> None:
     assert labeller.values(1, "/a/b_1/c") == ("pods", "/a/b_1/c", "b", "", "1")
     assert labeller.values(1, "/a/b_x/c") == ("pods", "/a/b_x/c", "b", "", "")
     assert labeller.values(1, "/a/b/c") == ("pods", "/a/b/c", "", "", "")
+
+
+def test_paths_that_get_no_labels() -> None:
+    """A path that the group's expression does not match is told from others, those of a group without one included."""
+    labeller = Labeller(
+        [LabelRule("system", {"team": "infra"}, None), LabelRule("pods", {"team": "b"}, re.compile("_(?P<pod>x)?"))]
+    )
+    assert labeller.label(0, "/a") == (("system", "/a", "", "infra"), False)
+    assert labeller.label(1, "/a_x") == (("pods", "/a_x", "x", "b"), False)
+    assert labeller.label(1, "/a_") == (("pods", "/a_", "", "b"), False)
+    assert labeller.label(1, "/a") == (("pods", "/a", "", "b"), True)
+
+
+def test_positions_of_labels() -> None:
+    """The values of some labels are taken out of all values by their positions, in the order asked for."""
+    labeller = Labeller([LabelRule("g", {"team": "infra"}, re.compile("/(?P<pod>.)"))])
+    values = labeller.values(0, "/a")
+    assert [values[position] for position in labeller.positions(["team", "pod"])] == ["infra", "a"]
+    assert labeller.positions([]) == ()
 
 
 def test_labels_of_undecodable_names() -> None:

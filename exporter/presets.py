@@ -1,0 +1,18 @@
+"""What a preset writes into a group: keys and values, as if the user had written them where the preset is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+PRESETS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = MappingProxyType(
+    {
+        "kubernetes-pods": {
+            "group": "pods",
+            "paths": ("/var/log/pods/*/*/*.log",),
+            # The kubelet's directories. The uid of a static pod is no UUID but a hash of 32 digits, so any will do.
+            "path_regex": "^/var/log/pods/(?P<namespace>[^_]+)_(?P<pod>[^_]+)_(?P<uid>[^/]+)/(?P<container>[^/]+)/",
+            "aggregate_by": ("namespace", "pod", "container"),
+        }
+    }
+)

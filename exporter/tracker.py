@@ -1,0 +1,254 @@
+"""Keeps discovery, cache and ledger in step: whatever happens to the declared files comes together here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from exporter.config import Config
+from exporter.discovery import Discovery
+from exporter.growth import GroupRules, Labels, Ledger
+from exporter.log import fields
+from exporter.patterns import Labeller, LabelRule, Match, PathMatcher
+from exporter.remote_scan import RemoteScanner
+from exporter.transitions import Transitions
+from fstat_cache import FileStats, FStatCache
+
+_log = logging.getLogger(__name__)
+
+ROTATED_QUIET_S = 600.0
+"""How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
+DIRECTORIES_AT_ONCE = 100
+"""After how many directories a scan lets others go on."""
+MOST_ROUNDS = 10
+"""How often in a row a scrape catches up with what happens meanwhile."""
+
+
+class Tracker:
+    """The declared files of one configuration, followed. Safe to call from several threads.
+
+    Args:
+        config: what to follow.
+        on_change: called after something was booked; must be quick.
+    """
+
+    def __init__(self, config: Config, on_change: Callable[[], object] | None = None) -> None:
+        self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
+        self.matcher = PathMatcher((group.paths, group.exclude) for group in config.logs)
+        self.ledger = Ledger(
+            [GroupRules(group.per_file, group.max_series) for group in config.logs],
+            grace_s=config.stale_grace_s,
+            data_begins=data_begins,
+        )
+        self.cache = FStatCache(
+            max_files=config.cache.max_files,
+            cpu_budget=config.cache.cpu_budget,
+            on_change=self._observe,
+            on_directory_events=self._hear,
+        )
+        self.discovery = Discovery(self.matcher, [group.group for group in config.logs], self.cache, self)
+        self.is_ready = False
+        """Whether every directory was looked at once."""
+        self.since_ns: Callable[[str, Match], int] = lambda _path, _match: started_ns
+        """Since when a file that is unknown must have been born to count from its first byte."""
+        started_ns = time.time_ns()
+        self._max_files = config.cache.max_files
+        self._on_change = on_change
+        self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in config.logs]
+        self._remote_scanner = RemoteScanner()
+        # One at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and the
+        # ledger's, never after.
+        self._lock = threading.RLock()
+        self._paths: dict[str, None] = {}  # all that are looked at: those declared, and those that are followed
+        self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
+        self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
+        self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
+        self._told_faults = Transitions()
+        self._is_full = False
+
+    def refresh(self, audited: int) -> None:
+        """Make everything true as of now.
+
+        Args:
+            audited: how many files to compare with the truth on this occasion.
+        """
+        with self._lock:
+            self.cache.audit(audited)
+            errors = self.cache.survey(self._paths.keys())
+            for _ in range(MOST_ROUNDS):
+                if not self._catch_up():
+                    break
+                self.cache.sync()
+            self._told_faults.tell_faults(
+                _log,
+                errors,
+                "files can not be looked at, they are published as they were seen last",
+                "files can be looked at again, or are gone",
+            )
+
+    def scan(self) -> None:
+        """Look everywhere: the first time to find the files, later for what has come or gone unheard."""
+        started = time.monotonic()
+        first = not self.is_ready
+        with self._lock:
+            self.cache.sync()
+            self._catch_up()
+            self._list_lost()
+            self.discovery.begin_scan()
+        more = True
+        while more:
+            with self._lock:
+                more = self.discovery.scan(DIRECTORIES_AT_ONCE)
+                self.cache.sync()
+                self._catch_up()
+                self.discovery.settle()
+        unreadable = self.discovery.unreadable + self._scan_remote()
+        self.is_ready = True
+        self.ledger.end_restoring()
+        self._tell_full()
+        _log.log(
+            logging.INFO if first else logging.DEBUG,
+            "scan done",
+            extra=fields(
+                files=len(self._paths),
+                directories=len(self.discovery),
+                unreadable=unreadable,
+                seconds=round(time.monotonic() - started, 3),
+            ),
+        )
+
+    def expire(self, *, is_scrape: bool) -> None:
+        """Let go of what has been gone, or quiet, for long enough."""
+        now = time.monotonic()
+        self.ledger.expire(now, is_scrape=is_scrape)
+        if not self._followed:
+            return
+        with self._lock:
+            for path, (size, since) in tuple(self._followed.items()):
+                inode = self.ledger.at(path)
+                if inode is not None and inode.size != size:
+                    self._followed[path] = inode.size, now
+                elif now - since >= ROTATED_QUIET_S:
+                    self.discovery.unfollow(path)
+
+    def _scan_remote(self) -> int:
+        directories = dict(self.discovery.remote)
+        found = self._remote_scanner.scan(directories)
+        with self._lock:
+            self.discovery.take_remote(found.files, found.left_out)
+        return found.unreadable
+
+    def _observe(self, path: str, stats: FileStats | None) -> None:
+        self.ledger.observe(path, stats)
+        if stats is None:
+            self._vanished.add(path)
+        if self._on_change is not None:
+            self._on_change()
+
+    def _hear(self) -> None:
+        with self._lock:
+            self._catch_up()
+
+    def _catch_up(self) -> bool:
+        events = self.cache.directory_events()
+        if events:
+            if any(event.name is None for event in events):
+                self._list_lost()
+            self.discovery.catch_up(events)
+        while self._vanished:
+            self.discovery.check(self._vanished.pop())
+        return bool(events)
+
+    def _list_lost(self) -> None:
+        self._lost = {}
+        for inode in self.ledger.lost():
+            self._lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
+
+    def _tell_full(self) -> None:
+        is_full = len(self._paths) > self._max_files
+        if is_full and not self._is_full:
+            _log.warning(
+                "more files than cache.max_files, the others cost an os.stat each scrape",
+                extra=fields(files=len(self._paths), max_files=self._max_files),
+            )
+        self._is_full = is_full
+
+    # -- what discovery tells, with the lock held ---------------------------------------------------------------------
+
+    def examine(self, path: str, match: Match) -> bool:
+        """Look at a path that may have become a file, another one, or none."""
+        if path not in self.ledger:
+            self._followed.pop(path, None)
+            self.ledger.declare(
+                path, self._labels(path, match), since_ns=self.since_ns(path, match), is_new=self.is_ready
+            )
+        try:
+            is_there = self.cache.look(path)
+        except OSError:
+            is_there = True  # as far as one can know; each scrape tries again, and tells
+        if is_there:
+            self._paths[path] = None
+        else:
+            self._paths.pop(path, None)
+        return is_there
+
+    def follow(self, path: str, origin: str | None) -> bool:
+        """Look at a path that matches no pattern but leads to a file that had a name which does."""
+        if origin is not None and self.ledger.at(path) is None:
+            self._expect(path, origin)
+        is_known = False
+        with contextlib.suppress(OSError):
+            is_known = self.cache.look(path) and self.ledger.at(path) is not None
+        if origin is not None and origin not in self._paths:
+            self.ledger.observe(origin, None)
+        inode = self.ledger.at(path)
+        if not is_known or inode is None:
+            self.drop(path)
+            return False
+        self._paths[path] = None
+        self._followed.setdefault(path, (inode.size, time.monotonic()))
+        return True
+
+    def _expect(self, path: str, origin: str) -> None:
+        """A file has lost its declared name, perhaps before it was ever looked at."""
+        match = self.matcher.match(origin)
+        if match is not None and origin not in self.ledger:
+            labels = self._labels(origin, match)
+            self.ledger.declare(origin, labels, since_ns=self.since_ns(origin, match), is_new=self.is_ready)
+        self.ledger.expect(path, origin)
+
+    def drop(self, path: str) -> None:
+        """Follow such a path no longer."""
+        self._followed.pop(path, None)
+        self._paths.pop(path, None)
+        self.ledger.observe(path, None)
+        with contextlib.suppress(KeyError):
+            self.cache.remove_from_watch(path)
+
+    def lost_in(self, directory: str) -> set[int]:
+        """The inode numbers of files that were seen in this directory last and have no known name now."""
+        return self._lost.get(directory, set())
+
+    def _labels(self, path: str, match: Match) -> Labels:
+        group = match.groups[0]
+        labels = self.labeller.label(group, path)
+        aggregate = tuple(labels.values[position] for position in self._aggregate_by[group])
+        return Labels(group, labels.values, aggregate, labels.is_unlabelled)
+
+
+def data_begins(path: str) -> int:
+    """Where the data of a file begin, behind a hole (lseek(2), SEEK_DATA); 0 without one, or if it is not told."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)

@@ -1,0 +1,261 @@
+"""The watched directories: which names have come and gone in them, to be asked for by whoever looks for files.
+
+What is told is only where to look again, never what is there: that may have changed since. Nothing here takes a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from fstat_cache.kernel import (
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MOVE_SELF,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_ONLYDIR,
+    NO_WATCH,
+    NameEvent,
+)
+from fstat_cache.watches import WatchTable
+
+ARMED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+DISARMED = IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+
+FLOOD_EVENTS = 1_000
+FLOOD_S = 1.0
+"""More than so many events in so much time make a directory hot."""
+MOST_PENDING = 10_000
+"""How many events are kept for who asks for them; beyond (and two a directory), their directories are to be listed."""
+TICK_S = 1.0
+"""How often the hot directories are looked at while nobody asks."""
+GREATEST_TICK_S = 10.0
+"""How far a CPU budget may stretch that, where listing them takes long."""
+QUIET_S = 2.0
+CLOCK_TICK_NS = 20_000_000
+"""How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
+
+
+class DirectoryEvent(NamedTuple):
+    """A place to look at again.
+
+    Attributes:
+        directory: the path of a watched directory.
+        name: the name in it that came, went, or was replaced; None when it may be any, or the directory itself.
+        is_directory: whether it is the name of a directory. A symbolic link to one is none.
+        moved_from: not 0 when the name was renamed: the same number as in ``moved_to`` of the event for the new name.
+        moved_to: not 0 when the name is the new one of a rename.
+    """
+
+    directory: str
+    name: str | None
+    is_directory: bool = False
+    moved_from: int = 0
+    moved_to: int = 0
+
+
+class Directory:
+    """One directory that is followed, by one path."""
+
+    __slots__ = ("changed_ns", "path", "sampled_ns", "wd")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.wd = NO_WATCH
+        self.sampled_ns = 0  # of a hot one: when it was looked at last
+        self.changed_ns = 0  # of a hot one: its own time of modification then
+
+
+class Directories:
+    """Watches directories and keeps what is told of them until it is asked for.
+
+    Args:
+        add_watch: ``add_watch(path, mask) -> wd`` of the inotify instance that the files are watched by.
+        rm_watch: ``rm_watch(wd)``.
+    """
+
+    def __init__(self, add_watch: Callable[[str, int], int], rm_watch: Callable[[int], None]) -> None:
+        self.hot: dict[int, float] = {}  # watch -> when it was last seen busy
+        self._add_watch = add_watch
+        self._rm_watch = rm_watch
+        self._by_path: dict[str, Directory] = {}
+        self._watches: WatchTable[Directory] = WatchTable()
+        self._events: list[DirectoryEvent] = []
+        self._flood: Counter[int] = Counter()
+        self._flood_began_at = 0.0
+
+    def __len__(self) -> int:
+        """How many watches are held."""
+        return len(self._watches)
+
+    def __contains__(self, wd: int) -> bool:
+        return wd in self._watches
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_path)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_path)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether :meth:`take` has something to give."""
+        return bool(self._events)
+
+    def take(self) -> list[DirectoryEvent]:
+        """Give the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def add(self, path: str) -> None:
+        """Follow a directory without a watch, as far as that goes: mounts above it are told."""
+        self._unbind(self._by_path.setdefault(path, Directory(path)))
+
+    def watch(self, path: str) -> None:
+        """Watch what is at a path now, which may be another directory than the one that is watched by that path. A hot
+        one stays so.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: no directory is there.
+            OSError: it can not be watched.
+        """
+        directory = self._by_path.get(path)
+        is_hot = directory is not None and directory.wd in self.hot
+        try:
+            wd = self._add_watch(path, DISARMED if is_hot else ARMED)
+            if is_hot and directory is not None:
+                if wd == directory.wd:
+                    return
+                wd = self._add_watch(path, ARMED)
+        except OSError:
+            if directory is not None:
+                self._unbind(directory)
+            raise
+        if directory is None:
+            directory = self._by_path[path] = Directory(path)
+        if directory.wd != wd:
+            self._unbind(directory)
+            self._watches.bind(directory, wd)
+        if self.hot.pop(wd, None) is not None:  # of what has come and gone unheard they are to be told as well
+            self.doubt([sharer.path for sharer in self._watches.entries(wd) if sharer is not directory])
+
+    def unwatch(self, path: str) -> None:
+        """Forget a directory; an unknown one is no error."""
+        directory = self._by_path.pop(path, None)
+        if directory is not None:
+            self._unbind(directory)
+
+    def _unbind(self, directory: Directory) -> None:
+        wd = directory.wd
+        if wd != NO_WATCH and self._watches.unbind(directory):
+            self.hot.pop(wd, None)
+            self._rm_watch(wd)
+
+    # -- what happened ------------------------------------------------------------------------------------------------
+
+    def doubt(self, paths: Iterable[str]) -> None:
+        """Have directories listed again: events may have been lost."""
+        self._events.extend(DirectoryEvent(path, None) for path in paths if path in self._by_path)
+        if len(self._events) > max(MOST_PENDING, 2 * len(self._by_path)):
+            paths = dict.fromkeys(event.directory for event in self._events)
+            self._events = [DirectoryEvent(path, None) for path in paths if path in self._by_path]
+
+    def arm_again(self, wd: int) -> None:
+        """Put right the mask of a watch, and miss nothing for it."""
+        self.hot.pop(wd, None)
+        for directory in self._watches.entries(wd):
+            with contextlib.suppress(OSError):
+                self.watch(directory.path)
+            self.doubt([directory.path])
+
+    def take_in_note(self, wd: int, mask: int) -> None:
+        """Take in that something happened to a watched directory itself."""
+        self.doubt([directory.path for directory in self._watches.entries(wd)])
+        if mask & IN_IGNORED:
+            self._watches.discard(wd)
+            self.hot.pop(wd, None)
+
+    def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool) -> None:
+        """Take in what happened to names in directories, in order.
+
+        Args:
+            names: the events.
+            now: a monotonic clock, seconds.
+            overflow: whether there were more than the queue could hold.
+        """
+        floods = self._floods(names, now, overflow=overflow)
+        for wd in floods:
+            self._disarm(wd, now)
+        for wd, mask, cookie, raw in names:
+            if wd in floods:
+                continue
+            name = os.fsdecode(raw)
+            for directory in self._watches.entries(wd):
+                self._events.append(
+                    DirectoryEvent(
+                        directory.path,
+                        name,
+                        bool(mask & IN_ISDIR),
+                        cookie if mask & IN_MOVED_FROM else 0,
+                        cookie if mask & IN_MOVED_TO else 0,
+                    )
+                )
+        self.doubt(())  # which keeps them few
+
+    def _floods(self, names: list[NameEvent], now: float, *, overflow: bool) -> list[int]:
+        if now - self._flood_began_at > FLOOD_S:
+            self._flood.clear()
+            self._flood_began_at = now
+        self._flood.update(event.wd for event in names)
+        most = FLOOD_EVENTS
+        if overflow:  # who filled the queue would fill it again: each that had as many as the others, and more
+            most = min(most, len(names) // (len({event.wd for event in names}) + 1))
+        return [wd for wd, count in self._flood.items() if count > most and wd in self._watches]
+
+    # -- hot directories ----------------------------------------------------------------------------------------------
+
+    def _disarm(self, wd: int, now: float) -> None:
+        del self._flood[wd]
+        sharers = self._watches.entries(wd)
+        try:
+            disarmed = self._add_watch(sharers[0].path, DISARMED)
+        except OSError:
+            disarmed = NO_WATCH
+        if disarmed == wd:
+            self.hot[wd] = now
+            for directory in sharers:
+                directory.changed_ns = 0
+        elif disarmed in self._watches:  # the path leads to another directory since
+            self.arm_again(disarmed)
+        elif disarmed != NO_WATCH:
+            self._rm_watch(disarmed)
+        self.doubt([directory.path for directory in sharers])
+
+    def sample_hot(self, now: float) -> None:
+        """Look at the hot directories: those that have changed are to be listed, those that are quiet are armed."""
+        for wd, busy_at in tuple(self.hot.items()):
+            directories = self._watches.entries(wd)
+            changed = [directory.path for directory in directories if self._has_changed(directory)]
+            if changed:
+                self.hot[wd] = now
+                self.doubt(changed)
+            elif now - busy_at >= QUIET_S:
+                self.arm_again(wd)
+
+    @staticmethod
+    def _has_changed(directory: Directory) -> bool:
+        sampled_ns, directory.sampled_ns = directory.sampled_ns, time.time_ns()
+        try:
+            changed_ns = os.stat(directory.path).st_mtime_ns
+        except OSError:
+            return True
+        was_ns, directory.changed_ns = directory.changed_ns, changed_ns
+        return changed_ns != was_ns or changed_ns > sampled_ns - CLOCK_TICK_NS

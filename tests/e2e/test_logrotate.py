@@ -1,0 +1,122 @@
+"""Debian's own logrotate, while programs write without a pause."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.workload import Workload, appended_bytes, folders_of
+from tests.support import Agent, Scrape, StartAgent, program
+
+AGENT = """
+rescan_interval: 1h  # longer than the test: what is found is found by being told
+logs:
+"""
+GROUP = """
+  - group: "{way}"
+    paths: ["{folder}/{pattern}"]
+"""
+SECTION = """
+{folder}/0.log {{
+    rotate 2
+    {directives}
+}}
+"""
+DATED = "dateext\n    dateformat -%Y%m%d-%s"
+# Time to look at what went into the old file until its writer opened the new one.
+BEFORE_THE_OLD_FILE_GOES = "postrotate\n        sleep 1.5\n    endscript"
+
+# Way of rotating: logrotate's directives, and what the agent watches.
+CREATE = {
+    "numbered": ("create", "*.log"),
+    "numbered, all match": ("create", "*.log*"),
+    "numbered before the extension": ("create\n    extension .log", "*.log"),
+    "dated": (f"create\n    {DATED}", "*.log"),
+    "dated, packed next time, all match": (f"create\n    {DATED}\n    compress\n    delaycompress", "*.log*"),
+    "packed next time": ("create\n    compress\n    delaycompress", "*.log"),
+    "packed at once, all match": (f"create\n    compress\n    {BEFORE_THE_OLD_FILE_GOES}", "*.log*"),
+}
+COPYTRUNCATE = {
+    "numbered": ("copytruncate", "*.log"),
+    "dated and packed": (f"copytruncate\n    {DATED}\n    compress", "*.log"),
+}
+
+
+class Rotation:
+    """A writer for each way of rotating, an agent that follows them, and logrotate to rotate the logs."""
+
+    def __init__(self, top: Path, style: str, ways: Mapping[str, tuple[str, str]], start_agent: StartAgent) -> None:
+        logrotate = program("logrotate")
+        self.ways = list(ways)
+        self.workload = Workload(top, seed=1, styles=(style,), writers=len(ways))
+        groups, sections = [], []
+        for number, (way, (directives, pattern)) in enumerate(ways.items()):
+            folder, _ = folders_of(top, number, style)
+            groups.append(GROUP.format(way=way, folder=folder, pattern=pattern))
+            sections.append(SECTION.format(folder=folder, directives=directives))
+        self.agent: Agent = start_agent(config=AGENT + "".join(groups))
+        config = top / "logrotate.conf"
+        config.write_text("".join(sections))
+        config.chmod(0o600)  # logrotate takes none that others may write
+        self._command = [logrotate, "--force", f"--state={top / 'logrotate.state'}", str(config)]
+
+    @contextmanager
+    def rotating(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Rotate each log once; done at the exit."""
+        with subprocess.Popen(self._command) as process:
+            yield process
+        assert process.returncode == 0
+
+    def counted(self, scrape: Scrape) -> dict[str, float | None]:
+        """The bytes counted, by way of rotating."""
+        return {way: scrape.value("fstat_group_appended_bytes_total", group=way) for way in self.ways}
+
+    def written(self) -> dict[str, int]:
+        """The truth."""
+        return {way: self.workload.completed_by(number) for number, way in enumerate(self.ways)}
+
+
+@pytest.mark.timeout(120)
+def test_create_is_exact(tmp_path: Path, start_agent: StartAgent) -> None:
+    """With `create` every byte is counted, under whatever names the rotated files go on, packed or not."""
+    rotation = Rotation(tmp_path, "reopening", CREATE, start_agent)
+    with rotation.workload as workload:
+        workload.start()
+        for _ in range(5):  # three are kept, the present one included
+            with rotation.rotating() as logrotate:
+                while logrotate.poll() is None:
+                    workload.check(rotation.agent)
+            workload.run_for(0.5)
+        workload.stop()
+        scrape = workload.check(rotation.agent)
+        assert rotation.counted(scrape) == rotation.written()
+        assert all(workload.opened_by(number) == 6 for number, _ in enumerate(CREATE))
+
+
+@pytest.mark.timeout(120)
+def test_copytruncate_counts_nothing_twice(
+    tmp_path: Path, start_agent: StartAgent, record_property: Callable[[str, object], None]
+) -> None:
+    """With `copytruncate` no more is counted than was written, and only what was not yet looked at is lost."""
+    rotation = Rotation(tmp_path, "busy", COPYTRUNCATE, start_agent)
+    permitted = 0
+    with rotation.workload as workload:
+        workload.start()
+        for _ in range(4):
+            workload.run_for(1.5)
+            known = workload.completed()
+            workload.run_for(1)
+            with rotation.rotating():
+                pass
+            permitted += workload.announced() - known
+            assert appended_bytes(rotation.agent.scrape()) <= workload.announced()
+        workload.stop()
+        scrape = rotation.agent.scrape()
+        lost = workload.completed() - appended_bytes(scrape)
+        record_property("written_bytes", workload.completed())
+        record_property("lost_bytes", lost)
+        print(f"lost {lost:.0f} bytes of {workload.completed()}")
+        assert 0 <= lost <= permitted
+        assert sum(scrape.values("fstat_group_truncations_total")) == 4 * len(COPYTRUNCATE)

@@ -1,0 +1,641 @@
+"""A seeded workload of log files, made by processes of their own, and its truth: what their `write` calls returned.
+
+usage: python -m tests.e2e.workload --seed SEED --writer NUMBER FOLDER STYLE...
+
+That is one writer, until SIGTERM; `Workload` starts several. A style is the life of one log, or of some in a folder:
+a generator that yields how long it pauses. What a log does follows from the seed alone, how the logs interleave does
+not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
+
+What can not be seen may be lost: bytes not yet looked at when a file is truncated, loses its last name or leaves the
+watched folders. So each of these waits until the file has been quiet for a second. Likewise a name that matches is kept
+for a second before one that does not takes its place (except by `hasty`, where the kernel tells of both), and for a
+second after a truncation less is written than was there before. Logs are only truncated to nothing: of a file that was
+left with some bytes nobody can say when these were written.
+"""
+
+import argparse
+import contextlib
+import gzip
+import heapq
+import json
+import mmap
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support import Agent, Process, Scrape, wait_until
+
+Life = Generator[float, None, None]
+
+# The second one is told when a test fails; WORKLOAD_SEED=... runs it again.
+SEEDS = (
+    pytest.param(1, id="fixed"),
+    pytest.param(int(os.environ.get("WORKLOAD_SEED", random.randrange(10**6))), id="random"),
+)
+
+FILES = 4096  # that one writer can open
+SECOND_NS = 10**9
+BYTES = b"a line of a log, more or less\n" * 4096
+
+
+class Counts:
+    """Numbers in a file, which processes share: each is written by one of them and read by any, at any moment."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Open the file, made when it is missing: zeros."""
+        with path.open("a+b") as file:
+            file.truncate(size * 8)
+            self.numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+
+class Truth(Counts):
+    """What one writer has written: two counters a file, one set before each write and one after it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, 2 * FILES)
+
+    def announce(self, file: int, size: int) -> None:
+        """A write is about to be made."""
+        self.numbers[2 * file] += size
+
+    def complete(self, file: int, size: int) -> None:
+        """A write has returned."""
+        self.numbers[2 * file + 1] += size
+
+    def announced(self) -> list[int]:
+        """Bounds from above for what has been written, by file."""
+        return list(self.numbers[::2])
+
+    def completed(self) -> list[int]:
+        """Bounds from below."""
+        return list(self.numbers[1::2])
+
+
+class Control(Counts):
+    """Tells the writers when the agent may be away: they truncate and unlink nothing then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "control", 2)
+
+    def hold(self) -> None:
+        """From now on nothing is truncated, nothing loses its last name or leaves."""
+        self.numbers[0] = time.monotonic_ns()
+
+    def release(self) -> None:
+        """The agent is there again."""
+        self.numbers[1] = time.monotonic_ns()
+        self.numbers[0] = 0
+
+    def is_held(self) -> bool:
+        return self.numbers[0] != 0
+
+    def was_looked_at(self, since_ns: int) -> bool:
+        """Whether the agent has had a second for what was done at `since_ns`."""
+        until_ns = self.numbers[0] or time.monotonic_ns()
+        return until_ns - max(since_ns, self.numbers[1]) >= SECOND_NS
+
+
+class Log:
+    """A file, open to append."""
+
+    def __init__(self, path: Path, fd: int, file: int, truth: Truth) -> None:
+        self.path, self.fd = path, fd
+        self._file, self._truth = file, truth
+        self.born_ns = self.written_ns = time.monotonic_ns()
+
+    def write(self, size: int) -> None:
+        """Append `size` bytes in one call."""
+        self._truth.announce(self._file, size)
+        written = os.write(self.fd, BYTES[:size])
+        self._truth.complete(self._file, written)
+        self.written_ns = time.monotonic_ns()
+        assert written == size
+
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Writer:
+    """Writes logs, and counts and tells what it does.
+
+    Args:
+        top: where everything is.
+        number: which writer it is.
+        seed: what it does follows from it.
+    """
+
+    def __init__(self, top: Path, number: int, seed: int) -> None:
+        self.top, self.number, self.seed = top, number, seed
+        self.control = Control(top)
+        self._truth = Truth(top / f"truth-{number}")
+        self._journal = top / f"journal-{number}"
+        self._files = 0
+        self._is_told_to_stop = False
+
+    def tell(self, action: str, *about: object) -> None:
+        """Write into the journal, for whoever looks for a byte."""
+        with self._journal.open("a") as journal:
+            print(json.dumps([time.time(), action, *map(str, about)]), file=journal)
+
+    def open(self, path: Path, *, known_as: Path | None = None) -> Log:
+        """Open a file that is not open yet, or make it. `known_as`: the link to it, when only that is watched."""
+        file, self._files = self._files, self._files + 1
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.tell("open", known_as or path, file)
+        return Log(path, fd, file, self._truth)
+
+    def run(self, styles: list[str]) -> None:
+        """Live until SIGTERM, each style once."""
+        signal.signal(signal.SIGTERM, self._stop)
+        lives = [STYLES[style](Scene(self, style)) for style in styles]
+        queue = [(0, number) for number in range(len(lives))]
+        while not self._is_told_to_stop:
+            due_ns, number = heapq.heappop(queue)
+            time.sleep(max(0, due_ns - time.monotonic_ns()) / SECOND_NS)
+            pause_s = next(lives[number])
+            heapq.heappush(queue, (time.monotonic_ns() + int(pause_s * SECOND_NS), number))
+
+    def _stop(self, *_: object) -> None:
+        # A flag, not an exception: none may come between a write and its count.
+        self._is_told_to_stop = True
+
+
+class Scene:
+    """Where one life is lived, and what all lives do.
+
+    Attributes:
+        rng: what is done follows from it; never asked a number of times that depends on the clock.
+        folder: watched; all others' are elsewhere.
+        elsewhere: on the same filesystem, not watched.
+    """
+
+    def __init__(self, writer: Writer, style: str) -> None:
+        self.writer = writer
+        self.rng = random.Random(f"{writer.seed} {writer.number} {style}")
+        self.folder, self.elsewhere = folders_of(writer.top, writer.number, style)
+        for folder in (self.folder, self.elsewhere):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def size(self) -> int:
+        """How much to write at once."""
+        return self.rng.randint(1, 50_000) if self.rng.random() < 0.02 else self.rng.randint(1, 500)
+
+    def write(self, *logs: Log, bursts: tuple[int, int] = (3, 30), pause_s: float = 0.03) -> Life:
+        """Append to the logs at random; number of bursts, from and to; average pause between two."""
+        for _ in range(self.rng.randint(*bursts)):
+            for _ in range(self.rng.randint(1, 8)):
+                self.rng.choice(logs).write(self.size())
+            yield min(1.0, self.rng.expovariate(1 / pause_s))
+
+    def quiet(self, *logs: Log) -> Life:
+        """Wait until bytes that disappear right after this are lost to nobody."""
+        control = self.writer.control
+        while control.is_held() or not all(control.was_looked_at(log.written_ns) for log in logs):
+            yield 0.02
+
+    def known(self, since_ns: int) -> Life:
+        """Wait until what was made at `since_ns` has been looked at; returns when the agent is away too."""
+        while not self.writer.control.was_looked_at(since_ns):
+            yield 0.02
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename a file or folder; what has the new name loses it."""
+        os.replace(old, new)
+        self.writer.tell("rename", old, new)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        os.unlink(path)
+        self.writer.tell("unlink", path)
+
+
+def append(scene: Scene) -> Life:
+    """Appends, and now and then opens its log anew."""
+    log = scene.writer.open(scene.folder / "0.log")
+    while True:
+        yield from scene.write(log)
+        fd = os.open(log.path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(fd, log.fd)
+        os.close(fd)
+
+
+def busy(scene: Scene) -> Life:
+    """Appends all the time."""
+    log = scene.writer.open(scene.folder / "0.log")
+    while True:
+        yield from scene.write(log, pause_s=0.002)
+
+
+def create(scene: Scene) -> Life:
+    """Logrotate's `create`, under all kinds of names; two rotated files are kept."""
+    names = ("0.log.{}", "0.log-2026010{}", "0-{}.log", "rotated-{}")
+    yield from rotate(scene, scene.folder / "0.log", names)
+
+
+def symlink(scene: Scene) -> Life:
+    """The same behind two symbolic links: what is rotated is outside of the watched folders."""
+    target, middle = scene.elsewhere / "target.log", scene.elsewhere / "links" / "middle"
+    middle.parent.mkdir(exist_ok=True)
+    middle.symlink_to(Path("..", target.name))
+    known_as = scene.folder / "0.log"
+    known_as.symlink_to(middle)
+    yield from rotate(scene, target, ("target.log.{}", "rotated-{}"), known_as=known_as)
+
+
+def rotate(scene: Scene, path: Path, names: tuple[str, ...], *, known_as: Path | None = None) -> Life:
+    """Rotates a log whose writer goes on in the old file for a while."""
+    log = scene.writer.open(path, known_as=known_as)
+    rotated: list[tuple[Path, Log]] = []
+    number = 0
+    while True:
+        yield from scene.write(log)
+        yield from scene.known(log.born_ns)
+        number += 1
+        target = path.with_name(scene.rng.choice(names).format(number))
+        scene.rename(path, target)
+        rotated.append((target, log))
+        if scene.rng.random() < 0.5:  # for a moment there is none
+            yield from scene.write(log, bursts=(1, 5))
+        old, log = log, scene.writer.open(path, known_as=known_as)
+        yield from scene.write(old, log)
+        if len(rotated) > 2:
+            oldest, last = rotated.pop(0)
+            yield from scene.quiet(last)
+            scene.unlink(oldest)
+            last.close()
+
+
+def numbered(scene: Scene) -> Life:
+    """Shifts .1 to .2 to .3, the last of which is deleted or replaced; a slow writer goes on in the old ones."""
+    path = scene.folder / "0.log"
+    shelf = [scene.writer.open(path)]
+    while True:
+        yield from scene.write(*shelf[:3])
+        yield from scene.known(shelf[0].born_ns)
+        if len(shelf) > 3:
+            last = shelf.pop()
+            yield from scene.quiet(last)
+            last.close()
+            if scene.rng.random() < 0.5:
+                scene.unlink(scene.folder / "0.log.3")
+        for number in reversed(range(1, len(shelf))):
+            scene.rename(scene.folder / f"0.log.{number}", scene.folder / f"0.log.{number + 1}")
+        scene.rename(path, scene.folder / "0.log.1")
+        shelf.insert(0, scene.writer.open(path))
+
+
+def truncate(scene: Scene) -> Life:
+    """Logrotate's `copytruncate`, or a truncation without a copy."""
+    log = scene.writer.open(scene.folder / "0.log")
+    while True:
+        yield from scene.write(log)
+        yield from scene.quiet(log)
+        left = log.size()
+        if scene.rng.random() < 0.5:
+            shutil.copyfile(log.path, scene.folder / "copy")
+        os.ftruncate(log.fd, 0)
+        scene.writer.tell("truncate", log.path, left)
+        truncated_ns = time.monotonic_ns()
+        for _ in range(scene.rng.randint(0, 20)):
+            size = min(scene.size(), left - 1)
+            left -= size
+            if size > 0:
+                log.write(size)
+            yield 0.01
+        yield from scene.known(truncated_ns)
+
+
+def kubelet(scene: Scene) -> Life:
+    """Rotates to a name with a date, compresses that a little later and removes it."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    number = 0
+    while True:
+        yield from scene.write(log)
+        yield from scene.known(log.born_ns)
+        number += 1
+        rotated = scene.folder / f"0.log.20260102-15{number // 60:02}{number % 60:02}"
+        packed = Path(f"{rotated}.gz")
+        scene.rename(path, rotated)
+        old, log = log, scene.writer.open(path)
+        yield from scene.write(old, log, bursts=(1, 10))
+        yield from scene.write(log)
+        with rotated.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as copy:
+            shutil.copyfileobj(plain, copy)
+        yield from scene.quiet(old)
+        scene.unlink(rotated)
+        old.close()
+        if scene.rng.random() < 0.5:
+            scene.unlink(packed)  # its inode is free for the next file
+
+
+def recreate(scene: Scene) -> Life:
+    """Deletes its log and makes it again, often with the same inode number, or puts another file in its place."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    while True:
+        yield from scene.write(log)
+        yield from scene.quiet(log)
+        way = scene.rng.choice(("at once", "still open", "later", "replaced"))
+        if way != "still open":
+            log.close()
+        if way == "replaced":
+            fresh = scene.folder / "fresh"
+            fresh.touch()
+            scene.rename(fresh, path)
+        else:
+            scene.unlink(path)
+        if way == "later":
+            yield scene.rng.uniform(0, 2)
+        old, log = log, scene.writer.open(path)
+        log.write(scene.size())
+        if way == "still open":
+            yield 0.1
+            old.close()
+
+
+def tree(scene: Scene) -> Life:
+    """Makes nested folders and writes into them at once; some are deleted, and made again under the same name."""
+    trees: dict[Path, list[Log]] = {}
+    while True:
+        top = scene.folder / scene.rng.choice("abc")
+        if top in trees:
+            logs = trees.pop(top)
+            yield from scene.quiet(*logs)
+            for log in logs:
+                log.close()
+            shutil.rmtree(top)
+            scene.writer.tell("rmtree", top)
+        folder = top / scene.rng.choice(("", "x", "x/y", "x/y/z"))
+        os.makedirs(folder)
+        trees[top] = [scene.writer.open(folder / f"{number}.log") for number in range(scene.rng.randint(1, 4))]
+        for log in trees[top]:
+            log.write(scene.size())
+        yield from scene.write(*(log for logs in trees.values() for log in logs))
+
+
+def move(scene: Scene) -> Life:
+    """Renames a folder while its logs are written, and moves it out of the watched folders and back."""
+    home = scene.folder / "home"
+    home.mkdir(exist_ok=True)
+    logs = [scene.writer.open(home / f"{number}.log") for number in range(3)]
+    number = 0
+    while True:
+        yield from scene.write(*logs)
+        number += 1
+        target = scene.folder / scene.rng.choice((f"home-{number}", f"deeper/{number}/home"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if scene.rng.random() < 0.5:
+            yield from scene.quiet(*logs)
+            outside = scene.elsewhere / "home"
+            scene.rename(home, outside)
+            home = outside
+            yield scene.rng.uniform(0, 2)
+            yield from scene.quiet()
+        scene.rename(home, target)
+        home = target
+        logs[number % 3].close()
+        logs[number % 3] = scene.writer.open(home / f"{number + 2}.log")
+        for log in logs:
+            log.write(scene.size())
+
+
+def hardlink(scene: Scene) -> Life:
+    """Two names for one file, in two folders: either goes and comes again, in turn with writes."""
+    one, other = scene.folder / "0.log", scene.folder / "other" / "1.log"
+    other.parent.mkdir(exist_ok=True)
+    log = scene.writer.open(one)
+    there, missing = one, other
+    while True:
+        yield from scene.write(log)
+        os.link(there, missing)
+        scene.writer.tell("link", there, missing)
+        yield from scene.write(log)
+        yield from scene.quiet()
+        there, missing = scene.rng.sample((one, other), 2)
+        scene.unlink(missing)
+        log.write(scene.size())
+        if scene.rng.random() < 0.3:
+            scene.rename(there, missing)
+            there, missing = missing, there
+
+
+def hasty(scene: Scene) -> Life:
+    """Writes, renames to a name that does not match and begins a new file, several times in a row without a pause."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    rotated: list[tuple[Path, Log]] = []
+    number = 0
+    while True:
+        yield from scene.write(log)
+        yield from scene.quiet()  # nothing more than that the agent is there
+        for _ in range(scene.rng.randint(1, 3)):
+            number += 1
+            log.write(scene.size())
+            target = scene.folder / f"rotated-{number}"
+            scene.rename(path, target)
+            rotated.append((target, log))
+            log = scene.writer.open(path)
+            log.write(scene.size())
+        yield from scene.write(log, rotated[-1][1])
+        while len(rotated) > 4:
+            oldest, last = rotated.pop(0)
+            yield from scene.quiet(last)
+            scene.unlink(oldest)
+            last.close()
+
+
+def reopening(scene: Scene) -> Life:
+    """Appends to a log that others rotate; opens it anew when the name leads to another file."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    while True:
+        yield from scene.write(log, bursts=(1, 5), pause_s=0.005)
+        with contextlib.suppress(FileNotFoundError):
+            if not path.samefile(f"/proc/self/fd/{log.fd}"):
+                log.close()
+                log = scene.writer.open(path)
+
+
+STYLES: Mapping[str, Callable[[Scene], Life]] = {
+    life.__name__: life
+    for life in (
+        append,
+        busy,
+        create,
+        symlink,
+        numbered,
+        truncate,
+        kubelet,
+        recreate,
+        tree,
+        move,
+        hardlink,
+        hasty,
+        reopening,
+    )
+}
+ALL = tuple(style for style in STYLES if style != "reopening")  # nobody else rotates there
+
+
+def folders_of(top: Path, writer: int, style: str) -> tuple[Path, Path]:
+    """The watched folder of a style, and the one that is not watched."""
+    return top / "logs" / f"writer-{writer}" / style, top / "elsewhere" / f"writer-{writer}" / style
+
+
+class Workload(contextlib.AbstractContextManager["Workload"]):
+    """Writers under `top`: what is to be watched is in `top/logs`.
+
+    Half of the folders are there before they start, some logs in them with bytes that count for nothing.
+
+    Args:
+        top: a folder, empty.
+        seed: what they do follows from it.
+        styles: the lives that each of them leads.
+        writers: how many.
+
+    Attributes:
+        logs: what is to be watched.
+        own: the number of one more writer, left to the test itself.
+    """
+
+    def __init__(self, top: Path, seed: int, styles: tuple[str, ...] = ALL, writers: int = 3) -> None:
+        self.top, self.seed = top, seed
+        self.logs = top / "logs"
+        self.logs.mkdir()
+        self.control = Control(top)
+        self.own = writers
+        self._styles = styles
+        self._truths = [Truth(top / f"truth-{number}") for number in range(writers + 1)]
+        self._processes: list[Process] = []
+        rng = random.Random(seed)
+        for number in range(writers):
+            for style in styles:
+                if rng.random() < 0.5:
+                    folder, _ = folders_of(top, number, style)
+                    folder.mkdir(parents=True)
+                    if style != "symlink":
+                        (folder / "0.log").write_bytes(BYTES[: rng.randint(0, 5000)])
+
+    def start(self) -> None:
+        """Start the writers; returns when each of them writes."""
+        for number, _ in enumerate(self._truths[:-1]):
+            command = [sys.executable, "-m", __name__, f"--seed={self.seed}", f"--writer={number}", str(self.top)]
+            self._processes.append(Process([*command, *self._styles], self.top / f"writer-{number}.out"))
+        for process, truth in zip(self._processes, self._truths, strict=False):
+            wait_until(lambda process=process, truth=truth: process.alive() and any(truth.completed()))  # type: ignore[misc]
+
+    def run_for(self, seconds: float) -> None:
+        """Let the writers go on for a while."""
+        time.sleep(seconds)
+        assert all(process.alive() for process in self._processes)
+
+    def stop(self) -> None:
+        """Stop the writers; the truth does not change any more."""
+        while self._processes:
+            process = self._processes.pop()
+            assert process.alive()
+            assert process.stop() == 0, process.log_path.read_text()
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.stop()
+
+    def completed(self) -> int:
+        """A bound from below for what has been written."""
+        return sum(map(sum, self._completed()))
+
+    def announced(self) -> int:
+        """A bound from above."""
+        return sum(map(sum, self._announced()))
+
+    def completed_by(self, number: int) -> int:
+        """What one writer has written."""
+        return sum(self._truths[number].completed())
+
+    def check(self, agent: Agent) -> Scrape:
+        """Scrape: what was counted lies between the truth before and after, so it is exact once the writers stopped."""
+        completed = self._completed()
+        scrape = agent.scrape()
+        announced = self._announced()
+        counted, least, most = appended_bytes(scrape), sum(map(sum, completed)), sum(map(sum, announced))
+        if not least <= counted <= most:
+            raise AssertionError(
+                f"counted {counted:.0f} bytes, written {least} to {most};"
+                f" seed {self.seed}\n{self._account(scrape, completed, announced)}\nwhat was done: {self.top}/journal-*"
+            )
+        return scrape
+
+    def _completed(self) -> list[list[int]]:
+        return [truth.completed() for truth in self._truths]
+
+    def _announced(self) -> list[list[int]]:
+        return [truth.announced() for truth in self._truths]
+
+    def _account(self, scrape: Scrape, completed: list[list[int]], announced: list[list[int]]) -> str:
+        """By path, where what was counted is not what was written to the files that had this name first.
+
+        Those that come last may well be right: their series have ended, and took their counters with them.
+        """
+        least: defaultdict[str, int] = defaultdict(int)
+        most: defaultdict[str, int] = defaultdict(int)
+        for number, _ in enumerate(self._truths):
+            for path, file in self._journal(number, "open"):
+                least[path] += completed[number][int(file)]
+                most[path] += announced[number][int(file)]
+        counted = by_path(scrape, "fstat_file_appended_bytes_total")
+        return "\n".join(
+            f"{path}: counted {counted.get(path, 'nothing: no series')}, written {least[path]} to {most[path]}"
+            for path in sorted(least.keys() | counted.keys(), key=lambda path: (path not in counted, path))
+            if not least[path] <= counted.get(path, 0) <= most[path]
+        )
+
+    def opened_by(self, number: int) -> int:
+        """How many files a writer has opened."""
+        return sum(1 for _ in self._journal(number, "open"))
+
+    def truncations(self) -> int:
+        """How many logs that were not empty have been truncated."""
+        return sum(size != "0" for number in range(self.own) for _, size in self._journal(number, "truncate"))
+
+    def _journal(self, number: int, action: str) -> Iterator[list[str]]:
+        path = self.top / f"journal-{number}"
+        for line in path.read_text().splitlines() if path.exists() else ():
+            _, what, *about = json.loads(line)
+            if what == action:
+                yield about
+
+
+def appended_bytes(scrape: Scrape) -> float:
+    """What was counted in all groups."""
+    return sum(scrape.values("fstat_group_appended_bytes_total"))
+
+
+def by_path(scrape: Scrape, name: str) -> dict[str, float]:
+    """The samples of a family of files."""
+    return {dict(labels)["path"]: value for (sample, labels), value in scrape.samples.items() if sample == name}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--writer", type=int, required=True)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("styles", nargs="+", choices=STYLES)
+    arguments = parser.parse_args()
+    Writer(arguments.folder, arguments.writer, arguments.seed).run(arguments.styles)
+
+
+if __name__ == "__main__":
+    main()
