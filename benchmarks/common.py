@@ -79,6 +79,9 @@ class Agent:
         files: how many these are; they are watched all, or this ends with a clear line, because an agent that polls
             would look better than it is.
         ready_timeout_s: how long the first scan may take.
+
+    Attributes:
+        published_s: seconds from its start to the end of the first scrape.
     """
 
     def __init__(self, root: str, files: int, ready_timeout_s: float = 60) -> None:
@@ -87,11 +90,14 @@ class Agent:
             self._port = int(probe.getsockname()[1])
         address = f"--web.listen-address=127.0.0.1:{self._port}"
         command = [sys.executable, "-m", "exporter", "--log.level=warn", address, f"{root}/{PATTERN}"]
+        start = time.perf_counter()
         self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
         try:
             self._wait_until_ready(ready_timeout_s)
-            self._check_watched(files)
+            text = self._scrape_text()
+            self.published_s = time.perf_counter() - start
+            self._check_watched(text, files)
         except BaseException:  # nobody could stop it later
             self._stop()
             raise
@@ -103,8 +109,8 @@ class Agent:
                 sys.exit(f"the agent did not get ready within {timeout_s:g} s, or it ended")
             time.sleep(0.05)
 
-    def _check_watched(self, files: int) -> None:
-        samples = self._scrape()
+    def _check_watched(self, text: str, files: int) -> None:
+        samples = _samples(text)
         cached = sum(sample.value for sample in samples if sample.name == "fstat_cache_files")
         polled = sum(sample.value for sample in samples if sample.name == "fstat_cache_polled_files")
         if cached - polled != files:
@@ -150,14 +156,20 @@ class Agent:
     def sizes(self) -> dict[str, float]:
         """Scrape once: path -> size in bytes as published."""
         return {
-            sample.labels["path"]: sample.value for sample in self._scrape() if sample.name == "fstat_file_size_bytes"
+            sample.labels["path"]: sample.value
+            for sample in _samples(self._scrape_text())
+            if sample.name == "fstat_file_size_bytes"
         }
 
-    def _scrape(self) -> list[Sample]:
+    def _scrape_text(self) -> str:
         status, text = self._get("/metrics")
         if status != http.HTTPStatus.OK:
             sys.exit(f"the scrape was answered with status {status}")
-        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return text
+
+
+def _samples(text: str) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 def percent_of_a_core(cpu_ns: float, wall_ns: float) -> float:

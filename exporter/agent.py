@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from exporter import __version__
+from exporter.checkpoint import Checkpoint, GroupState, Restored
 from exporter.collector import FileCollector, audit_share, make_registry
 from exporter.config import Config
+from exporter.growth import Labels
 from exporter.log import fields
+from exporter.patterns import Match
+from exporter.saver import Saver
 from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
@@ -28,18 +32,61 @@ class Agent:
     Args:
         config: what to do.
         sockets: where to serve, listening already; closed at the end of `run`.
+
+    Raises:
+        StateError: the state file can not be used.
     """
 
     def __init__(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         self._config = config
         self._sockets = sockets
-        self._tracker = Tracker(config)
+        self._saver: Saver | None = None
+        self._tracker = Tracker(config, on_change=self._tell_saver)
+        self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
+
+    def _restore(self, path: str) -> Checkpoint:
+        """Have the ledger go on where it was when it was saved last."""
+        tracker, groups = self._tracker, self._config.logs
+        states = [GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in groups]
+        checkpoint = Checkpoint(path, tracker.ledger, states)
+
+        def label(path: str) -> Labels | None:
+            match = tracker.matcher.match(path)
+            return None if match is None else tracker.labels(path, match)
+
+        restored = checkpoint.load(label)
+        if restored.saved_at_ns:
+            tracker.since_ns = self._since_ns(restored, tracker.since_ns)
+        self._saver = Saver(self._save, lambda: checkpoint.is_urgent)
+        return checkpoint
+
+    def _since_ns(self, restored: Restored, otherwise: Callable[[str, Match], int]) -> Callable[[str, Match], int]:
+        """Since when unknown files are new: since the latest checkpoint, where their pattern was configured then."""
+        were_configured = [
+            restored.was_configured(text, self._config.logs[group].exclude)
+            for group, text in self._tracker.matcher.patterns
+        ]
+
+        def since_ns(path: str, match: Match) -> int:
+            if any(were_configured[pattern] for pattern in match.patterns):
+                return restored.saved_at_ns
+            return otherwise(path, match)
+
+        return since_ns
+
+    def _save(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._tracker.as_of_ns)
+
+    def _tell_saver(self) -> None:
+        if self._saver is not None and self._tracker.is_ready:
+            self._saver.tell()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
         tracker = self._tracker
         site = Site(
-            registry=make_registry(FileCollector(tracker, self._config.logs)),
+            registry=make_registry(FileCollector(tracker, self._config.logs, self._save, self._checkpoint)),
             telemetry_path=self._config.web.telemetry_path,
             is_healthy=lambda: tracker.cache.alive,
             is_ready=lambda: tracker.is_ready,
@@ -58,12 +105,24 @@ class Agent:
                 task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(call_in_thread(tracker.cache.close, "close"), _STOP_TIMEOUT_S)
+                await asyncio.wait_for(call_in_thread(self._close, "close"), _STOP_TIMEOUT_S)
+
+    def _close(self) -> None:
+        self._tracker.cache.close()
+        if self._saver is not None and self._checkpoint is not None:
+            self._saver.stop()
+            if self._tracker.is_ready:
+                self._save()
+            self._checkpoint.close()
 
     async def _scan_for_ever(self) -> None:
+        is_first = True
         while True:
             try:
                 await call_in_thread(self._tracker.scan, "scan")
+                if is_first and self._saver is not None:
+                    self._saver.start()
+                is_first = False
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")
             await asyncio.sleep(self._config.rescan_interval_s)

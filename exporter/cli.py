@@ -17,6 +17,7 @@ from pathlib import Path
 
 from exporter import __version__, config, log
 from exporter.agent import Agent
+from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
 from exporter.web.server import ListenError, listen
@@ -51,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     _raise_descriptor_limit()
     try:
-        sockets = listen(settings.web.listen_address)
-    except ListenError as error:
+        agent = Agent(settings, listen(settings.web.listen_address))
+    except (ListenError, StateError) as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
-    asyncio.run(_serve(Agent(settings, sockets)))
+    asyncio.run(_serve(agent))
     _log.info("stopped")
     logging.shutdown()
     # All is closed. What the interpreter would do now is free 100,000 files one by one, which takes half a second.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from exporter import __version__
+from exporter.checkpoint import Checkpoint
 from exporter.config import FILE_METRICS, LogGroup
 from exporter.growth import Series, Totals
 from exporter.patterns import printable
@@ -24,11 +25,21 @@ class FileCollector(Collector):
     Args:
         tracker: follows the files.
         groups: the groups of its configuration.
+        save: called before anything is shown, so that no counter that was shown ever goes back.
+        checkpoint: where to, if at all.
     """
 
-    def __init__(self, tracker: Tracker, groups: Sequence[LogGroup]) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        groups: Sequence[LogGroup],
+        save: Callable[[], object] = lambda: None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self._tracker = tracker
         self._groups = groups
+        self._save = save
+        self._checkpoint = checkpoint
         self._aggregate_names = tuple(dict.fromkeys(name for group in groups for name in group.aggregate_by))
 
     def describe(self) -> Iterable[Metric]:
@@ -45,6 +56,7 @@ class FileCollector(Collector):
         """Return the families as of now. Safe to call from several threads."""
         tracker = self._tracker
         tracker.refresh(audit_share(tracker.cache.cache_info().files))
+        tracker.expire(is_scrape=True)
         files = _file_families()
         groups = _totals_families("group", "the group")
         aggregates = _totals_families("aggregate", "the files with these labels")
@@ -66,7 +78,7 @@ class FileCollector(Collector):
             group_families[0].add_sample(
                 "fstat_group_pattern_matches", {"group": self._groups[number].group, "pattern": printable(text)}, count
             )
-        tracker.expire(is_scrape=True)
+        self._save()
         return (
             *files.values(),
             *groups.values(),
@@ -95,6 +107,7 @@ class FileCollector(Collector):
         return (
             *_cache_families(tracker.cache.cache_info(), tracker.cache.status()),
             *_discovery_families(tracker),
+            *_state_families(self._checkpoint),
             _build_info(),
         )
 
@@ -214,10 +227,29 @@ def _discovery_families(tracker: Tracker) -> tuple[Metric, ...]:
         GaugeMetricFamily(
             "fstat_exporter_unreadable_directories", "Those that can not be listed.", discovery.unreadable
         ),
+        GaugeMetricFamily(
+            "fstat_exporter_unwatched_directories",
+            "Those that can not be watched, and are looked at each scrape.",
+            discovery.unheard,
+        ),
         CounterMetricFamily(
             "fstat_exporter_missed_changes",
             "Files and directories that had come or gone without an event and were found by a rescan.",
             discovery.missed,
+        ),
+    )
+
+
+def _state_families(checkpoint: Checkpoint | None) -> tuple[Metric, ...]:
+    resets, failures = (checkpoint.resets, checkpoint.failures) if checkpoint is not None else (0, 0)
+    return (
+        CounterMetricFamily(
+            "fstat_exporter_state_resets",
+            "How often a state file was damaged or not ours, was set aside, and the counters began anew.",
+            resets,
+        ),
+        CounterMetricFamily(
+            "fstat_exporter_state_write_failures", "How often the state file could not be written.", failures
         ),
     )
 

@@ -6,11 +6,12 @@ counts. So neither the order of events nor their number matters, and a listing c
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from exporter.log import fields
@@ -46,64 +47,56 @@ class Listener(Protocol):
             Whether there is a file, as far as one can know.
         """
 
-    def follow(self, path: str, origin: str | None) -> bool:
+    def follow(self, path: str, origin: str) -> bool:
         """Look at a path that matches no pattern but leads to a file that had a name which does.
 
         Args:
             path: the path.
-            origin: the name that a file had which is not known otherwise.
+            origin: the name that a file had which is not known otherwise; "" when there is none.
 
         Returns:
             Whether it does.
         """
 
     def drop(self, path: str) -> None:
-        """Follow such a path no longer."""
+        """Look at a path no longer, whatever it leads to."""
 
     def lost_in(self, directory: str) -> set[int]:
         """The inode numbers of files that were seen in this directory last and have no known name now."""
 
 
-class Place(NamedTuple):
-    """A directory, if it is one, and what can match in it."""
+class _Place(NamedTuple):
+    """A name in a directory, and how the kernel comes by it."""
 
-    path: str
-    state: Directory
+    directory: str
+    name: str
 
 
 class _Folder:
     """What is known of one directory."""
 
-    __slots__ = ("files", "folders", "followed", "links", "path", "state")
+    __slots__ = ("files", "folders", "followed", "identity", "leads", "links", "path", "reason", "state")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.state: Directory | None = None  # None: only single names in it matter, those in `links` and `followed`
+        self.reason: str | None = None  # why it can not be watched
+        self.identity: tuple[int, int] | None = None  # which directory was looked at: device and inode number
         self.files: dict[str, Match] = {}  # those that match
         self.folders: set[str] = set()
-        self.followed: dict[str, str | None] = {}  # names of rotated files that match nothing -> the path they had
+        self.leads: dict[str, list[_Place]] = {}  # symbolic links in it -> each link on the way from there, and the end
         self.links: dict[str, set[str]] = {}  # names that symbolic links lead over -> the links' paths
-
-    def origin_of(self, name: str) -> str | None:
-        """The path under which what has this name was, or would have been, seen first; None for one of no interest."""
-        if name in self.followed:
-            return self.followed[name]
-        if name in self.links:
-            return min(self.links[name])
-        if self.state is not None and self.state.match(name) is not None:
-            return os.path.join(self.path, name)
-        return None
+        self.followed: dict[str, str] = {}  # names of rotated files that match nothing -> the path they had, if known
 
 
-@dataclass(frozen=True, slots=True)
-class _Suspect:
-    """A difference between what is known and what a rescan has listed."""
+class _Look(NamedTuple):
+    """A name to be looked at, and what is taken for true of it until then."""
 
     folder: _Folder
     name: str
-    match: Match | None
-    below: Directory | None
-    is_link: bool
+    state: Directory
+    match: Match
+    may_be_link: bool
 
 
 class Discovery:
@@ -123,21 +116,21 @@ class Discovery:
         """Files and directories that a rescan has found come or gone unheard, since the start."""
         self.remote: dict[str, Directory] = {}
         """The directories that have to be listed by somebody who may hang."""
-        self._matcher = matcher
+        self._root = matcher.root
         self._names = names
         self._watcher = watcher
         self._listener = listener
         self._folders: dict[str, _Folder] = {}
-        self._links: dict[str, list[tuple[str, str]]] = {}  # link -> folder and name of each place on its way
-        self._link_matches: dict[str, Match] = {}
+        self._unheard: set[str] = set()  # directories that can not be watched
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
         self._remote_files: dict[str, Match] = {}
-        self._to_examine: dict[str, tuple[_Folder, str, Match, bool | None]] = {}
-        self._to_enter: list[Place] = []
+        self._to_examine: dict[str, _Look] = {}
+        self._to_enter: dict[str, bool] = {}  # directories -> whether they may be symbolic links
         self._to_follow: dict[str, tuple[_Folder, str]] = {}
-        self._to_rescan: list[Place] = []
-        self._suspects: list[_Suspect] = []
+        self._to_scan: dict[str, bool] = {}  # as `_to_enter`
+        self._suspects: dict[str, tuple[_Folder, str, bool]] = {}  # what a rescan has listed, and is not known so
         self._is_rescan = False
+        self._is_comparing = False
         self._faults: dict[str, OSError] = {}
         self._told_faults = Transitions()
         self._overlaps: set[tuple[int, ...]] = set()
@@ -151,19 +144,18 @@ class Discovery:
         """How many directories can not be listed."""
         return len(self._faults)
 
-    def followed(self) -> Iterator[str]:
-        """The paths of rotated files that match no pattern and are followed."""
-        for folder in self._folders.values():
-            for name in folder.followed:
-                yield os.path.join(folder.path, name)
+    @property
+    def unheard(self) -> int:
+        """How many directories can not be watched, and are looked at on every occasion."""
+        return len(self._unheard)
 
     # -- looking everywhere -------------------------------------------------------------------------------------------
 
     def begin_scan(self) -> None:
         """Begin to look everywhere; what is known is compared, and a difference counted as missed from then on."""
         self._is_rescan = bool(self._folders)
-        if self._matcher.root is not None:
-            self._to_rescan = [Place("/", self._matcher.root)]
+        if self._root is not None:
+            self._to_scan = {"/": False}
 
     def scan(self, directories: int) -> bool:
         """Go on with the scan that was begun.
@@ -174,29 +166,27 @@ class Discovery:
         Returns:
             Whether there is more to do. Afterwards, and before the next step, :meth:`settle` is to be called.
         """
+        self._is_comparing = self._is_rescan
         for _ in range(directories):
-            if not self._to_rescan:
+            if not self._to_scan:
                 break
-            self._enter(self._to_rescan.pop(), self._to_rescan)
-        if not self._is_rescan:
-            self._work_off()
-        return bool(self._to_rescan)
+            path, may_be_link = self._to_scan.popitem()
+            self._enter(path, self._to_scan, may_be_link=may_be_link)
+        self._is_comparing = False
+        self._work_off()
+        return bool(self._to_scan)
 
     def settle(self) -> None:
         """Look at what a rescan has found different, after all events until then have been caught up with."""
-        suspects, self._suspects = self._suspects, []
-        for folder, name, match, below, is_link in (
-            (each.folder, each.name, each.match, each.below, each.is_link) for each in suspects
-        ):
+        suspects, self._suspects = self._suspects, {}
+        for path, (folder, name, is_directory) in suspects.items():
             known = name in folder.files, name in folder.folders
-            if match is not None:
-                self._to_examine[os.path.join(folder.path, name)] = folder, name, match, is_link
-            if below is not None:
-                self._to_enter.append(Place(os.path.join(folder.path, name), below))
+            self._look_at(folder, name, is_directory=is_directory)
             self._work_off()
             if known != (name in folder.files, name in folder.folders):
+                _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
-        if not self._to_rescan:
+        if not self._to_scan:
             self._is_rescan = False
             self._told_faults.tell_faults(
                 _log,
@@ -243,74 +233,146 @@ class Discovery:
             else:
                 self._hear(folder, event.name, event)
         self._work_off()
-        for path in unsure:
-            folder = self._folders.get(path)
-            if folder is not None:
-                self._look_again(folder)
-        self._work_off()
+        self._look_again(unsure)
+
+    def look_at_unheard(self) -> None:
+        """Look at the directories of which nothing is heard."""
+        self._look_again(tuple(self._unheard))
 
     def check(self, path: str) -> None:
         """Look at a file again that is known here; of another path nothing is done."""
         directory, name = os.path.split(path)
         folder = self._folders.get(directory)
         if folder is not None and name in folder.files:
-            self._examine(path, folder, name, folder.files[name], None)
+            self._look_at(folder, name)
+            self._work_off()
         elif path in self._remote_files and not self._listener.examine(path, self._remote_files[path]):
             self._count(self._remote_files.pop(path), None)
 
+    def unfollow(self, path: str) -> None:
+        """Follow a rotated file no longer."""
+        directory, name = os.path.split(path)
+        folder = self._folders.get(directory)
+        if folder is not None and name in folder.followed:
+            del folder.followed[name]
+            self._listener.drop(path)
+            self._forget_if_unused(folder)
+
     def _hear(self, folder: _Folder, name: str, event: DirectoryEvent) -> None:
-        path = os.path.join(folder.path, name)
-        if event.moved_from and (origin := folder.origin_of(name)) is not None:
+        if event.moved_from and (origin := self._origin_of(folder, name)) is not None:
             self._moves[event.moved_from] = origin
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
-        for link in folder.links.get(name, ()):
-            self._examine_link(link)
-        if name in folder.followed:
-            self._to_follow[path] = folder, name
-        state = folder.state
-        match = None
-        if state is not None:
-            below = state.enter(name, is_symlink=not event.is_directory)
-            if below is not None or name in folder.folders:
-                self._to_enter.append(Place(path, below or state))
-            if not event.is_directory and (match := state.match(name)) is not None:
-                self._to_examine[path] = folder, name, match, None
+        self._look_through(folder, name)
+        if name in folder.folders and (below := self._folders.get(os.path.join(folder.path, name))) is not None:
+            below.identity = None  # even if it is the same one again
+        self._look_at(folder, name, is_directory=event.is_directory)
         if event.moved_to in self._moves:
             origin = self._moves.pop(event.moved_to)
-            if match is None and not event.is_directory:
+            if not event.is_directory and (folder.state is None or folder.state.match(name) is None):
                 folder.followed[name] = origin
-                self._to_follow[path] = folder, name
+        if name in folder.followed:
+            self._to_follow[os.path.join(folder.path, name)] = folder, name
+
+    def _origin_of(self, folder: _Folder, name: str) -> str | None:
+        """The path under which what has this name was, or would have been, seen first; None for one of no interest."""
+        if name in folder.followed:
+            return folder.followed[name]
+        for link in sorted(folder.links.get(name, ())):
+            directory, link_name = os.path.split(link)
+            if self._folders[directory].leads[link_name][-1] == (folder.path, name):
+                return link
+        if folder.state is not None and folder.state.match(name) is not None:
+            return os.path.join(folder.path, name)
+        return None
+
+    def _look_again(self, paths: Iterable[str]) -> None:
+        """Look at directories of which events may have been lost, or that may have gone."""
+        for path in paths:
+            folder = self._folders.get(path)
+            if folder is None:
+                continue
+            if folder.state is not None:
+                self._to_enter[path] = True
+            else:
+                self._watch_names(folder)
+            self._look_through(folder)
+            for name in folder.followed:
+                self._to_follow[os.path.join(path, name)] = folder, name
+        self._work_off()
 
     def _work_off(self) -> None:
         while self._to_enter or self._to_examine:
             while self._to_enter:
-                self._enter(self._to_enter.pop(), self._to_enter)
+                path, may_be_link = self._to_enter.popitem()
+                self._enter(path, self._to_enter, may_be_link=may_be_link)
             to_examine, self._to_examine = self._to_examine, {}
             for path in sorted(to_examine):
-                folder, name, match, is_link = to_examine[path]
-                self._examine(path, folder, name, match, is_link)
+                self._examine(path, to_examine[path])
         to_follow, self._to_follow = self._to_follow, {}
         for path, (folder, name) in to_follow.items():
-            self._follow(path, folder, name)
-
-    def _follow(self, path: str, folder: _Folder, name: str) -> None:
-        if not self._listener.follow(path, folder.followed.get(name)):
-            folder.followed.pop(name, None)
+            if name in folder.followed and not self._listener.follow(path, folder.followed[name]):
+                del folder.followed[name]
+                self._forget_if_unused(folder)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def _examine(self, path: str, folder: _Folder, name: str, match: Match, is_link: bool | None) -> None:
-        if is_link is not False:
-            self._mind_links(path, match)
-        is_there = self._listener.examine(path, match)
+    def _look_at(self, folder: _Folder, name: str, *, is_directory: bool = False) -> None:
+        """Have a name looked at, if what may have it is of interest.
+
+        Args:
+            folder: where it is.
+            name: the name.
+            is_directory: whether it was a directory, and no symbolic link, when it was heard of or seen.
+        """
+        state = folder.state
+        if state is None:
+            return
+        path = os.path.join(folder.path, name)
+        if name in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
+            self._to_enter[path] = not is_directory
+        if (not is_directory or name in folder.files) and (match := state.match(name)) is not None:
+            self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
+
+    def _look_through(self, folder: _Folder, *names: str) -> None:
+        """Have the symbolic links looked at that lead over names in a directory, by default over any."""
+        for name in names or folder.links:
+            for link in folder.links.get(name, ()):
+                directory, link_name = os.path.split(link)
+                self._look_at(self._folders[directory], link_name)
+
+    def _examine(self, path: str, look: _Look) -> None:
+        folder, name, state, match, may_be_link = look
+        if folder.state is not state:  # it has gone, or become another directory
+            found = None if folder.state is None else folder.state.match(name)
+            if found is None:
+                return
+            match = found
+        if may_be_link or name in folder.leads:
+            self._mind_links(folder, name)
+        is_there = self._listener.examine(path, match) if not self._is_on_autofs(folder, name) else False
         self._count(folder.files.get(name), match if is_there else None)
         if is_there:
             if name not in folder.files:
                 self._tell_overlap(path, match)
             folder.files[name] = match
-        else:
-            folder.files.pop(name, None)
+        elif folder.files.pop(name, None) is not None:
+            self._listener.drop(path)
+        if places := folder.leads.get(name):
+            self._find_lost(self._folders[places[-1].directory], self._listener.lost_in(folder.path))
+
+    def _find_lost(self, folder: _Folder, lost: set[int]) -> None:
+        """Look where a symbolic link leads for files that were seen through it and have been renamed there."""
+        if not lost or folder.reason is not None:
+            return
+        with contextlib.suppress(OSError), os.scandir(folder.path) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.inode() not in lost or name in folder.followed or name in folder.links:
+                    continue
+                if folder.state is None or folder.state.match(name) is None:
+                    folder.followed[name] = ""
+                    self._to_follow[entry.path] = folder, name
 
     def _count(self, before: Match | None, now: Match | None) -> None:
         if before is not now:
@@ -328,54 +390,101 @@ class Discovery:
 
     # -- symbolic links -----------------------------------------------------------------------------------------------
 
-    def _mind_links(self, path: str, match: Match | None) -> None:
-        """Have every name watched over which a link leads, should this path be one: it may come to lead elsewhere."""
-        before = self._links.pop(path, [])
-        self._link_matches.pop(path, None)
-        places: list[tuple[str, str]] = []
-        here = path
+    def _mind_links(self, folder: _Folder, name: str) -> bool:
+        """Have every name watched over which a symbolic link leads, for it may come to lead elsewhere.
+
+        Returns:
+            Whether it is a symbolic link at all.
+        """
+        path = os.path.join(folder.path, name)
+        before = set(folder.leads.pop(name, ()))
+        places = self._way(path)
         for _ in range(MOST_LINKS):
-            try:
-                target = os.readlink(here)
-            except OSError:
-                break  # no link, or nothing there
-            here = os.path.join(os.path.dirname(here), target)
-            directory, name = os.path.split(here)
-            places.append((directory, name))
-            if not self._watch_names(directory):
+            if places is None or not self._hang_on(path, places):
                 break
-        for directory, name in places:
-            self._folder(directory).links.setdefault(name, set()).add(path)
-        for directory, name in before:
-            if (directory, name) not in places:
-                folder = self._folders[directory]
-                folder.links[name].discard(path)
-                if not folder.links[name]:
-                    del folder.links[name]
-                self._forget_if_unused(folder)
-        if places:
-            self._links[path] = places
-            if match is not None:
-                self._link_matches[path] = match
+            before.update(places)
+            places = self._way(path)  # watch first, then look
+        if places is not None:
+            folder.leads[name] = places
+        self._let_go(path, before.difference(places or ()))
+        return places is not None
 
-    def _examine_link(self, path: str) -> None:
-        directory, name = os.path.split(path)
-        folder = self._folders.get(directory)
-        match = self._link_matches.get(path)
-        if folder is None or folder.state is None:
-            return
-        if match is not None:
-            self._to_examine[path] = folder, name, match, True
-        below = folder.state.enter(name, is_symlink=True)
-        if below is not None:
-            self._to_enter.append(Place(path, below))
+    def _way(self, path: str) -> list[_Place] | None:
+        """Each symbolic link that one leads over but for itself, and the end, be something there or not.
 
-    def _watch_names(self, directory: str) -> bool:
-        """Watch a directory for single names, and go on beyond it only if that does not ask a remote filesystem."""
+        Where a remote filesystem begins the way ends, before it is asked. None: it is no symbolic link.
+        """
+        if not os.path.islink(path):
+            return None
+        here, name = os.path.split(path)
+        here = os.path.realpath(here)
+        ahead = [name]
+        places: list[_Place] = []
+        while ahead:
+            name = ahead.pop()
+            if name == "..":
+                here = os.path.dirname(here)
+                continue
+            path = os.path.join(here, name)
+            try:
+                target = os.readlink(path)
+            except OSError as error:
+                if not ahead or error.errno != errno.EINVAL:  # the end, or something is missing
+                    places.append(_Place(here, name))
+                    break
+                here = path
+                continue
+            places.append(_Place(here, name))
+            path = os.path.join(here, target)
+            if self._is_remote(os.path.dirname(path)):
+                places.append(_Place(*os.path.split(path)))
+                break
+            if len(places) > MOST_LINKS:
+                break
+            if target.startswith("/"):
+                here = "/"
+            ahead += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+        return places[1:]
+
+    def _is_on_autofs(self, folder: _Folder, name: str) -> bool:
+        """Whether it is a symbolic link, a look through which would have something mounted."""
+        places = folder.leads.get(name, ())
+        return len(places) > 0 and self._folders[places[-1].directory].reason == AUTOFS
+
+    def _is_remote(self, directory: str) -> bool:
+        """Whether a look at what is in a directory would ask a remote filesystem."""
         try:
-            return self._watcher.watch_directory(directory) not in (REMOTE, AUTOFS)
+            reason = self._watcher.watch_directory(directory)
         except OSError:
-            return False
+            return False  # nothing is there, which is known without asking
+        if directory not in self._folders:
+            self._watcher.unwatch_directory(directory)
+        return reason in (REMOTE, AUTOFS)
+
+    def _hang_on(self, link: str, places: Iterable[_Place]) -> bool:
+        """Watch the names over which a link leads; tell whether there are any that were not watched already."""
+        is_new = False
+        for directory, name in places:
+            folder = self._folder(directory)
+            if name not in folder.links:
+                is_new = True
+                folder.links[name] = set()
+                self._watch_names(folder)
+            folder.links[name].add(link)
+        return is_new
+
+    def _let_go(self, link: str, places: Iterable[_Place]) -> None:
+        for directory, name in set(places):
+            folder = self._folders[directory]
+            folder.links[name].discard(link)
+            if not folder.links[name]:
+                del folder.links[name]
+                self._forget_if_unused(folder)
+
+    def _watch_names(self, folder: _Folder) -> None:
+        """Watch a directory for single names in it."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._watch(folder)
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -385,165 +494,187 @@ class Discovery:
             folder = self._folders[path] = _Folder(path)
         return folder
 
-    def _enter(self, place: Place, ahead: list[Place]) -> None:
-        """Watch a directory, then look at what is in it; directories that have to be looked at next are put ahead."""
-        path, state = place
-        is_needed = state.listed or any(state.match(name) is not None for name in state.names)
-        reason = None
-        try:
-            if is_needed or (path in self._folders and self._folders[path].links):
-                reason = self._watcher.watch_directory(path)
-            elif not os.path.isdir(path):
-                raise FileNotFoundError(path)
-        except (FileNotFoundError, NotADirectoryError):
-            self._leave(path)
-            return
-        parent = self._folders.get(os.path.dirname(path))
-        if parent is not None and path != "/":
-            parent.folders.add(os.path.basename(path))
+    def _watch(self, folder: _Folder) -> str | None:
+        reason = folder.reason = self._watcher.watch_directory(folder.path)
+        if reason in (None, REMOTE, AUTOFS):
+            self._unheard.discard(folder.path)
+        else:
+            self._unheard.add(folder.path)
+        return reason
+
+    def _enter(self, path: str, ahead: dict[str, bool], *, may_be_link: bool) -> bool:
+        """Watch a directory, then look at what is in it.
+
+        Args:
+            path: the directory.
+            ahead: takes those that have to be looked at next.
+            may_be_link: whether it may be a symbolic link. (A mount point is none, and is not asked if it is remote.)
+
+        Returns:
+            Whether it tells by itself if it goes: it is there, local, and no symbolic link.
+        """
+        directory, name = os.path.split(path)
+        parent = self._folders.get(directory) if name else None
+        if name and (parent is None or parent.state is None):
+            return False
         folder = self._folder(path)
-        folder.state = state
-        if reason in (REMOTE, AUTOFS):
+        try:
+            reason = self._watch(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            if parent is not None:
+                self._mind_links(parent, name)
+            self._leave(path)
+            return False
+        is_remote = reason in (REMOTE, AUTOFS)
+        is_link = False
+        state = self._root
+        if parent is not None and parent.state is not None:
+            if may_be_link or not is_remote:
+                is_link = self._mind_links(parent, name)
+            state = parent.state.enter(name, is_symlink=is_link)
+            parent.folders.add(name)
+        if state is None:
+            self._leave(path)
+            return False
+        if folder.state is not None and (is_remote or folder.state is not state):
             self._leave_contents(folder)
+        folder.state = state
+        if is_remote:
+            self._faults.pop(path, None)
             if reason == REMOTE:
                 self.remote[path] = state
-            return
+            return False
         self.remote.pop(path, None)
-        if state.listed:
-            self._list(folder, state, ahead)
-        else:
-            self._look_up(folder, state, ahead, is_watched=is_needed)
+        if not state.listed:
+            self._look_up(folder, state, ahead, is_needed=False)
+        elif not self._list(folder, state, ahead):
+            return False
+        return not is_link
 
-    def _look_again(self, folder: _Folder) -> None:
-        """Look at a directory of which events may have been lost, or that may have gone."""
-        if folder.state is not None:
-            self._enter(Place(folder.path, folder.state), self._to_enter)
-        else:
-            self._watch_names(folder.path)
-        if folder.path in self._folders:
-            for name in tuple(folder.links):
-                for link in tuple(folder.links[name]):
-                    self._examine_link(link)
-            for name in tuple(folder.followed):
-                self._to_follow[os.path.join(folder.path, name)] = folder, name
-
-    def _list(self, folder: _Folder, state: Directory, ahead: list[Place]) -> None:
+    def _list(self, folder: _Folder, state: Directory, ahead: dict[str, bool]) -> bool:
         files: set[str] = set()
         folders: set[str] = set()
         lost = self._listener.lost_in(folder.path)
         try:
+            is_another = self._is_another(folder)
+            if is_another:
+                self._look_through(folder)
             with os.scandir(folder.path) as entries:
                 for entry in entries:
-                    name = entry.name
-                    match = below = None
-                    is_link = False
                     # The kernel has told the type together with the name.
+                    name = entry.name
                     if entry.is_dir(follow_symlinks=False):
-                        below = state.enter(name, is_symlink=False)
-                    else:
-                        match = state.match(name)
-                        if entry.is_symlink():
-                            is_link = True
-                            below = state.enter(name, is_symlink=True)
-                        elif lost and match is None and entry.inode() in lost and name not in folder.followed:
-                            folder.followed[name] = None
-                            self._to_follow[entry.path] = folder, name
+                        if state.enter(name, is_symlink=False) is not None:
+                            folders.add(name)
+                            if name not in folder.folders:
+                                self._differs(folder, name, ahead, is_directory=True)
+                            elif is_another or ahead is self._to_scan:
+                                ahead[entry.path] = False
+                        continue
+                    match = state.match(name)
+                    is_link = entry.is_symlink()
                     if match is not None:
                         files.add(name)
-                        if name not in folder.files:
-                            self._differs(folder, name, match, None, is_link=is_link)
-                    if below is not None:
+                        if name not in folder.files and self._is_comparing:
+                            self._differs(folder, name, ahead, is_directory=False)
+                        elif name not in folder.files or is_another or is_link or name in folder.leads:
+                            self._to_examine[entry.path] = _Look(folder, name, state, match, is_link)
+                    elif lost and not is_link and entry.inode() in lost and name not in folder.followed:
+                        folder.followed[name] = ""
+                        self._to_follow[entry.path] = folder, name
+                    if is_link and state.enter(name, is_symlink=True) is not None:
                         folders.add(name)
-                        if name in folder.folders:
-                            if self._is_rescan or is_link:
-                                ahead.append(Place(entry.path, below))
-                        elif self._is_rescan:
-                            self._differs(folder, name, None, below, is_link=is_link)
-                        else:
-                            ahead.append(Place(entry.path, below))
+                        ahead[entry.path] = True
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
-            return
+            return False
         except OSError as error:
             self._faults[folder.path] = error
-            self._look_up(folder, state, ahead, is_watched=False)  # what is spelt out may be within reach all the same
-            return
+            self._look_up(folder, state, ahead, is_needed=True)  # what is spelt out may be within reach all the same
+            return True
         self._faults.pop(folder.path, None)
         for name in folder.files.keys() - files:
-            self._differs(folder, name, folder.files[name], None, is_link=True)
+            self._differs(folder, name, ahead, is_directory=False)
         for name in folder.folders - folders:
-            self._differs(folder, name, None, state, is_link=False)
+            self._differs(folder, name, ahead, is_directory=True)
+        return True
 
-    def _differs(
-        self, folder: _Folder, name: str, match: Match | None, below: Directory | None, *, is_link: bool
-    ) -> None:
+    @staticmethod
+    def _is_another(folder: _Folder) -> bool:
+        """Whether this path may lead to another directory than the one that was looked at, with the same names in it.
+
+        The number of one that was deleted may be given again: then all that was in it had gone before, and was heard.
+        """
+        status = os.stat(folder.path)
+        before, folder.identity = folder.identity, (status.st_dev, status.st_ino)
+        return folder.identity != before
+
+    def _differs(self, folder: _Folder, name: str, ahead: dict[str, bool], *, is_directory: bool) -> None:
         """A listing has shown a name that is not known, or has not shown one that is."""
-        if self._is_rescan:
-            self._suspects.append(_Suspect(folder, name, match, below, is_link))
-        elif match is not None:
-            self._to_examine[os.path.join(folder.path, name)] = folder, name, match, is_link
-        elif below is not None:
-            self._to_enter.append(Place(os.path.join(folder.path, name), below))
+        path = os.path.join(folder.path, name)
+        if self._is_comparing:
+            self._suspects[path] = folder, name, is_directory
+        elif is_directory:
+            ahead[path] = False
+        else:
+            self._look_at(folder, name)
 
-    def _look_up(self, folder: _Folder, state: Directory, ahead: list[Place], *, is_watched: bool) -> None:
-        """Look at the names that the patterns spell out; watch for those that are missing or may be led elsewhere."""
+    def _look_up(self, folder: _Folder, state: Directory, ahead: dict[str, bool], *, is_needed: bool) -> None:
+        """Look at the names that the patterns spell out; the watch is kept for those that may come, or lead elsewhere.
+
+        Args:
+            folder: where.
+            state: of it.
+            ahead: as in :meth:`_enter`.
+            is_needed: whether to keep it in any case.
+        """
+        self._look_through(folder)  # it may be another directory than before, with the same names in it
         for name in state.names:
             path = os.path.join(folder.path, name)
             match = state.match(name)
-            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
-            below = state.enter(name, is_symlink=True)
             if match is not None:
-                self._to_examine[path] = folder, name, match, None
-            if below is None:
-                continue
-            is_link = os.path.islink(path)
-            if not is_watched and (is_link or not os.path.isdir(path)):
-                is_watched = True
-                self._watch_names(folder.path)
-            if is_link:
-                self._mind_links(path, None)
-            ahead.append(Place(path, below))
+                is_needed = True
+                self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
+            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
+            if state.enter(name, is_symlink=True) is not None:
+                is_needed |= not self._enter(path, ahead, may_be_link=False)
+        if not is_needed and not folder.links and not folder.followed:
+            self._unheard.discard(folder.path)
+            self._watcher.unwatch_directory(folder.path)
 
     def _leave(self, path: str) -> None:
         """Forget a directory that has gone, and what was in it."""
+        directory, name = os.path.split(path)
+        parent = self._folders.get(directory) if name else None
+        if parent is not None and name in parent.folders:
+            parent.folders.discard(name)
+            if parent.state is not None and not parent.state.listed:
+                self._to_enter[directory] = True  # it is to be watched for the name now
         folder = self._folders.get(path)
-        parent = self._folders.get(os.path.dirname(path)) if path != "/" else None
-        self.remote.pop(path, None)
-        self._faults.pop(path, None)
-        if parent is not None:
-            was_known = os.path.basename(path) in parent.folders
-            parent.folders.discard(os.path.basename(path))
-            if was_known and parent.state is not None and not parent.state.listed:
-                self._to_enter.append(Place(parent.path, parent.state))  # it is to be watched for the name now
         if folder is not None:
             self._leave_contents(folder)
-            folder.state = None
+            folder.state = folder.identity = None
+            self._look_through(folder)
             self._forget_if_unused(folder)
 
     def _leave_contents(self, folder: _Folder) -> None:
+        self.remote.pop(folder.path, None)
+        self._faults.pop(folder.path, None)
         for name, match in folder.files.items():
-            path = os.path.join(folder.path, name)
             self._count(match, None)
-            self._listener.examine(path, match)
-            if path in self._links:
-                self._mind_links(path, None)
+            self._listener.drop(os.path.join(folder.path, name))
         folder.files.clear()
         for name in folder.followed:
             self._listener.drop(os.path.join(folder.path, name))
         folder.followed.clear()
         for name in tuple(folder.folders):
             self._leave(os.path.join(folder.path, name))
+        leads, folder.leads = folder.leads, {}
+        for name, places in leads.items():
+            self._let_go(os.path.join(folder.path, name), places)
 
     def _forget_if_unused(self, folder: _Folder) -> None:
-        if folder.state is None and not folder.links and not folder.followed:
+        if folder.state is None and not folder.links and not folder.followed and folder.path in self._folders:
             del self._folders[folder.path]
+            self._unheard.discard(folder.path)
             self._watcher.unwatch_directory(folder.path)
-
-    def unfollow(self, path: str) -> None:
-        """Follow a rotated file no longer."""
-        directory, name = os.path.split(path)
-        folder = self._folders.get(directory)
-        if folder is not None and name in folder.followed:
-            del folder.followed[name]
-            self._listener.drop(path)
-            self._forget_if_unused(folder)

@@ -244,7 +244,7 @@ class Ledger:
         self._series: dict[str, Series] = {}
         self._inodes: dict[Identity, Inode] = {}
         self._followed: dict[str, Inode] = {}  # what names lead to that are not declared
-        self._origins: dict[str, str] = {}  # such names, before a look -> the names of the same files before that
+        self._origins: dict[str, str] = {}  # such names until they are looked at -> those that the files had before
         self._lost: dict[Identity, Inode] = {}  # those without a name, the longest lost first
         self._emptied: dict[Identity, int] = {}  # their sizes before; until they grow
         self._forgotten_ns = _LONG_AGO  # the latest birth among those forgotten
@@ -279,6 +279,7 @@ class Ledger:
                 if series.is_present:
                     self._vanish(series)
                 self._end(series)
+            self._origins.pop(path, None)
             self._begin(path, labels, since_ns=since_ns, is_new=is_new)
 
     def observe(self, path: str, stats: FileStats | None) -> None:
@@ -296,6 +297,7 @@ class Ledger:
             # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
             series = self._series.get(path)
             inode = self._followed.get(path) if series is None else series.inode if series.is_present else None
+            origin = self._origins.pop(path, path) if self._origins else path
             if stats is None:
                 if series is not None:
                     self._vanish(series)
@@ -304,24 +306,31 @@ class Ledger:
                 return
             size, mtime_ns = stats.size, stats.mtime_ns
             if inode is None or inode.identity != stats.identity:
-                inode = self._move(path, series, inode, stats)
+                inode = self._move(path, series, inode, stats, origin)
                 if inode is None:
                     return
-            if size != inode.size or mtime_ns != inode.mtime_ns:
+            is_change = size != inode.size or mtime_ns != inode.mtime_ns
+            if is_change:
                 self._change(inode, size, mtime_ns, data_begins)
             if series is not None and series.stats is not stats:
-                series.stats = stats
+                before, series.stats = series.stats, stats
                 for totals in series.totals:
                     if mtime_ns >= totals.newest_mtime_ns:
                         totals.newest, totals.newest_mtime_ns, totals.newest_is_known = series, mtime_ns, True
                     elif totals.newest is series:
                         totals.newest_is_known = False
-                if inode.series is not series:
+                if inode.series is not series if is_change else before != stats:
                     self._note(series)
 
     def expect(self, path: str, origin: str) -> None:
-        """Tell that the file at a path that is not declared had another name before, which is: if it was never looked at
-        under that one, it pays into its series all the same."""
+        """Tell where a file was before it got a name that is not declared, for the next look at that name.
+
+        A file that was never looked at under its first name pays into the series of that all the same.
+
+        Args:
+            path: the name that it has now.
+            origin: the name that it had, which is declared.
+        """
         with self.lock:
             if path not in self._followed and path not in self._series:
                 self._origins[path] = origin
@@ -454,28 +463,25 @@ class Ledger:
         identity: Identity,
         size: int,
         mtime_ns: int,
+        last_name: str,
+        emptied_from: int | None,
         *,
         home: str,
         group: int,
-        last_name: str,
-        emptied_from: int | None,
         is_latest: bool,
     ) -> None:
         """Remember an inode.
 
         Args:
             identity, size, mtime_ns, last_name: as of :class:`Inode`.
+            emptied_from: see :meth:`emptied_from`.
             home: the path of the series that it pays into.
             group: of that series, should it not be there: its growth is worth something to the totals all the same.
-            emptied_from: see :meth:`emptied_from`.
             is_latest: whether it is what was seen last at its home.
         """
         with self.lock:
             self._is_restoring = True
-            series = self._series.get(home)
-            if series is None:
-                series = Series(home, Labels(group, ()), self.groups[group].payees, since_ns=0, is_new=False)
-                series.has_ended = True
+            series = self._series.get(home) or self._ended(home, group)
             series.is_counting = True
             inode = Inode(identity, size, mtime_ns, series, last_name)
             if is_latest:
@@ -512,7 +518,9 @@ class Ledger:
             self.aggregates[key] = Totals(group.group, values, group.payees)
         return self.aggregates[key]
 
-    def _move(self, path: str, series: Series | None, before: Inode | None, stats: FileStats) -> Inode | None:
+    def _move(
+        self, path: str, series: Series | None, before: Inode | None, stats: FileStats, origin: str
+    ) -> Inode | None:
         """A path leads to another inode than before; return it. None: one that nobody wants to know of."""
         inode = self._inodes.get(stats.identity)
         if inode is None and self._restored:
@@ -524,7 +532,7 @@ class Ledger:
         if before is not None:
             self._leave(path, series, before)
         if inode is None:
-            home = self._series.get(self._origins.pop(path, path))
+            home = self._series.get(origin)
             if home is None:
                 return None
             inode = self._meet(home, stats)
@@ -601,6 +609,7 @@ class Ledger:
             declared = [name for name in inode.names if name in self._series]
             self._hold(inode, self._series[min(declared)] if declared else None)
         if not inode.names:
+            inode.last_name = path
             self._lost[inode.identity] = inode
             self._forget_the_longest_lost()
             self._note_urgent()
@@ -619,8 +628,11 @@ class Ledger:
                 totals.unlabelled -= series.labels.is_unlabelled
                 totals.newest_is_known &= totals.newest is not series
             self._note(series)
-        elif series not in self._gone:
-            self._end(series)  # declared, and never seen
+        elif series not in self._gone:  # declared, and never seen
+            if series.is_counting:  # but what was there had got another name
+                self._gone[series] = _Gone()
+            else:
+                self._end(series)
 
     def _forget_the_longest_lost(self) -> None:
         while len(self._lost) > LOST_INODES and not self._is_restoring:
@@ -684,7 +696,7 @@ class Ledger:
         series = self._home(inode) if inode.series.has_ended else inode.series
         if self._emptied and size:
             emptied_from = self._emptied.pop(inode.identity, None)
-            if emptied_from is not None and size > emptied_from and data_begins:
+            if emptied_from is not None and data_begins:
                 appended = max(0, size - max(data_begins, emptied_from))
         if grown < 0:
             appended = size
@@ -710,7 +722,10 @@ class Ledger:
             journal.inodes.add(inode)  # its series and their totals: see take()
 
     def _home(self, inode: Inode) -> Series:
-        """What an inode pays into, once that has ended: a later series of its path, or that of a name it has now."""
+        """What an inode pays into, once that has ended: a later series of its path, or that of a name it has now.
+
+        Without any its growth is worth something to the group.
+        """
         for name in (inode.series.path, *sorted(inode.names)):
             series = self._series.get(name)
             if series is not None:
@@ -718,8 +733,16 @@ class Ledger:
                 self._note_inode(inode)
                 inode.series = series
                 series.is_counting = True
-                break
+                return series
+        if inode.series.labels.aggregate:  # which may have ended too; the group never does
+            inode.series = self._ended(inode.series.path, inode.series.labels.group)
         return inode.series
+
+    def _ended(self, path: str, group: int) -> Series:
+        """What an inode pays into whose series has ended and has no successor."""
+        series = Series(path, Labels(group, ()), self.groups[group].payees, since_ns=0, is_new=False)
+        series.has_ended = True
+        return series
 
     def _hold(self, inode: Inode, series: Series | None) -> None:
         for holder, size in ((inode.held_by, -inode.size), (series, inode.size)):

@@ -23,6 +23,7 @@ _MAX_ALTERNATIVES = 1000
 _MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
 _MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
+_PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always there, if only as nothing
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 Test = Callable[[str], object]  # of one name; true when it matches
@@ -41,12 +42,14 @@ class Segment:
         test: whether a name matches; of no use for ``**``.
         any_name: whether this is ``*``.
         any_depth: whether this is ``**``.
+        ending: what every name that matches ends with.
     """
 
     literal: str | None
     test: Test
     any_name: bool = False
     any_depth: bool = False
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +176,15 @@ def _segment(text: str, *, dots: bool) -> Segment:
         raise PatternError("'**' must be a whole component of the path, as in '/**/'")
     if not _MAGIC.search(text):
         literal = _ESCAPED.sub(r"\1", text)
-        return Segment(literal, literal.__eq__)
+        return Segment(literal, literal.__eq__, ending=literal)
     ending = text[1:]
     if text[0] == "*" and not _MAGIC.search(ending):
-        return Segment(None, _ending_test(_ESCAPED.sub(r"\1", ending), dots=dots), any_name=not ending)
+        ending = _ESCAPED.sub(r"\1", ending)
+        return Segment(None, _ending_test(ending, dots=dots), any_name=not ending, ending=ending)
     flags = fnmatch.CASE | fnmatch.FORCEUNIX | (fnmatch.DOTMATCH if dots else 0)
     (expression,), _ = fnmatch.translate(text, flags=flags)
     with warnings.catch_warnings(action="ignore"):  # a "[[" of the user's is no news
-        return Segment(None, re.compile(expression).fullmatch)
+        return Segment(None, re.compile(expression).fullmatch, ending=_PLAIN_ENDING.search(text)[0])  # type: ignore[index]
 
 
 def _ending_test(ending: str, *, dots: bool) -> Test:
@@ -341,9 +345,21 @@ class Directory:
     Attributes:
         names: names in it that the patterns spell out.
         listed: whether other names can matter too, so that it has to be listed.
+        follows_links: whether a symbolic link in it can lead to a directory that matters.
     """
 
-    __slots__ = ("_files", "_key", "_matcher", "_matches", "_name_excludes", "_steps", "listed", "names")
+    __slots__ = (
+        "_endings",
+        "_files",
+        "_key",
+        "_matcher",
+        "_matches",
+        "_name_excludes",
+        "_steps",
+        "follows_links",
+        "listed",
+        "names",
+    )
 
     def __init__(
         self, matcher: PathMatcher, key: frozenset[int], steps: list[_Step], name_excludes: list[tuple[Test, ...]]
@@ -382,9 +398,14 @@ class Directory:
         literals = [step.segment.literal for step, _ in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
+        self.follows_links = any(not step.last and not step.segment.any_depth for step, _ in includes)
+        # Most names in a directory that fills up with something else are told from logs by these.
+        self._endings = tuple({step.segment.ending for step, _ in includes if step.last})
 
     def match(self, name: str) -> Match | None:
         """Return what a regular file of this name in this directory is matched by, or None."""
+        if not name.endswith(self._endings):
+            return None
         found: tuple[int, ...] = ()
         for tests in self._files:
             found += tests.patterns_of(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -26,6 +27,8 @@ DIRECTORIES_AT_ONCE = 100
 """After how many directories a scan lets others go on."""
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
+CLOCK_REALTIME_COARSE = 5
+"""clock_gettime(2): the clock that files get their births from."""
 
 
 class Tracker:
@@ -34,9 +37,16 @@ class Tracker:
     Args:
         config: what to follow.
         on_change: called after something was booked; must be quick.
+        remote_timeout_s: how long a directory on a remote filesystem is waited for, seconds.
     """
 
-    def __init__(self, config: Config, on_change: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        on_change: Callable[[], object] | None = None,
+        *,
+        remote_timeout_s: float = RemoteScanner.TIMEOUT_S,
+    ) -> None:
         self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
         self.matcher = PathMatcher((group.paths, group.exclude) for group in config.logs)
         self.ledger = Ledger(
@@ -56,14 +66,16 @@ class Tracker:
         self.since_ns: Callable[[str, Match], int] = lambda _path, _match: started_ns
         """Since when a file that is unknown must have been born to count from its first byte."""
         started_ns = time.time_ns()
+        self.as_of_ns = 0
+        """Every file that was born before is known, by the clock of births; 0 before the first scan."""
         self._max_files = config.cache.max_files
         self._on_change = on_change
         self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in config.logs]
-        self._remote_scanner = RemoteScanner()
+        self._remote_scanner = RemoteScanner(remote_timeout_s)
         # One at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and the
         # ledger's, never after.
         self._lock = threading.RLock()
-        self._paths: dict[str, None] = {}  # all that are looked at: those declared, and those that are followed
+        self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
         self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
         self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
@@ -77,8 +89,10 @@ class Tracker:
             audited: how many files to compare with the truth on this occasion.
         """
         with self._lock:
+            as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
             self.cache.audit(audited)
             errors = self.cache.survey(self._paths.keys())
+            self.discovery.look_at_unheard()
             for _ in range(MOST_ROUNDS):
                 if not self._catch_up():
                     break
@@ -89,12 +103,14 @@ class Tracker:
                 "files can not be looked at, they are published as they were seen last",
                 "files can be looked at again, or are gone",
             )
+            self.as_of_ns = as_of_ns
 
     def scan(self) -> None:
         """Look everywhere: the first time to find the files, later for what has come or gone unheard."""
         started = time.monotonic()
         first = not self.is_ready
         with self._lock:
+            as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
             self.cache.sync()
             self._catch_up()
             self._list_lost()
@@ -107,6 +123,7 @@ class Tracker:
                 self._catch_up()
                 self.discovery.settle()
         unreadable = self.discovery.unreadable + self._scan_remote()
+        self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
         self.ledger.end_restoring()
         self._tell_full()
@@ -181,29 +198,32 @@ class Tracker:
 
     def examine(self, path: str, match: Match) -> bool:
         """Look at a path that may have become a file, another one, or none."""
-        if path not in self.ledger:
+        if path not in self.ledger or self._paths.get(path) is not match:
             self._followed.pop(path, None)
             self.ledger.declare(
-                path, self._labels(path, match), since_ns=self.since_ns(path, match), is_new=self.is_ready
+                path, self.labels(path, match), since_ns=self.since_ns(path, match), is_new=self.is_ready
             )
         try:
             is_there = self.cache.look(path)
-        except OSError:
-            is_there = True  # as far as one can know; each scrape tries again, and tells
+        except OSError as error:
+            # As far as one can know; each scrape tries again, and tells. But links that loop lead nowhere.
+            is_there = error.errno != errno.ELOOP
         if is_there:
-            self._paths[path] = None
+            self._paths[path] = match
         else:
             self._paths.pop(path, None)
         return is_there
 
-    def follow(self, path: str, origin: str | None) -> bool:
+    def follow(self, path: str, origin: str) -> bool:
         """Look at a path that matches no pattern but leads to a file that had a name which does."""
-        if origin is not None and self.ledger.at(path) is None:
+        if path in self.ledger:
+            return False  # it was declared until now, as the name of a file in another directory
+        if origin and self.ledger.at(path) is None:
             self._expect(path, origin)
         is_known = False
         with contextlib.suppress(OSError):
             is_known = self.cache.look(path) and self.ledger.at(path) is not None
-        if origin is not None and origin not in self._paths:
+        if origin and origin not in self._paths:
             self.ledger.observe(origin, None)
         inode = self.ledger.at(path)
         if not is_known or inode is None:
@@ -217,12 +237,12 @@ class Tracker:
         """A file has lost its declared name, perhaps before it was ever looked at."""
         match = self.matcher.match(origin)
         if match is not None and origin not in self.ledger:
-            labels = self._labels(origin, match)
+            labels = self.labels(origin, match)
             self.ledger.declare(origin, labels, since_ns=self.since_ns(origin, match), is_new=self.is_ready)
         self.ledger.expect(path, origin)
 
     def drop(self, path: str) -> None:
-        """Follow such a path no longer."""
+        """Look at a path no longer, whatever it leads to."""
         self._followed.pop(path, None)
         self._paths.pop(path, None)
         self.ledger.observe(path, None)
@@ -233,7 +253,8 @@ class Tracker:
         """The inode numbers of files that were seen in this directory last and have no known name now."""
         return self._lost.get(directory, set())
 
-    def _labels(self, path: str, match: Match) -> Labels:
+    def labels(self, path: str, match: Match) -> Labels:
+        """What a file is published under."""
         group = match.groups[0]
         labels = self.labeller.label(group, path)
         aggregate = tuple(labels.values[position] for position in self._aggregate_by[group])

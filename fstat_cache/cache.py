@@ -308,10 +308,14 @@ class FStatCache:
             mount = follower.mounts.remote_of(path)
             if mount is None:
                 entry = follower.find(path)
+                was = None if entry is None else entry.stats
                 stats = None if entry is None else follower.look_again(entry)
+                is_told = stats is not was
                 if stats is None:  # or what stands in the way, of which the other look keeps silent
-                    stats = read_stats(path) if self._is_full() else self._admit(path)
-                follower.tell(path, stats)
+                    is_told = not self._is_full()
+                    stats = self._admit(path) if is_told else read_stats(path)
+                if not is_told or stats is None:
+                    follower.tell(path, stats)
                 return stats is not None
         return self._ask(mount, path, self._tell_remote) is not None
 
@@ -368,6 +372,7 @@ class FStatCache:
         """
         with self._lock, self._intact:
             self._begin()
+            self._take_in(self._session.news())  # a filesystem that may hang may have been mounted there
             return self._follower.watch_directory(path)
 
     def unwatch_directory(self, path: str) -> None:

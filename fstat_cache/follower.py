@@ -31,7 +31,7 @@ from fstat_cache.kernel import (
 from fstat_cache.mounts import Mount, MountTable
 from fstat_cache.remote import Found
 from fstat_cache.session import Session
-from fstat_cache.stats import FileStats, read_stats
+from fstat_cache.stats import FileStats, read_again, read_stats
 from fstat_cache.watches import WatchTable
 
 log = logging.getLogger(__name__)
@@ -254,12 +254,8 @@ class Follower:
         was = entry.stats
         try:
             if not rebind:
-                stats = read_stats(entry.path, was, trust_number=entry.wd != NO_WATCH)
-                if entry.wd != NO_WATCH and stats is not was and stats is not None:
-                    # The number of a watched inode is given to another one only after IN_DELETE_SELF was queued.
-                    if self._session.inotify is not None and self._session.inotify.pending_bytes():
-                        stats = read_stats(entry.path)
-                    rebind = stats is not None and stats.identity != was.identity
+                stats = read_stats(entry.path, was) if entry.wd == NO_WATCH else self._look_at_watched(entry)
+                rebind = entry.wd != NO_WATCH and stats is not None and stats.identity != was.identity
             if rebind:
                 wd = entry.wd
                 self._rebind(entry)
@@ -278,6 +274,16 @@ class Follower:
             self._mind_filesystem(entry)
             self.place(entry)
         return stats
+
+    def _look_at_watched(self, entry: Entry) -> FileStats | None:
+        stats = read_again(entry.path, entry.stats)
+        # The number of a watched inode is given to another one only after IN_DELETE_SELF was queued.
+        if stats is not entry.stats and (stats is None or self._has_pending_events()):
+            stats = read_stats(entry.path)
+        return stats
+
+    def _has_pending_events(self) -> bool:
+        return self._session.inotify is not None and self._session.inotify.pending_bytes() > 0
 
     def look_again(self, entry: Entry) -> FileStats | None:
         """Look at an entry that is not served from memory, and watch it again if that may help."""
@@ -348,7 +354,7 @@ class Follower:
         return inotify, None
 
     def _may_watch_more(self) -> bool:
-        return self._max_watches is None or self.watches < self._max_watches
+        return self._max_watches is None or len(self._watches) + len(self.directories) < self._max_watches
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
         if wd != entry.wd:
@@ -578,13 +584,30 @@ class Follower:
 
     def sample_hot(self) -> None:
         """Look at the hot files, and arm those again that have been quiet."""
-        changed = []
+        changed: list[tuple[Entry, FileStats]] = []
+        replaced: list[Entry] = []
         for wd in tuple(self.hot):
             for entry in self._watches.entries(wd):
-                was = entry.stats
-                if self.refresh(entry, rebind=False) is not was and entry.wd == wd:
-                    changed.append(wd)
-        for wd in self.hot.after_samples(changed, time.monotonic()):
+                known = entry.stats
+                try:
+                    stats = read_again(entry.path, known)
+                except OSError:
+                    stats = None
+                if stats is None:
+                    replaced.append(entry)
+                elif stats is not known:
+                    changed.append((entry, stats))
+        # As in refresh(), but asked once for all of them. Looks are told in their order, so these before any later one.
+        if self._has_pending_events():
+            replaced += [entry for entry, _ in changed]
+        else:
+            for entry, stats in changed:
+                self._take_over(entry, stats)
+        for entry in replaced:
+            if not entry.is_dropped:
+                self.refresh(entry, rebind=True)
+        busy = [entry.wd for entry, _ in changed if entry.wd in self.hot]
+        for wd in self.hot.after_samples(busy, time.monotonic()):
             for entry in self._watches.entries(wd):
                 self.refresh(entry, rebind=True)
 

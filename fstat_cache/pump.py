@@ -40,6 +40,8 @@ class Pump:
         self._work = work
         self._gather_s = gather_s
         self._rest_per_work = 1 / cpu_budget - 1 if cpu_budget else 0.0
+        self.is_started = False
+        """Whether :meth:`start` was called."""
         self._stopping = False
         self._failed = False
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -57,16 +59,12 @@ class Pump:
             RuntimeError: the system gives no more threads.
         """
         self._thread.start()
+        self.is_started = True
 
     @property
     def alive(self) -> bool:
         """False once the thread has ended, by :meth:`close` or because its work failed."""
         return not self._failed and not self._stopping and (self._thread.ident is None or self._thread.is_alive())
-
-    @property
-    def is_started(self) -> bool:
-        """Whether :meth:`start` was called."""
-        return self._thread.ident is not None
 
     def wake(self) -> None:
         """Have ``work`` called soon, so that it can say when it wants to be called next."""

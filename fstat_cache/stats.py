@@ -28,14 +28,20 @@ class FileStats:
         birth_ns: when the inode was made, nanoseconds since the epoch (statx(2)); 0 where the filesystem does not tell.
     """
 
-    __slots__ = ("_birth_ns", "_device", "_inode", "_mtime_ns", "_size")
+    __slots__ = ("_identity", "_mtime_ns", "_size")
 
     def __init__(self, size: int, mtime_ns: int, inode: int, device: int, birth_ns: int = 0) -> None:
         self._size = size
         self._mtime_ns = mtime_ns
-        self._inode = inode
-        self._device = device
-        self._birth_ns = birth_ns
+        self._identity = (device, inode, birth_ns)
+
+    def later(self, size: int, mtime_ns: int) -> FileStats:
+        """The stats of the same inode at another time. They share what tells the inode from others."""
+        stats = object.__new__(FileStats)
+        stats._size = size
+        stats._mtime_ns = mtime_ns
+        stats._identity = self._identity
+        return stats
 
     @property
     def size(self) -> int:
@@ -56,17 +62,17 @@ class FileStats:
     @property
     def inode(self) -> int:
         """Inode number."""
-        return self._inode
+        return self._identity[1]
 
     @property
     def device(self) -> int:
         """Number of the device that the inode is on."""
-        return self._device
+        return self._identity[0]
 
     @property
     def birth_ns(self) -> int:
         """When the inode was made, in nanoseconds since the epoch; 0 where the filesystem does not tell."""
-        return self._birth_ns
+        return self._identity[2]
 
     @property
     def identity(self) -> tuple[int, int, int]:
@@ -75,7 +81,7 @@ class FileStats:
         A filesystem gives an inode's number again once the inode is gone, ext4 at once; the birth tells them apart
         (but for two that were made within one tick of the kernel's clock, or where it is not known).
         """
-        return self._device, self._inode, self._birth_ns
+        return self._identity
 
     def __getitem__(self, key: str) -> int | float:
         # The most asked first: with "size" this costs little more than an attribute.
@@ -105,32 +111,24 @@ class FileStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileStats):
             return NotImplemented
-        return (
-            self._size == other._size
-            and self._mtime_ns == other._mtime_ns
-            and self._inode == other._inode
-            and self._device == other._device
-            and self._birth_ns == other._birth_ns
-        )
+        return self._size == other._size and self._mtime_ns == other._mtime_ns and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self._size, self._mtime_ns, self._inode, self._device, self._birth_ns))
+        return hash((self._size, self._mtime_ns, self._identity))
 
     def __repr__(self) -> str:
         return (
-            f"FileStats(size={self._size}, mtime_ns={self._mtime_ns}, inode={self._inode}, device={self._device}, "
-            f"birth_ns={self._birth_ns})"
+            f"FileStats(size={self._size}, mtime_ns={self._mtime_ns}, inode={self.inode}, device={self.device}, "
+            f"birth_ns={self.birth_ns})"
         )
 
 
-def read_stats(path: StrPath, known: FileStats | None = None, *, trust_number: bool = False) -> FileStats | None:
+def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:
     """Look at a file.
 
     Args:
         path: the file; symbolic links are followed.
         known: what was seen before.
-        trust_number: whether to take an inode of the known device and number for the known one, which saves asking for
-            its birth.
 
     Returns:
         Its stats, ``known`` itself if they are the same; None when nothing is there or it is not a regular file.
@@ -139,15 +137,29 @@ def read_stats(path: StrPath, known: FileStats | None = None, *, trust_number: b
         OSError: for everything but absence (ENOENT, ENOTDIR), such as a directory that may not be searched.
     """
     try:
-        if known is not None:
-            seen = os.stat(path)  # in half the time of the other, where nothing has changed
-            size, mtime_ns = seen.st_size, seen.st_mtime_ns
-            if seen.st_ino == known._inode and seen.st_dev == known._device and stat.S_ISREG(seen.st_mode):
-                if mtime_ns == known._mtime_ns and size == known._size:
-                    return known
-                if trust_number:
-                    return FileStats(size, mtime_ns, known._inode, known._device, known._birth_ns)
+        # Where nothing has changed os.stat tells so in half the time of the other.
+        if known is not None and read_again(path, known) is known:
+            return known
         mode, size, mtime_ns, inode, device, birth_ns = status_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return FileStats(size, mtime_ns, inode, device, birth_ns) if stat.S_ISREG(mode) else None
+
+
+def read_again(path: StrPath, known: FileStats) -> FileStats | None:
+    """Look at a file by ``os.stat``, taking an inode of the known device and number for the known one.
+
+    Returns:
+        Its stats, ``known`` itself if they are the same; None when another inode is there.
+
+    Raises:
+        OSError: as ``os.stat``.
+    """
+    seen = os.stat(path)
+    device, inode, _ = known._identity
+    if seen.st_ino != inode or seen.st_dev != device or not stat.S_ISREG(seen.st_mode):
+        return None
+    size, mtime_ns = seen.st_size, seen.st_mtime_ns
+    if mtime_ns == known._mtime_ns and size == known._size:
+        return known
+    return known.later(size, mtime_ns)

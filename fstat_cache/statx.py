@@ -46,12 +46,16 @@ def status_of(path: str | bytes | os.PathLike[str]) -> Status:
         raise OSError(number, os.strerror(number), path)
     mask, mode, inode, size, birth_s, birth_ns, mtime_s, mtime_ns, major, minor = _STATX.unpack_from(buffer)
     birth_ns = birth_s * 1_000_000_000 + birth_ns if mask & _STATX_BTIME else 0
-    return mode, size, mtime_s * 1_000_000_000 + mtime_ns, inode, os.makedev(major, minor), birth_ns
+    return mode, size, mtime_s * 1_000_000_000 + mtime_ns, inode, _device(major, minor), birth_ns
 
 
 def _by_stat(path: str | bytes | os.PathLike[str]) -> Status:
     status = os.stat(path)
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, 0
+
+
+_device = functools.lru_cache(os.makedev)
+"""One object for all files of a device, which is 32 bytes less for each."""
 
 
 class _Buffers(threading.local):

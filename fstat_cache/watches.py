@@ -17,25 +17,24 @@ class Watched(Protocol):
 E = TypeVar("E", bound=Watched)
 
 
-class WatchTable(Generic[E]):
-    """Watch descriptor <-> the entries whose paths lead to the watched inode (hard links, symbolic links)."""
+class WatchTable(dict[int, E | list[E]], Generic[E]):
+    """Watch descriptor <-> the entries whose paths lead to the watched inode (hard links, symbolic links).
 
-    __slots__ = ("_by_wd",)
+    Nearly every inode has one name: its entry stands bare, a list is made for the others only.
+    """
 
-    def __init__(self) -> None:
-        # Nearly every inode has one name: its entry stands bare, a list is made for the others only.
-        self._by_wd: dict[int, E | list[E]] = {}
+    __slots__ = ()
 
     def bind(self, entry: E, wd: int) -> None:
         """Note that ``entry``, which has no watch, is followed by ``wd``."""
         entry.wd = wd
-        sharers = self._by_wd.get(wd)
+        sharers = self.get(wd)
         if sharers is None:
-            self._by_wd[wd] = entry
+            self[wd] = entry
         elif isinstance(sharers, list):
             sharers.append(entry)
         else:
-            self._by_wd[wd] = [sharers, entry]
+            self[wd] = [sharers, entry]
 
     def unbind(self, entry: E) -> bool:
         """Take ``entry`` off its watch.
@@ -44,30 +43,24 @@ class WatchTable(Generic[E]):
             True when it was the last one, so that the watch is to be removed from the kernel too.
         """
         wd, entry.wd = entry.wd, NO_WATCH
-        sharers = self._by_wd[wd]
+        sharers = self[wd]
         if not isinstance(sharers, list):
-            del self._by_wd[wd]
+            del self[wd]
             return True
         sharers.remove(entry)
         if len(sharers) == 1:
-            self._by_wd[wd] = sharers[0]
+            self[wd] = sharers[0]
         return False
 
     def discard(self, wd: int) -> None:
         """Forget a watch that the kernel has removed by itself; its entries have none now."""
         for entry in self.entries(wd):
             entry.wd = NO_WATCH
-        self._by_wd.pop(wd, None)
+        self.pop(wd, None)
 
     def entries(self, wd: int) -> tuple[E, ...]:
         """The entries that share ``wd``; none for a watch that was removed, whose last events still arrive."""
-        sharers = self._by_wd.get(wd)
+        sharers = self.get(wd)
         if sharers is None:
             return ()
         return tuple(sharers) if isinstance(sharers, list) else (sharers,)
-
-    def __contains__(self, wd: int) -> bool:
-        return wd in self._by_wd
-
-    def __len__(self) -> int:
-        return len(self._by_wd)

@@ -11,6 +11,7 @@ from tests.support import REPOSITORY, environment, readme_table
 SMALL = {
     "lookups": ("--files=20", "--rounds=2"),
     "engine": ("--files=20", "--sync-files=10", "--rounds=1", "--sync-rounds=1"),
+    "discovery": ("--files=200", "--names=50", "--rounds=1"),
     "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
     "idle": ("--files=20", "--seconds=0.1", "--long=0.1", "--settle=0.2"),
 }

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support import PROMETHEUS_ACCEPT, StartAgent, StartPrometheus, program, wait_until
 
-RESCANNED = """
-rescan_interval: 1s
+WITHOUT_GRACE = """
+stale_grace: 0s
 logs:
   - group: test
     paths: ["{folder}/**/*.log"]
@@ -27,12 +27,12 @@ def selector(metric: str, path: Path) -> str:
 def test_append_new_file_and_deletion_arrive(
     tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus
 ) -> None:
-    """What happens to a file shows in Prometheus: growth, birth, and that a deleted file's series ends at once."""
+    """What happens to a file shows in Prometheus: growth, birth, and that a deleted file's series ends."""
     folder = tmp_path / "logs"
     folder.mkdir()
     old, new = folder / "old.log", folder / "sub" / "new.log"
     old.write_bytes(b"x" * 100)
-    agent = start_agent(config=RESCANNED.format(folder=folder))
+    agent = start_agent(config=WITHOUT_GRACE.format(folder=folder))
     prometheus = start_prometheus(fstat=agent.port)
     size_of_old, size_of_new = selector("fstat_file_size_bytes", old), selector("fstat_file_size_bytes", new)
 
@@ -49,6 +49,8 @@ def test_append_new_file_and_deletion_arrive(
     new.parent.mkdir()
     new.write_bytes(b"z" * 7)
     wait_until(lambda: prometheus.value(size_of_new) == 7)
+    assert prometheus.value(selector("fstat_file_appended_bytes_total", old)) == 23
+    assert prometheus.value(selector("fstat_file_appended_bytes_total", new)) == 7
 
     # Prometheus shows a series for five minutes after its last sample, unless it went stale: missing from a scrape that
     # succeeded.
@@ -56,6 +58,7 @@ def test_append_new_file_and_deletion_arrive(
     wait_until(lambda: prometheus.value(size_of_old) is None)
     assert prometheus.value(size_of_new) == 7
     assert prometheus.value('up{job="fstat"}') == 1
+    assert prometheus.value('fstat_group_appended_bytes_total{group="test"}') == 30
 
 
 class Relay(http.server.ThreadingHTTPServer):

@@ -1,131 +1,308 @@
-"""The collector over a real cache, read back by the parsers of prometheus_client."""
+"""What a scrape shows, over a real tracker, read back by the parsers of prometheus_client."""
 
 import gc
 import logging
 import os
+import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.collector import DeclaredFile, DeclaredFiles, FileCollector, make_registry
-from exporter.growth import Ledger
-from fstat_cache import CacheInfo, CacheStatus, FileStats, FStatCache, Survey
+from exporter.collector import FileCollector, make_registry
+from exporter.config import FILE_METRICS, Config, LogGroup
+from exporter.tracker import Tracker
+from fstat_cache import FStatCache
+from tests.exporter.tracking import Track, append, touch
 from tests.support import Scrape, parse_scrape
 
 
-class Fixture:
-    """A cache, a ledger, and what shows them."""
+class Scraped:
+    """A tracker of some groups and what shows it."""
 
-    def __init__(self, max_files: int) -> None:
-        self.ledger = Ledger()
-        self.cache = FStatCache(max_files=max_files, on_change=self._on_change)
-        self.declared: DeclaredFiles | None = None
-        self.collector = FileCollector(self.cache, self.ledger, lambda: self.declared)
-        self.registry = make_registry(self.collector)
+    def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
+        self.tracker = tracker
+        self.collector = FileCollector(tracker, groups)
+        self.registry: CollectorRegistry = make_registry(self.collector)
 
-    def _on_change(self, path: str, stats: FileStats | None) -> None:
-        if stats is not None:
-            self.ledger.replaced(path, stats)
+    def scrape(self, *, openmetrics: bool = False) -> Scrape:
+        """Scrape once."""
+        generate = generate_openmetrics if openmetrics else generate_latest
+        return parse_scrape(generate(self.registry).decode(), openmetrics=openmetrics)
 
-    def declare(self, *paths: Path) -> None:
-        """Declare these files."""
-        self.declared = DeclaredFiles(("group", "path"), [DeclaredFile(str(path), ("g", str(path))) for path in paths])
 
-    def scrape(self) -> Scrape:
-        """Scrape in the classic format."""
-        return parse_scrape(generate_latest(self.registry).decode())
+Show = Callable[..., Scraped]
 
 
 @pytest.fixture
-def make() -> Iterator[type[Fixture]]:
-    """Makes fixtures and closes their caches."""
-    made: list[Fixture] = []
+def show(tmp_path: Path, track: Track) -> Show:
+    """Shows groups that have scanned; by default one, `g`, of all logs in the test's directory."""
 
-    class Closing(Fixture):
-        def __init__(self, max_files: int = 100) -> None:
-            super().__init__(max_files)
-            made.append(self)
+    def show(*groups: LogGroup, **more: object) -> Scraped:
+        default = LogGroup("g", (f"{tmp_path}/**/*.log",), **more)  # type: ignore[arg-type]
+        return Scraped(track(groups=groups or (default,)), groups or (default,))
 
-    yield Closing
-    for each in made:
-        each.cache.close()
+    return show
 
 
-def test_file_families(make: type[Fixture], tmp_path: Path) -> None:
-    """Size, modification time with its fraction, and changes since the first sight, each as of this scrape."""
+def paths(scrape: Scrape) -> set[str]:
+    """The names of the files that have a size."""
+    found = (dict(labels)["path"] for name, labels in scrape.samples if name == "fstat_file_size_bytes")
+    return {os.path.basename(path) for path in found}
+
+
+def test_file_families(tmp_path: Path, show: Show) -> None:
+    """Size, modification time with its fraction, changes and growth since the first sight, each as of this scrape."""
     path = tmp_path / "a.log"
     path.write_text("12345")
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
-    all_of_it = make()
-    all_of_it.declare(path)
-    scrape = all_of_it.scrape()
+    shown = show()
+    scrape = shown.scrape()
     assert scrape.value("fstat_file_size_bytes", group="g", path=str(path)) == 5
     assert scrape.value("fstat_file_mtime_seconds", path=str(path)) == os.stat(path).st_mtime
     assert scrape.value("fstat_file_changes_total", path=str(path)) == 0
-    with path.open("a") as file:
-        file.write("6")
-    scrape = all_of_it.scrape()
+    assert scrape.value("fstat_file_appended_bytes_total", path=str(path)) == 0
+    append(path, "6")
+    scrape = shown.scrape()
     assert scrape.value("fstat_file_size_bytes", path=str(path)) == 6
     assert scrape.value("fstat_file_changes_total", path=str(path)) == 1
+    assert scrape.value("fstat_file_appended_bytes_total", path=str(path)) == 1
 
 
-def test_a_file_that_has_gone_leaves_at_once(make: type[Fixture], tmp_path: Path) -> None:
-    """No scan is needed; the other files stay. When it comes back the count goes on."""
+@pytest.mark.parametrize("metrics", [(), ("size",), ("truncations", "rotations"), FILE_METRICS])
+def test_the_metrics_of_a_group(tmp_path: Path, show: Show, metrics: tuple[str, ...]) -> None:
+    """Its files have those that it names; by itself it has all of them."""
+    path = tmp_path / "a.log"
+    path.write_text("1")
+    shown = show(metrics=frozenset(metrics))
+    os.truncate(path, 0)
+    shown.scrape()
+    path.rename(tmp_path / "a.log.1")
+    path.write_text("22")
+    scrape = shown.scrape()
+    suffixes = {"size": "size_bytes", "mtime": "mtime_seconds", "appended_bytes": "appended_bytes_total"}
+    expected = {f"fstat_file_{suffixes.get(name, f'{name}_total')}" for name in metrics}
+    assert {name for name, _ in scrape.samples if name.startswith("fstat_file_")} == expected
+    for name in ("truncations", "rotations"):
+        if name in metrics:
+            assert scrape.value(f"fstat_file_{name}_total") == 1
+        assert scrape.value(f"fstat_group_{name}_total") == 1
+
+
+def test_groups(tmp_path: Path, show: Show) -> None:
+    """Totals, each inode once; what pattern matches how many files, one without any included."""
+    touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c.txt")
+    os.link(tmp_path / "a.log", tmp_path / "a2.log")
+    one = LogGroup("one", (f"{tmp_path}/*.log", f"{tmp_path}/a*", f"{tmp_path}/no/*"))
+    shown = show(one, LogGroup("two", (f"{tmp_path}/*.log", f"{tmp_path}/*")), LogGroup("none", ("/no/such",)))
+    append(tmp_path / "a.log", "123")
+    append(tmp_path / "b.log", "4")
+    append(tmp_path / "c.txt", "56")
+    os.utime(tmp_path / "b.log", ns=(0, 4_000_000_000_500_000_000))
+    scrape = shown.scrape()
+    for name, values in {
+        "files": (3, 1, 0),
+        "size_bytes": (4, 2, 0),
+        "changes_total": (2, 1, 0),
+        "appended_bytes_total": (4, 2, 0),
+        "truncations_total": (0, 0, 0),
+        "rotations_total": (0, 0, 0),
+        "files_without_series": (0, 0, 0),
+        "unlabelled_files": (0, 0, 0),
+        "newest_mtime_seconds": (4_000_000_000.5, os.stat(tmp_path / "c.txt").st_mtime, None),
+    }.items():
+        assert tuple(scrape.value(f"fstat_group_{name}", group=group) for group in ("one", "two", "none")) == values
+    matches = {
+        (labels["group"], labels["pattern"].removeprefix(f"{tmp_path}/")): value
+        for (name, pairs), value in scrape.samples.items()
+        if name == "fstat_group_pattern_matches" and (labels := dict(pairs))
+    }
+    assert matches == {
+        ("one", "*.log"): 3,
+        ("one", "a*"): 2,
+        ("one", "no/*"): 0,
+        ("two", "*.log"): 3,
+        ("two", "*"): 4,
+        ("none", "/no/such"): 0,
+    }
+    assert scrape.values("fstat_aggregate_files") == []
+
+
+def test_labels(tmp_path: Path, show: Show) -> None:
+    """Static ones and those of the expression; a label of another group is empty; what does not match is counted."""
+    touch(tmp_path / "shop/web.log", tmp_path / "loose.log", tmp_path / "x.txt")
+    regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[a-z]+)/(?P<app>[a-z]+)\.log$")
+    one = LogGroup("one", (f"{tmp_path}/**/*.log",), labels={"team": "infra"}, path_regex=regex, aggregate_by=("site",))
+    shown = show(one, LogGroup("two", (f"{tmp_path}/x.txt",), labels={"stage": "test"}))
+    scrape = shown.scrape()
+    found = {frozenset(dict(labels).items()) for name, labels in scrape.samples if name == "fstat_file_size_bytes"}
+    every = {"team": "", "stage": "", "site": "", "app": ""}
+    assert found == {
+        frozenset({**every, **labels}.items())
+        for labels in (
+            {"group": "one", "path": f"{tmp_path}/shop/web.log", "team": "infra", "site": "shop", "app": "web"},
+            {"group": "one", "path": f"{tmp_path}/loose.log", "team": "infra"},
+            {"group": "two", "path": f"{tmp_path}/x.txt", "stage": "test"},
+        )
+    }
+    assert scrape.value("fstat_group_unlabelled_files", group="one") == 1
+    assert {dict(labels)["site"] for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {"shop", ""}
+    (tmp_path / "loose.log").unlink()
+    assert shown.scrape().value("fstat_group_unlabelled_files", group="one") == 0
+
+
+def test_aggregates(tmp_path: Path, show: Show) -> None:
+    """Add up the files with the same labels and end with the last of them; the group's totals live on."""
+    regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[^/]*)/(?P<host>[^/]*)/")
+    touch(tmp_path / "shop/h1/a.log", tmp_path / "shop/h2/a.log", tmp_path / "blog/h1/a.log", tmp_path / "x.txt")
+    sites = LogGroup("sites", (f"{tmp_path}/*/*/*.log",), path_regex=regex, aggregate_by=("site",), per_file=False)
+    others = LogGroup("others", (f"{tmp_path}/*.txt",), labels={"kind": "text"}, aggregate_by=("kind",))
+    shown = show(sites, others)
+    append(tmp_path / "shop/h1/a.log", "1")
+    append(tmp_path / "shop/h2/a.log", "22")
+    append(tmp_path / "blog/h1/a.log", "333")
+    scrape = shown.scrape()
+    shop = {"group": "sites", "site": "shop", "kind": ""}
+    assert scrape.samples["fstat_aggregate_files", frozenset(shop.items())] == 2
+    assert scrape.value("fstat_aggregate_size_bytes", **shop) == 3
+    assert scrape.value("fstat_aggregate_appended_bytes_total", **shop) == 3
+    assert scrape.value("fstat_aggregate_changes_total", **shop) == 2
+    assert scrape.value("fstat_aggregate_files", group="others", kind="text", site="") == 1
+    assert paths(scrape) == {"x.txt"}
+    append(tmp_path / "blog/h1/a.log", "4")
+    shown.scrape()
+    (tmp_path / "blog/h1/a.log").unlink()
+    scrape = shown.scrape()
+    assert scrape.value("fstat_aggregate_files", site="blog") == 0
+    assert scrape.value("fstat_aggregate_appended_bytes_total", site="blog") == 4
+    shown.tracker.ledger._grace_s = 0
+    scrape = shown.scrape()
+    assert shown.scrape().value("fstat_aggregate_files", site="blog") is None
+    assert scrape.value("fstat_group_appended_bytes_total", group="sites") == 7
+
+
+def test_max_series(tmp_path: Path, show: Show) -> None:
+    """The files beyond are in the sums only, and counted; when one ends the next has its place."""
+    touch(*(tmp_path / f"{number}.log" for number in range(5)))
+    shown = show(max_series=3)
+    append(tmp_path / "4.log", "x")
+    scrape = shown.scrape()
+    assert paths(scrape) == {"0.log", "1.log", "2.log"}
+    assert scrape.value("fstat_group_files_without_series") == 2
+    assert scrape.value("fstat_group_files") == 5
+    assert scrape.value("fstat_group_appended_bytes_total") == 1
+    shown.tracker.ledger._grace_s = 0
+    (tmp_path / "1.log").unlink()
+    for _ in range(3):
+        scrape = shown.scrape()
+    assert paths(scrape) == {"0.log", "2.log", "3.log"}
+    assert scrape.value("fstat_group_files_without_series") == 1
+
+
+def test_a_file_that_has_gone(tmp_path: Path, show: Show) -> None:
+    """Has its last figures for two scrapes; when it comes back in time the counters go on."""
     gone, stays = tmp_path / "a.log", tmp_path / "b.log"
-    for path in (gone, stays):
-        path.touch()
-    all_of_it = make()
-    all_of_it.declare(gone, stays)
-    assert len(all_of_it.scrape().values("fstat_file_size_bytes")) == 2
+    touch(gone, stays)
+    shown = show()
+    append(gone, "1")
+    shown.scrape()
+    shown.tracker.ledger._grace_s = 0
     gone.unlink()
-    scrape = all_of_it.scrape()
-    assert scrape.value("fstat_file_size_bytes", path=str(gone)) is None
-    assert scrape.value("fstat_file_size_bytes", path=str(stays)) == 0
-    gone.write_text("x")
-    assert all_of_it.scrape().value("fstat_file_changes_total", path=str(gone)) == 1
+    scrape = shown.scrape()
+    assert scrape.value("fstat_file_size_bytes", path=str(gone)) == 1
+    assert scrape.value("fstat_group_files") == 1
+    assert paths(shown.scrape()) == {"a.log", "b.log"}
+    gone.write_text("22")
+    scrape = shown.scrape()
+    assert scrape.value("fstat_file_size_bytes", path=str(gone)) == 2
+    assert scrape.value("fstat_file_appended_bytes_total", path=str(gone)) == 3
+    assert scrape.value("fstat_file_changes_total", path=str(gone)) == 2
+    gone.unlink()
+    assert [paths(shown.scrape()) for _ in range(3)] == [{"a.log", "b.log"}, {"a.log", "b.log"}, {"b.log"}]
 
 
-def test_before_the_first_scan(make: type[Fixture]) -> None:
-    """No file, but all families and the cache."""
-    scrape = make().scrape()
+def test_the_grace_lasts(tmp_path: Path, show: Show) -> None:
+    """However often it is scraped."""
+    touch(tmp_path / "a.log")
+    shown = show()
+    (tmp_path / "a.log").unlink()
+    for _ in range(5):
+        assert paths(shown.scrape()) == {"a.log"}
+
+
+def test_before_the_first_scan(tmp_path: Path) -> None:
+    """No file, but all families, groups and the cache."""
+    group = LogGroup("g", (f"{tmp_path}/*",))
+    (tmp_path / "a.log").touch()
+    tracker = Tracker(Config(logs=(group,)))
+    scrape = Scraped(tracker, (group,)).scrape()
     assert scrape.values("fstat_file_size_bytes") == []
     assert scrape.types["fstat_file_size_bytes"] == "gauge"
+    assert scrape.value("fstat_group_files") == 0
     assert scrape.value("fstat_cache_hit_ratio") == 0
     assert scrape.value("fstat_cache_files") == 0
+    tracker.cache.close()
 
 
-def test_cache_families(make: type[Fixture], tmp_path: Path) -> None:
+def test_cache_families(tmp_path: Path, show: Show) -> None:
     """Each published file is one look-up a scrape; what does not fit is a miss and published all the same."""
-    paths = [tmp_path / name for name in ("a", "b", "c", "d")]
-    for path in paths:
-        path.write_text(path.name)
-    all_of_it = make(3)
-    all_of_it.cache.build(paths[:3])
-    all_of_it.declare(*paths)
+    touch(*(tmp_path / f"{name}.log" for name in "abcd"))
+    shown = show()
+    shown.tracker.cache._max_files = 3
+    shown.tracker.cache.remove_from_watch(tmp_path / "d.log")
+    before = shown.tracker.cache.cache_info()
     for _ in range(2):
-        scrape = all_of_it.scrape()
+        scrape = shown.scrape()
         assert len(scrape.values("fstat_file_size_bytes")) == 4
-    assert scrape.value("fstat_cache_hits_total") == 6
-    assert scrape.value("fstat_cache_misses_total") == 2
-    assert scrape.value("fstat_cache_hit_ratio") == 0.75
+    assert scrape.value("fstat_cache_hits_total") == before.hits + 6
+    assert scrape.value("fstat_cache_misses_total") == before.misses + 2
+    hits, misses = before.hits + 6, before.misses + 2
+    assert scrape.value("fstat_cache_hit_ratio") == hits / (hits + misses)
     assert scrape.value("fstat_cache_evictions_total") == 0
     assert scrape.value("fstat_cache_files") == 3
     assert scrape.value("fstat_cache_max_files") == 3
-    with paths[3].open("a") as file:
-        file.write("more")
-    scrape = all_of_it.scrape()
-    assert scrape.value("fstat_file_size_bytes", path=str(paths[3])) == 5
-    assert scrape.value("fstat_file_changes_total", path=str(paths[3])) == 1
+    append(tmp_path / "d.log", "x")
+    scrape = shown.scrape()
+    assert scrape.value("fstat_file_size_bytes", path=f"{tmp_path}/d.log") == 1
+    assert scrape.value("fstat_file_changes_total", path=f"{tmp_path}/d.log") == 1
+
+
+def test_directories(tmp_path: Path, show: Show) -> None:
+    """How many are watched, and what a rescan had to mend."""
+    touch(tmp_path / "d/a.log")
+    shown = show()
+    assert shown.scrape().value("fstat_cache_directory_watches") == 2
+    shown.tracker.cache.unwatch_directory(f"{tmp_path}/d")
+    touch(tmp_path / "d/b.log")
+    assert paths(shown.scrape()) == {"a.log"}
+    shown.tracker.scan()
+    scrape = shown.scrape()
+    assert paths(scrape) == {"a.log", "b.log"}
+    assert scrape.value("fstat_exporter_missed_changes_total") == 1
+    assert scrape.value("fstat_exporter_unreadable_directories") == 0
+    assert scrape.value("fstat_exporter_unwatched_directories") == 0
 
 
 FAMILIES = {
-    "fstat_file_size_bytes": "gauge",
-    "fstat_file_mtime_seconds": "gauge",
-    "fstat_file_changes": "counter",
+    **{f"fstat_file_{name}": "gauge" for name in ("size_bytes", "mtime_seconds")},
+    **{f"fstat_file_{name}": "counter" for name in ("changes", "appended_bytes", "truncations", "rotations")},
+    **{
+        f"fstat_{kind}_{name}": "gauge"
+        for kind in ("group", "aggregate")
+        for name in ("files", "size_bytes", "newest_mtime_seconds")
+    },
+    **{
+        f"fstat_{kind}_{name}": "counter"
+        for kind in ("group", "aggregate")
+        for name in ("changes", "appended_bytes", "truncations", "rotations")
+    },
+    "fstat_group_files_without_series": "gauge",
+    "fstat_group_unlabelled_files": "gauge",
+    "fstat_group_pattern_matches": "gauge",
     "fstat_cache_hits": "counter",
     "fstat_cache_misses": "counter",
     "fstat_cache_hit_ratio": "gauge",
@@ -133,6 +310,8 @@ FAMILIES = {
     "fstat_cache_files": "gauge",
     "fstat_cache_max_files": "gauge",
     "fstat_cache_watches": "gauge",
+    "fstat_cache_directory_watches": "gauge",
+    "fstat_cache_hot_directories": "gauge",
     "fstat_cache_hot_files": "gauge",
     "fstat_cache_polled_files": "gauge",
     "fstat_cache_late_files": "gauge",
@@ -140,89 +319,80 @@ FAMILIES = {
     "fstat_cache_watch_failures": "counter",
     "fstat_cache_audit_checks": "counter",
     "fstat_cache_audit_mismatches": "counter",
+    "fstat_exporter_directories": "gauge",
+    "fstat_exporter_unreadable_directories": "gauge",
+    "fstat_exporter_unwatched_directories": "gauge",
+    "fstat_exporter_missed_changes": "counter",
 }
 
 
-def test_both_formats(make: type[Fixture], tmp_path: Path) -> None:
+def test_both_formats(tmp_path: Path, show: Show) -> None:
     """Every family is there in both formats, with its type, and the strict parser of OpenMetrics takes it."""
     path = tmp_path / 'a"\\\n.log'
     path.touch()
-    all_of_it = make()
-    all_of_it.declare(path)
-    scrape = parse_scrape(generate_openmetrics(all_of_it.registry).decode(), openmetrics=True)
+    patterns = f"{tmp_path}/*.log", f"{tmp_path}/\udcff*"
+    shown = show(LogGroup('g"\\\n', patterns, aggregate_by=("path",), metrics=frozenset(FILE_METRICS)))
+    scrape = shown.scrape(openmetrics=True)
     assert FAMILIES.items() <= scrape.types.items()
     assert scrape.types["fstat_exporter_build"] == "info"
-    assert scrape.value("fstat_file_size_bytes", path=str(path)) == 0
+    assert scrape.value("fstat_file_size_bytes", path=str(path), group='g"\\\n') == 0
+    assert scrape.value("fstat_aggregate_files", path=str(path)) == 1
+    assert scrape.value("fstat_group_pattern_matches", pattern=f"{tmp_path}/\\xff*") == 0
     assert {"process_resident_memory_bytes", "python_info", "python_gc_collections"} <= scrape.types.keys()
-    classic = all_of_it.scrape()
+    classic = shown.scrape()
     assert FAMILIES.items() <= classic.types.items()
     assert classic.value("fstat_exporter_build_info", version="0.1.0") == 1
     assert classic.value("fstat_file_size_bytes", path=str(path)) == 0
+    assert {name for name, _ in classic.samples} == {name for name, _ in scrape.samples}
 
 
-def test_describe_asks_no_file(make: type[Fixture]) -> None:
+def test_describe_asks_no_file(show: Show) -> None:
     """Registration needs the names only: the same as those of a scrape."""
-    all_of_it = make()
-    described = [(family.name, family.type) for family in all_of_it.collector.describe()]
-    assert described == [(family.name, family.type) for family in all_of_it.collector.collect()]
-    assert all_of_it.cache.cache_info().hits + all_of_it.cache.cache_info().misses == 0
+    shown = show()
+    described = [(family.name, family.type) for family in shown.collector.describe()]
+    assert described == [(family.name, family.type) for family in shown.collector.collect()]
+    assert shown.tracker.cache.cache_info().hits + shown.tracker.cache.cache_info().misses == 0
 
 
-class Failing:
-    """A cache of which chosen files can not be looked at."""
+def test_one_bad_file_blanks_nothing(
+    tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps its last figures; the log has one line when that begins and one when it ends. One survey a scrape."""
+    caplog.set_level(logging.INFO, "exporter.tracker")
+    touch(*(tmp_path / f"{name}.log" for name in "abc"))
+    shown = show()
+    caplog.clear()
+    bad: set[str] = set()
+    surveys = 0
+    survey = FStatCache.survey
 
-    def __init__(self) -> None:
-        self.bad: set[str] = set()
-        self.surveys = 0
+    def failing(cache: FStatCache, asked: set[str]) -> dict[str, OSError]:
+        nonlocal surveys
+        surveys += 1
+        return survey(cache, asked) | {
+            f"{tmp_path}/{name}.log": PermissionError(13, "Permission denied") for name in bad
+        }
 
-    def survey(self, paths: Iterable[str]) -> Survey:
-        """Fail for the bad ones, and count the calls."""
-        self.surveys += 1
-        errors: dict[str, OSError] = {path: PermissionError(13, "Permission denied", path) for path in self.bad}
-        return Survey({path: FileStats(1, 2, 3, 4) for path in paths if path not in errors}, errors)
-
-    def audit(self, files: int) -> int:
-        """Find nothing."""
-        return 0
-
-    def status(self) -> CacheStatus:
-        """Nothing of interest."""
-        return CacheStatus(0, 0, {}, 0, 0, {}, 0, 0)
-
-    def cache_info(self) -> CacheInfo:
-        """Nothing of interest."""
-        return CacheInfo(0, 0, 0, 0, None)
-
-
-def test_one_bad_file_blanks_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out; the log has one line when that begins and one when it ends. One survey a scrape."""
-    caplog.set_level(logging.INFO)
-    cache = Failing()
-    declared = DeclaredFiles(("path",), [DeclaredFile(path, (path,)) for path in ("/a", "/b", "/c")])
-    collector = FileCollector(cache, Ledger(), lambda: declared)
-    counts = []
-    for bad in (set(), {"/a"}, {"/a"}, {"/a", "/b"}, set()):
-        cache.bad = bad
-        size, *_ = collector.collect()
-        counts.append(len(size.samples))
-    assert counts == [3, 2, 2, 1, 3]
-    assert cache.surveys == 5
+    monkeypatch.setattr(FStatCache, "survey", failing)
+    for names in ("", "a", "a", "ab", ""):
+        bad = set(names)
+        assert paths(shown.scrape()) == {"a.log", "b.log", "c.log"}
+    assert surveys == 5
     assert [(record.levelname, record.fields["example"]) for record in caplog.records] == [  # type: ignore[attr-defined]
-        ("WARNING", "/a"),
-        ("WARNING", "/b"),
-        ("INFO", "/a"),
+        ("WARNING", f"{tmp_path}/a.log"),
+        ("WARNING", f"{tmp_path}/b.log"),
+        ("INFO", f"{tmp_path}/a.log"),
     ]
 
 
-def test_concurrent_scrapes(make: type[Fixture], tmp_path: Path) -> None:
+def test_concurrent_scrapes(tmp_path: Path, show: Show) -> None:
     """Scrapes at the same time, while a file grows: each is whole, none shows less than was written before it began."""
-    paths = [tmp_path / f"{number}.log" for number in range(20)]
-    for path in paths:
-        path.touch()
-    all_of_it = make(10)  # half of them are looked at by stat
-    all_of_it.cache.build(paths[:10])
-    all_of_it.declare(*paths)
-    all_of_it.scrape()
+    logs = [tmp_path / f"{number}.log" for number in range(20)]
+    touch(*logs)
+    shown = show()
+    shown.tracker.cache._max_files = 10  # half of them are looked at by stat
+    for path in logs[:10]:
+        shown.tracker.cache.remove_from_watch(path)
     written = [0]
     done = threading.Event()
     failures: list[object] = []
@@ -231,17 +401,17 @@ def test_concurrent_scrapes(make: type[Fixture], tmp_path: Path) -> None:
         last = -1.0
         while not done.is_set():
             least = written[0]
-            result = all_of_it.scrape()
+            result = shown.scrape()
             sizes = result.values("fstat_file_size_bytes")
-            changes = sum(result.values("fstat_file_changes_total"))
-            if len(sizes) != 20 or min(sizes) < least or changes < last:
-                failures.append((least, sizes, changes, last))
-            last = changes
+            appended = sum(result.values("fstat_file_appended_bytes_total"))
+            if len(sizes) != 20 or min(sizes) < least or appended < last or appended < 20 * least:
+                failures.append((least, sizes, appended, last))
+            last = appended
 
     threads = [threading.Thread(target=scrape) for _ in range(3)]
     for thread in threads:
         thread.start()
-    files = [path.open("ab", buffering=0) for path in paths]
+    files = [path.open("ab", buffering=0) for path in logs]
     for count in range(1, 301):
         for file in files:
             file.write(b"x")
@@ -252,15 +422,16 @@ def test_concurrent_scrapes(make: type[Fixture], tmp_path: Path) -> None:
     for file in files:
         file.close()
     assert failures == []
-    result = all_of_it.scrape()
+    result = shown.scrape()
     assert set(result.values("fstat_file_size_bytes")) == {300}
+    assert set(result.values("fstat_file_appended_bytes_total")) == {300}
     assert max(result.values("fstat_file_changes_total")) <= 300
 
 
-def test_registry_is_not_global(make: type[Fixture]) -> None:
+def test_registry_is_not_global(show: Show) -> None:
     """Two agents in one process do not meet, and nothing of either stays when it is dropped."""
-    one, two = make(), make()
+    one, two = show(), show()
     assert one.registry is not two.registry
     callbacks = len(gc.callbacks)
-    make()
+    show()
     assert len(gc.callbacks) == callbacks

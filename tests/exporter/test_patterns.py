@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wcmatch import glob
 
-from exporter.discovery import Scanner
 from exporter.patterns import Labeller, LabelRule, PathMatcher, escape, printable
+from exporter.remote_scan import RemoteScanner
 
 
 def groups(path: str, *patterns: tuple[list[str], list[str]]) -> tuple[int, ...]:
@@ -195,7 +195,8 @@ def test_scan_is_what_a_shell_would_find(tree: list[list[str]], include: list[li
             if os.path.isfile(path)
         }
         matcher = PathMatcher([(patterns, [])])
-        assert set(Scanner(matcher, ["g"]).scan().files) == expected
+        assert matcher.root is not None
+        assert set(RemoteScanner().scan({"/": matcher.root}).files) == expected
         everything = {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
         assert {path for path in everything if matcher.groups_of(path)} == expected
 

@@ -1,70 +1,30 @@
-"""Discovery, cache and ledger together, on the real kernel: after any change and one refresh, what is known is right."""
+"""Discovery, cache and ledger together, on the real kernel: after any change and one refresh, all is right."""
 
+import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, LogGroup
-from exporter.growth import Series
+from exporter.config import LogGroup
 from exporter.tracker import Tracker
-from tests.support import wait_until
+from tests.exporter.tracking import Track, append, appended, present, sizes, touch
+from tests.support import REPOSITORY, Mount, as_root, wait_until
 
-CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
-
-Make = Callable[..., Tracker]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes trackers that have scanned already, and closes them; patterns are taken below the test's directory."""
-    trackers: list[Tracker] = []
-
-    def make(*patterns: str, **more: object) -> Tracker:
-        paths = tuple(f"{tmp_path}/{pattern}" for pattern in patterns or ("**/*.log",))
-        tracker = Tracker(Config(logs=(LogGroup("g", paths, **more),)))  # type: ignore[arg-type]
-        trackers.append(tracker)
-        tracker.scan()
-        started_ns = time.time_ns()
-        wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > started_ns)  # births have its resolution
-        return tracker
-
-    yield make
-    for tracker in trackers:
-        tracker.cache.close()
+UNPRIVILEGED = 65534
 
 
-def present(tracker: Tracker) -> dict[str, Series]:
-    """The series of the files that are there, after a refresh."""
-    tracker.refresh(0)
-    return {series.path: series for series in tracker.ledger.series() if series.is_present}
-
-
-def sizes(tracker: Tracker) -> dict[str, int]:
-    """The names of the files that are there, and their sizes."""
-    return {os.path.basename(path): series.stats.size for path, series in present(tracker).items() if series.stats}
-
-
-def appended(tracker: Tracker) -> int:
-    """What all files together have grown by."""
-    tracker.refresh(0)
-    return tracker.ledger.groups[0].appended_bytes
-
-
-def append(path: Path, text: str) -> None:
-    """As a log is written."""
-    with path.open("a") as file:
-        file.write(text)
-
-
-def test_files_at_the_start_count_from_their_size(tmp_path: Path, make: Make) -> None:
+def test_files_at_the_start_count_from_their_size(tmp_path: Path, track: Track) -> None:
     """And those born later from nothing."""
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     old.write_text("12345")
-    tracker = make()
+    tracker = track()
     assert appended(tracker) == 0
     append(old, "678")
     new.write_text("abc")
@@ -72,9 +32,9 @@ def test_files_at_the_start_count_from_their_size(tmp_path: Path, make: Make) ->
     assert appended(tracker) == 6
 
 
-def test_a_new_tree(tmp_path: Path, make: Make) -> None:
+def test_a_new_tree(tmp_path: Path, track: Track) -> None:
     """A file in directories made just before is there with all its bytes."""
-    tracker = make()
+    tracker = track()
     for number in range(20):
         directory = tmp_path / f"a{number}/b/c"
         directory.mkdir(parents=True)
@@ -83,12 +43,12 @@ def test_a_new_tree(tmp_path: Path, make: Make) -> None:
     assert appended(tracker) == 20
 
 
-def test_trees_moved_in_and_out(tmp_path: Path, make: Make) -> None:
+def test_trees_moved_in_and_out(tmp_path: Path, track: Track) -> None:
     """A tree brings its files and takes them away; moved back, nothing is counted twice."""
     watched, outside = tmp_path / "watched", tmp_path / "outside"
     (watched / "x").mkdir(parents=True)
     (outside / "tree/deep").mkdir(parents=True)
-    tracker = make("watched/**/*.log")
+    tracker = track("watched/**/*.log")
     (outside / "tree/deep/a.log").write_text("12345")
     assert sizes(tracker) == {}
     (outside / "tree").rename(watched / "x/tree")
@@ -104,11 +64,11 @@ def test_trees_moved_in_and_out(tmp_path: Path, make: Make) -> None:
     assert appended(tracker) == 12
 
 
-def test_a_renamed_directory(tmp_path: Path, make: Make) -> None:
+def test_a_renamed_directory(tmp_path: Path, track: Track) -> None:
     """Its files have new paths and go on growing."""
     (tmp_path / "a/b").mkdir(parents=True)
     path = tmp_path / "a/b/1.log"
-    tracker = make()
+    tracker = track()
     path.write_text("123")
     assert appended(tracker) == 3
     (tmp_path / "a").rename(tmp_path / "z")
@@ -122,13 +82,13 @@ def test_a_renamed_directory(tmp_path: Path, make: Make) -> None:
     assert appended(tracker) == 9
 
 
-def test_deletion(tmp_path: Path, make: Make) -> None:
+def test_deletion(tmp_path: Path, track: Track) -> None:
     """Of a file, and of a directory that is made again."""
     directory = tmp_path / "d"
     directory.mkdir()
     path = directory / "a.log"
     path.write_text("1")
-    tracker = make()
+    tracker = track()
     assert sizes(tracker) == {"a.log": 1}
     path.unlink()
     assert sizes(tracker) == {}
@@ -144,9 +104,9 @@ def test_deletion(tmp_path: Path, make: Make) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["not/yet/there/*.log", "not/yet/there/a.log", "not/*/there/**/*.log"])
-def test_a_declared_directory_that_does_not_exist_yet(tmp_path: Path, make: Make, pattern: str) -> None:
+def test_a_declared_directory_that_does_not_exist_yet(tmp_path: Path, track: Track, pattern: str) -> None:
     """Is found when it comes, however often it goes."""
-    tracker = make(pattern)
+    tracker = track(pattern)
     path = tmp_path / "not/yet/there/a.log"
     for count in range(1, 4):
         path.parent.mkdir(parents=True)
@@ -166,11 +126,11 @@ def test_a_declared_directory_that_does_not_exist_yet(tmp_path: Path, make: Make
     assert sizes(tracker) == {"a.log": 1}
 
 
-def test_rotation_by_rename(tmp_path: Path, make: Make) -> None:
+def test_rotation_by_rename(tmp_path: Path, track: Track) -> None:
     """What still arrives in the rotated file, which matches no pattern, counts for the name that it had first."""
     path, rotated = tmp_path / "a.log", tmp_path / "a.log.1"
     path.write_text("old")
-    tracker = make()
+    tracker = track()
     with path.open("a", buffering=1) as writer:
         writer.write("1\n")
         path.rename(rotated)
@@ -184,9 +144,9 @@ def test_rotation_by_rename(tmp_path: Path, make: Make) -> None:
     assert sizes(tracker) == {"a.log": 3}
 
 
-def test_numbered_shifts(tmp_path: Path, make: Make) -> None:
+def test_numbered_shifts(tmp_path: Path, track: Track) -> None:
     """A file is followed through any number of names that match nothing."""
-    tracker = make()
+    tracker = track()
     path = tmp_path / "a.log"
     writers = []
     for turn in range(1, 6):
@@ -205,9 +165,9 @@ def test_numbered_shifts(tmp_path: Path, make: Make) -> None:
         writer.close()
 
 
-def test_numbered_shifts_that_match(tmp_path: Path, make: Make) -> None:
+def test_numbered_shifts_that_match(tmp_path: Path, track: Track) -> None:
     """The rotated files have series of their own for size and time; their growth counts for the first name."""
-    tracker = make("*.log*")
+    tracker = track("*.log*")
     path = tmp_path / "a.log"
     for turn in range(1, 5):
         for number in range(turn - 2, 0, -1):
@@ -222,9 +182,9 @@ def test_numbered_shifts_that_match(tmp_path: Path, make: Make) -> None:
     assert [series.is_counting for name, series in sorted(found.items())] == [True, False, False, False]
 
 
-def test_kubelet_rotation(tmp_path: Path, make: Make) -> None:
+def test_kubelet_rotation(tmp_path: Path, track: Track) -> None:
     """0.log -> 0.log.20260102-150405 -> .gz, which is left out."""
-    tracker = make("*/*/*.log")
+    tracker = track("*/*/*.log")
     directory = tmp_path / "ns_pod_uid/container"
     directory.mkdir(parents=True)
     path, rotated = directory / "0.log", directory / "0.log.20260102-150405"
@@ -240,10 +200,10 @@ def test_kubelet_rotation(tmp_path: Path, make: Make) -> None:
     assert sizes(tracker) == {"0.log": 1}
 
 
-def test_copytruncate(tmp_path: Path, make: Make) -> None:
+def test_copytruncate(tmp_path: Path, track: Track) -> None:
     """Counts what was there before and after."""
     path = tmp_path / "a.log"
-    tracker = make()
+    tracker = track()
     path.write_text("123456")
     assert appended(tracker) == 6
     shutil.copy(path, tmp_path / "a.log.1")
@@ -253,10 +213,10 @@ def test_copytruncate(tmp_path: Path, make: Make) -> None:
     assert present(tracker)[str(path)].truncations == 1
 
 
-def test_a_hole_is_no_growth(tmp_path: Path, make: Make) -> None:
+def test_a_hole_is_no_growth(tmp_path: Path, track: Track) -> None:
     """A writer without O_APPEND goes on at its old offset after a truncation."""
     path = tmp_path / "a.log"
-    tracker = make()
+    tracker = track()
     with path.open("wb", buffering=0) as writer:
         writer.write(b"x" * 100_000)
         assert appended(tracker) == 100_000
@@ -268,10 +228,10 @@ def test_a_hole_is_no_growth(tmp_path: Path, make: Make) -> None:
         assert appended(tracker) == 100_100
 
 
-def test_the_inode_number_given_again(tmp_path: Path, make: Make) -> None:
+def test_the_inode_number_given_again(tmp_path: Path, track: Track) -> None:
     """A new file that happens to have the number of the old one is a new file."""
     path = tmp_path / "a.log"
-    tracker = make()
+    tracker = track()
     path.write_text("123")
     assert appended(tracker) == 3
     path.unlink()
@@ -279,7 +239,7 @@ def test_the_inode_number_given_again(tmp_path: Path, make: Make) -> None:
     assert appended(tracker) == 8
 
 
-def test_a_symbolic_link(tmp_path: Path, make: Make) -> None:
+def test_a_symbolic_link(tmp_path: Path, track: Track) -> None:
     """A rotation at the target is seen through the link, and the old file is followed there."""
     (tmp_path / "links").mkdir()
     (tmp_path / "real/deep").mkdir(parents=True)
@@ -288,7 +248,7 @@ def test_a_symbolic_link(tmp_path: Path, make: Make) -> None:
     target.write_text("123")
     middle.symlink_to("real/deep/0.log")
     link.symlink_to(middle)
-    tracker = make("links/*.log")
+    tracker = track("links/*.log")
     assert sizes(tracker) == {"a.log": 3}
     append(target, "4")
     assert appended(tracker) == 1
@@ -311,12 +271,12 @@ def test_a_symbolic_link(tmp_path: Path, make: Make) -> None:
     assert sizes(tracker) == {}
 
 
-def test_a_dangling_link(tmp_path: Path, make: Make) -> None:
+def test_a_dangling_link(tmp_path: Path, track: Track) -> None:
     """Is published as soon as its target is there."""
     (tmp_path / "links").mkdir()
     (tmp_path / "real").mkdir()
     (tmp_path / "links/a.log").symlink_to("../real/x")
-    tracker = make("links/*.log")
+    tracker = track("links/*.log")
     assert sizes(tracker) == {}
     (tmp_path / "real/x").write_text("1")
     assert sizes(tracker) == {"a.log": 1}
@@ -324,24 +284,24 @@ def test_a_dangling_link(tmp_path: Path, make: Make) -> None:
     assert sizes(tracker) == {}
 
 
-def test_links_that_loop(tmp_path: Path, make: Make) -> None:
+def test_links_that_loop(tmp_path: Path, track: Track) -> None:
     """End."""
     (tmp_path / "loop.log").symlink_to("loop.log")
     (tmp_path / "d").mkdir()
     (tmp_path / "d/up").symlink_to("..")
     (tmp_path / "d/a.log").write_text("1")
-    tracker = make("**/*.log", "*/up/*/a.log")
+    tracker = track("**/*.log", "*/up/*/a.log")
     assert len(present(tracker)) == 2
     assert tracker.ledger.groups[0].size_bytes == 1
 
 
-def test_one_inode_with_two_names(tmp_path: Path, make: Make) -> None:
+def test_one_inode_with_two_names(tmp_path: Path, track: Track) -> None:
     """Counts once in the sums, for the first name by path; a hard link made later changes nothing."""
     (tmp_path / "pods").mkdir()
     (tmp_path / "pods/0.log").write_text("123")
     (tmp_path / "containers").mkdir()
     (tmp_path / "containers/x.log").symlink_to(tmp_path / "pods/0.log")
-    tracker = make()
+    tracker = track()
     append(tmp_path / "pods/0.log", "45")
     os.link(tmp_path / "pods/0.log", tmp_path / "another.log")
     assert set(sizes(tracker).values()) == {5}
@@ -354,12 +314,12 @@ def test_one_inode_with_two_names(tmp_path: Path, make: Make) -> None:
     assert totals.size_bytes == 6
 
 
-def test_names_that_match_nothing_are_not_looked_at(tmp_path: Path, make: Make) -> None:
+def test_names_that_match_nothing_are_not_looked_at(tmp_path: Path, track: Track) -> None:
     """Nor are directories watched in which nothing can match."""
     for number in range(50):
         (tmp_path / f"{number}.txt").touch()
         (tmp_path / f"d{number}").mkdir()
-    tracker = make("d1/*.log", "e*/*.log")
+    tracker = track("d1/*.log", "e*/*.log")
     watches = tracker.cache.status().watches
     for number in range(50):
         (tmp_path / f"f{number}").mkdir()
@@ -369,14 +329,14 @@ def test_names_that_match_nothing_are_not_looked_at(tmp_path: Path, make: Make) 
     assert watches <= 3
 
 
-def test_lost_events(tmp_path: Path, make: Make) -> None:
+def test_lost_events(tmp_path: Path, track: Track) -> None:
     """After an overflow of the kernel's queue everything is right again, rotated files included."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     path, gone = tmp_path / "a.log", tmp_path / "gone.log"
     for file in (path, gone):
         file.write_text("1")
     (tmp_path / "d").mkdir()
-    tracker = make()
+    tracker = track()
     tracker.refresh(0)
     with tracker._lock, tracker.cache._lock:  # nobody reads the queue
         for number in range(limit // 2 + 10):
@@ -397,9 +357,9 @@ def test_lost_events(tmp_path: Path, make: Make) -> None:
     assert tracker.discovery.missed == 0
 
 
-def test_a_rescan_finds_nothing(tmp_path: Path, make: Make) -> None:
+def test_a_rescan_finds_nothing(tmp_path: Path, track: Track) -> None:
     """That was not heard of: whatever came and went was, and is not counted as missed."""
-    tracker = make()
+    tracker = track()
     for number in range(5):
         (tmp_path / f"d{number}").mkdir()
         (tmp_path / f"d{number}/a.log").write_text("x")
@@ -409,11 +369,11 @@ def test_a_rescan_finds_nothing(tmp_path: Path, make: Make) -> None:
     assert tracker.discovery.missed == 0
 
 
-def test_a_rescan_heals(tmp_path: Path, make: Make) -> None:
+def test_a_rescan_heals(tmp_path: Path, track: Track) -> None:
     """What no event told of (here: the watch was taken away) is found and counted."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d/old.log").touch()
-    tracker = make()
+    tracker = track()
     tracker.cache.unwatch_directory(str(tmp_path / "d"))
     (tmp_path / "d/a.log").write_text("x")
     assert sizes(tracker) == {"old.log": 0}
@@ -424,33 +384,538 @@ def test_a_rescan_heals(tmp_path: Path, make: Make) -> None:
     assert len(sizes(tracker)) == 3
 
 
-def test_a_directory_that_floods(tmp_path: Path, make: Make) -> None:
+def test_a_directory_that_floods(tmp_path: Path, track: Track) -> None:
     """Is watched no longer but listed at each refresh; when it is quiet it is watched again."""
-    tracker = make()
+    tracker = track()
     (tmp_path / "flood").mkdir()
     assert sizes(tracker) == {}
-    for number in range(3000):
-        (tmp_path / "flood" / str(number)).touch()
-    assert sizes(tracker) == {}
-    assert tracker.cache.status().hot_directories == 1
+
+    def is_hot() -> bool:
+        for number in range(3000):
+            (tmp_path / "flood" / str(number)).touch()
+            (tmp_path / "flood" / str(number)).unlink()
+        assert sizes(tracker) == {}
+        return tracker.cache.status().hot_directories == 1
+
+    wait_until(is_hot)
     for number in range(10):
         (tmp_path / f"flood/{number}.log").write_text("x")
         assert len(sizes(tracker)) == number + 1
     assert appended(tracker) == 10
+    wait_until(lambda: tracker.cache.status().hot_directories == 0)
+    (tmp_path / "flood/new.log").write_text("x")
+    assert appended(tracker) == 11
 
 
-def test_the_first_group_has_the_file(tmp_path: Path) -> None:
+def test_the_first_group_has_the_file(tmp_path: Path, track: Track) -> None:
     """And its own rules: labels, aggregates; patterns count what they match."""
     (tmp_path / "a.log").write_text("1")
     (tmp_path / "b.txt").write_text("22")
     one = LogGroup("one", (f"{tmp_path}/*.log",))
     two = LogGroup("two", (f"{tmp_path}/a*", f"{tmp_path}/b*"))
-    tracker = Tracker(Config(logs=(one, two)))
-    tracker.scan()
+    tracker = track(groups=(one, two))
     tracker.refresh(0)
     assert [totals.files for totals in tracker.ledger.groups] == [1, 1]
     assert [tracker.discovery.matches[number] for number in range(3)] == [1, 1, 1]
     (tmp_path / "a.log").unlink()
     tracker.refresh(0)
     assert [tracker.discovery.matches[number] for number in range(3)] == [0, 0, 1]
-    tracker.cache.close()
+
+
+# -- directories that others take the place of, and links --------------------------------------------------------------
+
+
+def test_a_directory_that_another_one_takes_the_place_of(tmp_path: Path, track: Track) -> None:
+    """The same names in it, at any depth, lead to other files now; nothing in it has told anything."""
+    old, new, logs = tmp_path / "old", tmp_path / "new", tmp_path / "logs"
+    for text, directory in (("1", logs), ("22", new)):
+        touch(directory / "deep/a.log")
+        append(directory / "a.log", text)
+        append(directory / "deep/a.log", text)
+    tracker = track("logs/**/*.log")
+    assert sum(series.stats.size for series in present(tracker).values() if series.stats) == 2
+    logs.rename(old)
+    new.rename(logs)
+    assert {path: series.stats.size for path, series in present(tracker).items() if series.stats} == {
+        f"{logs}/a.log": 2,
+        f"{logs}/deep/a.log": 2,
+    }
+    append(logs / "deep/a.log", "3")
+    (logs / "deep/b.log").touch()
+    assert sizes(tracker) == {"a.log": 3, "b.log": 0}
+    tracker.scan()
+    assert tracker.discovery.missed == 0
+
+
+def test_a_link_in_the_middle_of_a_pattern(tmp_path: Path, track: Track) -> None:
+    """Pointed elsewhere, deleted, made again: what it leads to counts, also where the names are the same."""
+    for number in (1, 2):
+        touch(tmp_path / f"releases/{number}/logs/a.log")
+        append(tmp_path / f"releases/{number}/logs/a.log", "x" * number)
+    current = tmp_path / "current"
+    current.symlink_to("releases/1")
+    tracker = track("current/logs/*.log", "cur*/logs/b.log")
+    assert sizes(tracker) == {"a.log": 1}
+    replacement = tmp_path / "replacement"
+    replacement.symlink_to("releases/2")
+    replacement.rename(current)
+    assert sizes(tracker) == {"a.log": 2}
+    append(tmp_path / "releases/2/logs/b.log", "333")
+    append(tmp_path / "releases/1/logs/a.log", "unseen")
+    assert sizes(tracker) == {"a.log": 2, "b.log": 3}
+    current.unlink()
+    assert sizes(tracker) == {}
+    current.symlink_to(tmp_path / "releases/3")
+    assert sizes(tracker) == {}
+    touch(tmp_path / "releases/3/logs/a.log")
+    assert sizes(tracker) == {"a.log": 0}
+    shutil.rmtree(tmp_path / "releases/3")
+    assert sizes(tracker) == {}
+    (tmp_path / "releases/1").rename(tmp_path / "releases/3")
+    assert sizes(tracker) == {"a.log": 7}
+
+
+def test_a_link_in_the_middle_of_a_link(tmp_path: Path, track: Track) -> None:
+    """A link whose target leads over another link follows it, wherever that is pointed."""
+    for number in (1, 2):
+        touch(tmp_path / f"v{number}/a")
+        append(tmp_path / f"v{number}/a", "x" * number)
+    (tmp_path / "v").symlink_to("v1")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/a.log").symlink_to("../logs/.././v/a")
+    tracker = track("logs/*")
+    assert sizes(tracker) == {"a.log": 1}
+    (tmp_path / "v").unlink()
+    assert sizes(tracker) == {}
+    (tmp_path / "v").symlink_to("v2")
+    assert sizes(tracker) == {"a.log": 2}
+    (tmp_path / "v2").rename(tmp_path / "v3")
+    assert sizes(tracker) == {}
+    (tmp_path / "v1").rename(tmp_path / "v2")
+    assert sizes(tracker) == {"a.log": 1}
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../", "/"])
+def test_links_upwards_are_links(tmp_path: Path, track: Track, target: str) -> None:
+    """Those that end with no name of their own as well: `**` does not go through them."""
+    touch(tmp_path / "d/a.log")
+    tracker = track()
+    (tmp_path / "d/up").symlink_to(target)
+    assert set(present(tracker)) == {f"{tmp_path}/d/a.log"}
+    tracker.scan()
+    assert set(present(tracker)) == {f"{tmp_path}/d/a.log"}
+
+
+def test_a_link_where_a_directory_was(tmp_path: Path, track: Track) -> None:
+    """What `**` finds below a directory is not found through a link that takes its place."""
+    touch(tmp_path / "d/sub/a.log")
+    tracker = track()
+    assert sizes(tracker) == {"a.log": 0}
+    (tmp_path / "d").rename(tmp_path / "e")
+    (tmp_path / "d").symlink_to("e")
+    assert set(present(tracker)) == {f"{tmp_path}/e/sub/a.log"}
+    (tmp_path / "d").unlink()
+    (tmp_path / "e").rename(tmp_path / "d")
+    assert set(present(tracker)) == {f"{tmp_path}/d/sub/a.log"}
+
+
+def test_a_path_that_another_group_has_now(tmp_path: Path, track: Track) -> None:
+    """What is below a link belongs to who goes through links."""
+    touch(tmp_path / "real/x/a.log", tmp_path / "d/x/a.log")
+    first, second = LogGroup("one", (f"{tmp_path}/**/*.log",)), LogGroup("two", (f"{tmp_path}/d/x/*",))
+    tracker = track(groups=(first, second))
+    path = f"{tmp_path}/d/x/a.log"
+    assert present(tracker)[path].labels.group == 0
+    (tmp_path / "d").rename(tmp_path / "e")
+    (tmp_path / "d").symlink_to("real")
+    assert present(tracker)[path].labels.group == 1
+    assert [totals.files for totals in tracker.ledger.groups] == [2, 1]
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_hidden_files_and_excluded_directories(tmp_path: Path, track: Track) -> None:
+    """The former have to be named, the latter are neither entered nor watched."""
+    touch(tmp_path / ".hidden/a.log", tmp_path / "private/deep/a.log", tmp_path / "d/.a.log", tmp_path / "d/b.log")
+    tracker = track("**/*.log", "d/.n*", exclude=(f"{tmp_path}/private/**", "skip*"))
+    assert sizes(tracker) == {"b.log": 0}
+    before = tracker.cache.status().directories
+    touch(tmp_path / ".hidden/c/c.log", tmp_path / "private/deep/e/c.log", tmp_path / "d/skip/c.log")
+    touch(tmp_path / "d/.named", tmp_path / "d/.c.log", tmp_path / "d/skip.log")
+    assert sizes(tracker) == {"b.log": 0, ".named": 0}
+    assert tracker.cache.status().directories == before
+
+
+def test_strange_names(tmp_path: Path, track: Track) -> None:
+    """What is no UTF-8, newlines, quotes, backslashes: found, followed, told apart."""
+    tracker = track("*/*")
+    folder = os.fsencode(tmp_path) + b"/\xfe\n"
+    os.mkdir(folder)
+    names = [b"\xff.log", rb"\xff.log", b"a\nb", b'a"b', b"a\\b", b" ", b"\x01", "é".encode(), b"*", b"[a]", b"{a,b}"]
+    for number, name in enumerate(names):
+        with open(folder + b"/" + name, "w") as file:
+            file.write("x" * number)
+    assert sizes(tracker) == {os.fsdecode(name): number for number, name in enumerate(names)}
+    assert len({series.labels.values for series in present(tracker).values()}) == len(names)
+    for name in names:
+        os.unlink(folder + b"/" + name)
+    assert sizes(tracker) == {}
+
+
+def test_only_regular_files(tmp_path: Path, track: Track) -> None:
+    """Pipes and directories that match are none, whatever they were before."""
+    path = tmp_path / "a.log"
+    tracker = track("*.log", "a.log/*")
+    path.touch()
+    assert sizes(tracker) == {"a.log": 0}
+    path.unlink()
+    path.mkdir()
+    assert sizes(tracker) == {}
+    touch(path / "in")
+    assert sizes(tracker) == {"in": 0}
+    shutil.rmtree(path)
+    os.mkfifo(path)
+    assert sizes(tracker) == {}
+    path.unlink()
+    path.symlink_to(path)
+    assert sizes(tracker) == {}
+    assert +tracker.discovery.matches == {}
+    path.unlink()
+    path.touch()
+    assert sizes(tracker) == {"a.log": 0}
+
+
+# -- mounts, permissions, limits ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mount() -> Iterator[object]:
+    """Mounts, and unmounts whatever is left at the end."""
+    mounted: list[Path] = []
+
+    def mount(path: Path, *arguments: str | Path) -> None:
+        subprocess.run(["mount", *arguments, path], check=True)
+        mounted.append(path)
+
+    yield mount
+    for path in reversed(mounted):
+        if os.path.ismount(path):
+            subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@as_root
+@pytest.mark.parametrize("pattern", ["d/**/*.log", "d/sub/*.log", "d*/sub/a.log"])
+def test_mounts_that_come_and_go(tmp_path: Path, track: Track, mount: object, pattern: str) -> None:
+    """What is mounted over a directory hides what was in it, until it is unmounted."""
+    assert callable(mount)
+    touch(tmp_path / "d/sub/a.log", tmp_path / "other/sub/a.log")
+    append(tmp_path / "other/sub/a.log", "22")
+    tracker = track(pattern)
+    assert sizes(tracker) == {"a.log": 0}
+    mount(tmp_path / "d", "--bind", tmp_path / "other")
+    assert sizes(tracker) == {"a.log": 2}
+    append(tmp_path / "other/sub/a.log", "3")
+    assert sizes(tracker) == {"a.log": 3}
+    mount(tmp_path / "d", "-t", "tmpfs", "tmpfs")
+    assert sizes(tracker) == {}
+    touch(tmp_path / "d/sub/a.log")
+    assert sizes(tracker) == {"a.log": 0}
+    append(tmp_path / "d/sub/a.log", "1")
+    assert sizes(tracker) == {"a.log": 1}
+    subprocess.run(["umount", tmp_path / "d"], check=True)
+    assert sizes(tracker) == {"a.log": 3}
+    subprocess.run(["umount", tmp_path / "d"], check=True)
+    append(tmp_path / "d/sub/a.log", "4444")
+    assert sizes(tracker) == {"a.log": 4}
+
+
+@as_root
+def test_autofs_is_not_triggered(tmp_path: Path, track: Track, mount: object) -> None:
+    """Neither by a scan nor by a pattern that spells out what is on it; what is beside it is found."""
+    assert callable(mount)
+    asked, daemon_end = os.pipe()
+    touch(tmp_path / "auto/.keep", tmp_path / "local/b.log")
+    (tmp_path / "local/link.log").symlink_to(tmp_path / "auto/x/y.log")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as daemon:  # a look-up of whose own does not count
+        options = f"fd={daemon_end},pgrp={daemon.pid},minproto=5,maxproto=5,indirect"
+        subprocess.run(
+            ["mount", "-t", "autofs", "-o", options, "auto", tmp_path / "auto"], pass_fds=[daemon_end], check=True
+        )
+        os.close(daemon_end)
+        os.set_blocking(asked, False)
+        try:
+            tracker = track("**/*.log", "auto/a/b.log")
+            assert sizes(tracker) == {"b.log": 0}
+            append(tmp_path / "local/b.log", "1")
+            tracker.scan()
+            assert sizes(tracker) == {"b.log": 1}
+            with pytest.raises(BlockingIOError):
+                os.read(asked, 1)
+        finally:
+            os.close(asked)
+            subprocess.run(["umount", "--lazy", tmp_path / "auto"], check=True)
+            daemon.kill()
+
+
+class Unprivileged:
+    """A tracker in a process of a user who may not read everything; `mode` of a directory is for others."""
+
+    CODE = f"""
+import json, os, sys
+from exporter.config import Config, LogGroup
+from exporter.tracker import Tracker
+from tests.exporter.tracking import appended, sizes
+os.setgroups([]); os.setgid({UNPRIVILEGED}); os.setuid({UNPRIVILEGED})
+tracker = Tracker(Config(logs=(LogGroup("g", tuple(sys.argv[1:])),)))
+tracker.scan()
+for _ in sys.stdin:
+    found = sizes(tracker)
+    print(json.dumps([found, appended(tracker), tracker.discovery.unreadable, tracker.discovery.unheard]), flush=True)
+"""
+
+    def __init__(self, *patterns: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, *patterns],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+
+    def look(self) -> list[object]:
+        """Names and sizes of the files, what they have grown by, directories that can not be listed, not be watched."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        assert isinstance(answer, list)
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+@as_root
+def test_without_permission(caplog: pytest.LogCaptureFixture) -> None:
+    """Files that can not be read are polled; in directories that can not be read, the names that are spelt out count,
+    come and go like all others."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        touch(root / "open/a.log", root / "searchable/b.log", root / "closed/c.log")
+        for path, mode in (
+            (root, 0o755),
+            (root / "open/a.log", 0o600),
+            (root / "searchable", 0o711),
+            (root / "closed", 0),
+        ):
+            path.chmod(mode)
+        unprivileged = Unprivileged(f"{name}/*/*.log", f"{name}/{{searchable,closed}}/{{b,c,d}}.log")
+        try:
+            assert unprivileged.look() == [{"a.log": 0, "b.log": 0}, 0, 2, 2]
+            append(root / "open/a.log", "1")
+            append(root / "searchable/b.log", "22")
+            append(root / "searchable/d.log", "333")
+            append(root / "searchable/e.log", "unseen")
+            assert unprivileged.look() == [{"a.log": 1, "b.log": 2, "d.log": 3}, 6, 2, 2]
+            (root / "searchable/b.log").unlink()
+            (root / "open/a.log").rename(root / "open/f.log")
+            (root / "closed").chmod(0o755)
+            assert unprivileged.look() == [{"f.log": 1, "d.log": 3, "c.log": 0}, 6, 1, 1]
+        finally:
+            unprivileged.close()
+
+
+def limited(tracker: Tracker, watches: int) -> None:
+    """Have the cache of a tracker that has not scanned take so many watches only."""
+    tracker.cache._max_watches = watches
+    tracker.cache.invalidate()
+
+
+def test_few_watches(tmp_path: Path, track: Track) -> None:
+    """Directories come before files, which are polled then; directories without a watch are listed at each refresh."""
+    for number in range(4):
+        touch(tmp_path / f"{number}/a.log")
+    tracker = track("*/*.log")
+    for watches, polled, unheard in ((5, 4, 0), (3, 4, 2), (1000, 0, 0)):
+        limited(tracker, watches)
+        tracker.scan()
+        for number in range(4):
+            append(tmp_path / f"{number}/{watches}.log", "x")
+            append(tmp_path / f"{number}/a.log", "x")
+        found = present(tracker)
+        assert {path: series.stats.size for path, series in found.items() if series.stats} == {
+            str(path): path.stat().st_size for path in tmp_path.glob("*/*.log")
+        }
+        for path in tmp_path.glob(f"*/{watches}.log"):
+            path.unlink()
+        assert len(present(tracker)) == 4
+        status = tracker.cache.status()
+        assert (status.polled.get("watch_limit", 0), tracker.discovery.unheard) == (polled, unheard)
+        assert status.watches <= watches
+
+
+# -- remote filesystems ------------------------------------------------------------------------------------------------
+
+
+@as_root
+def test_a_remote_filesystem(tmp_path: Path, track: Track, fuse: Mount) -> None:
+    """Its directories are listed by rescans only, its files looked at by each refresh; it may be spelt out as well."""
+    remote = fuse("logs/remote")
+    touch(remote.source / "deep/a.log", tmp_path / "logs/b.log")
+    (tmp_path / "logs/link.log").symlink_to(remote.path / "deep/a.log")
+    tracker = track("logs/**/*.log", "logs/remote/deep/x")
+    assert sizes(tracker) == {"a.log": 0, "b.log": 0, "link.log": 0}
+    append(remote.source / "deep/a.log", "1")
+    append(remote.source / "deep/x", "22")
+    assert sizes(tracker) == {"a.log": 1, "b.log": 0, "link.log": 1}
+    tracker.scan()
+    assert sizes(tracker) == {"a.log": 1, "b.log": 0, "link.log": 1, "x": 2}
+    (remote.source / "deep/a.log").unlink()
+    assert sizes(tracker) == {"b.log": 0, "x": 2}
+    assert tracker.discovery.missed == 0
+
+
+# -- at the same time --------------------------------------------------------------------------------------------------
+
+
+def test_two_trackers(tmp_path: Path, track: Track) -> None:
+    """Do not meet."""
+    one, two = track(), track("d/*")
+    touch(tmp_path / "d/a.log", tmp_path / "b.log")
+    assert (len(present(one)), len(present(two))) == (2, 1)
+    one.cache.close()
+    append(tmp_path / "d/a.log", "x")
+    assert sizes(two) == {"a.log": 1}
+
+
+CHURN = """
+import os, random, sys
+root, seed = sys.argv[1], int(sys.argv[2])
+pick = random.Random(seed)
+for turn in range(1500):
+    directory = f"{root}/{seed}-{pick.randrange(5)}/{pick.randrange(5)}"
+    name = f"{directory}/{pick.randrange(5)}.log"
+    try:
+        match pick.randrange(6):
+            case 0: os.makedirs(directory, exist_ok=True)
+            case 1 | 2: open(name, "a").write("x")
+            case 3: os.rename(name, name + ".1")
+            case 4: os.unlink(name)
+            case 5: os.rename(os.path.dirname(directory), f"{root}/{seed}-{pick.randrange(5)}")
+    except OSError:
+        pass
+"""
+
+
+def test_refreshes_and_scans_at_the_same_time(tmp_path: Path, track: Track) -> None:
+    """From several threads while names come and go: nothing fails, and in the end everything is right."""
+    tracker = track()
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def again_and_again(look: object) -> None:
+        assert callable(look)
+        try:
+            while not done.is_set():
+                look()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    looks = (lambda: tracker.refresh(10), lambda: tracker.refresh(10), tracker.scan)
+    threads = [threading.Thread(target=again_and_again, args=(look,)) for look in looks]
+    for thread in threads:
+        thread.start()
+    writers = [subprocess.Popen([sys.executable, "-c", CHURN, tmp_path, str(seed)]) for seed in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    found = present(tracker)
+    assert found.keys() == {str(path) for path in tmp_path.glob("**/*.log")}
+    assert tracker.ledger.groups[0].size_bytes == sum(path.stat().st_size for path in tmp_path.glob("**/*.log"))
+    tracker.scan()
+    assert tracker.discovery.missed == 0
+
+
+# -- what is left behind -----------------------------------------------------------------------------------------------
+
+
+def test_pods_that_come_and_go_leave_nothing_behind(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No directory, link, path, followed name, watch or series."""
+    pods, containers = tmp_path / "pods", tmp_path / "containers"
+    pods.mkdir()
+    containers.mkdir()
+    tracker = track("pods/*/*/*.log", "containers/*.log", aggregate_by=("group",))
+    known = len(tracker.discovery)
+    for number in range(60):
+        log = pods / f"ns_pod_{number}/app/0.log"
+        link = containers / f"{number}.log"
+        touch(log)
+        link.symlink_to(log)
+        append(log, "1")
+        if number % 3:
+            tracker.refresh(0)
+        log.rename(f"{log}.20260102-150405")
+        touch(log)
+        if number % 2:
+            tracker.refresh(0)
+        shutil.rmtree(log.parent.parent)
+        if number % 5:
+            tracker.refresh(0)
+        link.unlink()
+    assert sizes(tracker) == {}
+    tracker.scan()
+    assert tracker.discovery.missed == 0
+    assert len(tracker.discovery) == known
+    assert (tracker._paths, tracker._followed, tracker._vanished) == ({}, {}, set())
+    assert not any(folder.leads or folder.links or folder.followed for folder in tracker.discovery._folders.values())
+    assert +tracker.discovery.matches == {}
+    assert tracker.cache.list_files_in_cache() == []
+    status = tracker.cache.status()
+    assert (status.watches, status.polled) == (status.directories, {})
+    monkeypatch.setattr("exporter.growth.NOBODY_SCRAPES_S", 0)
+    tracker.ledger._grace_s = 0
+    tracker.expire(is_scrape=True)
+    assert len(tracker.ledger) == 0
+    assert tracker.ledger._origins == {}
+
+
+def test_a_rotated_file_is_followed_until_it_is_quiet(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or deleted."""
+    path = tmp_path / "a.log"
+    tracker = track()
+    for turn in range(3):
+        append(path, "1")
+        tracker.refresh(0)
+        path.rename(tmp_path / f"a.log.{turn}")
+    tracker.refresh(0)
+    (tmp_path / "a.log.0").unlink()
+    append(tmp_path / "a.log.1", "2")
+    assert appended(tracker) == 4
+    tracker.expire(is_scrape=True)
+    assert tracker._followed.keys() == {f"{tmp_path}/a.log.1", f"{tmp_path}/a.log.2"}
+    monkeypatch.setattr("exporter.tracker.ROTATED_QUIET_S", 0)
+    tracker.expire(is_scrape=True)
+    append(tmp_path / "a.log.1", "unseen")
+    assert appended(tracker) == 4
+    assert (tracker._followed, tracker._paths) == ({}, {})
+
+
+def test_after_the_cache_began_anew(tmp_path: Path, track: Track) -> None:
+    """Everything is heard again after a scan."""
+    touch(tmp_path / "d/a.log")
+    tracker = track()
+    tracker.cache.invalidate()
+    tracker.scan()
+    touch(tmp_path / "d/b.log")
+    append(tmp_path / "d/a.log", "x")
+    assert sizes(tracker) == {"a.log": 1, "b.log": 0}

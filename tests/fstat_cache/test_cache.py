@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -121,21 +121,22 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_after_sync_a_look_up_is_exact(cache: FStatCache, file: Path, change) -> None:  # type: ignore[no-untyped-def]
+def test_after_sync_a_look_up_is_exact(file: Path, change: Callable[[Path], None]) -> None:
     """Whatever happened to the file, after sync() the cache gives what os.stat gives, and goes on following it."""
-    cache.build([file])
-    change(file)
-    cache.sync()
-    assert cache.get_file_stats(file) == truth(file)
-    if file.is_file():
-        assert cache.cache_info().misses == 0, "the entry was kept true, not thrown away"
-        append(file)
+    with FStatCache(gather_s=60) as cache:  # its own thread would forget a file that is just not there
+        cache.build([file])
+        change(file)
         cache.sync()
         assert cache.get_file_stats(file) == truth(file)
-        assert cache.cache_info().misses == 0
-    else:
-        assert cache.list_files_in_cache() == []
-        assert kernel_watches() == 0
+        if file.is_file():
+            assert cache.cache_info().misses == 0, "the entry was kept true, not thrown away"
+            append(file)
+            cache.sync()
+            assert cache.get_file_stats(file) == truth(file)
+            assert cache.cache_info().misses == 0
+        else:
+            assert cache.list_files_in_cache() == []
+            assert kernel_watches() == 0
 
 
 def test_a_file_that_comes_back_is_seen_at_once(cache: FStatCache, file: Path) -> None:
@@ -297,12 +298,16 @@ def test_evicting_one_name_keeps_the_other_of_the_same_inode(tmp_path: Path) -> 
         cache.build([first, second])
         append(second)
         cache.sync()
-        assert cache.survey([str(second)]).stats == {str(second): truth(second)}
+        assert cache.survey({str(second)}) == {}
+        assert cache._served[str(second)].stats == truth(second)
         assert cache.cache_info() == CacheInfo(hits=1, misses=0, evictions=1, files=1, max_files=1)
 
 
-def look(cache: FStatCache, path: Path) -> FileStats | None:
-    return cache.survey([str(path)]).stats.get(str(path))
+class Told(dict[str, FileStats | None]):
+    """A listener that remembers what it was told last of each path."""
+
+    def __call__(self, path: str, stats: FileStats | None) -> None:
+        self[path] = stats
 
 
 def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
@@ -310,26 +315,32 @@ def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(3)]
     for path in paths:
         path.touch()
-    with FStatCache(max_files=2) as cache:
-        assert look(cache, paths[0]) == truth(paths[0]), "there is room: admitted"
+    told = Told()
+    with FStatCache(max_files=2, on_change=told) as cache:
+        cache.survey({str(paths[0])})
+        assert told == {str(paths[0]): truth(paths[0])}, "there is room: admitted"
         cache.build([paths[1]])
-        assert look(cache, paths[0]) == truth(paths[0])
+        cache.survey({str(paths[0])})
         os.utime(paths[2], (1, 1))
-        assert look(cache, paths[2]) == truth(paths[2])
+        for _ in range(2):
+            told.clear()
+            cache.survey({str(paths[0]), str(paths[2])})
+            assert told == {str(paths[2]): truth(paths[2])}, "each time, and nothing of what is in memory"
         assert sorted(cache.list_files_in_cache()) == [str(paths[0]), str(paths[1])]
-        assert cache.cache_info() == CacheInfo(hits=1, misses=2, evictions=0, files=2, max_files=2)
+        assert cache.cache_info() == CacheInfo(hits=3, misses=3, evictions=0, files=2, max_files=2)
         cache.get_file_stats(paths[2])
         assert sorted(cache.list_files_in_cache()) == [str(paths[1]), str(paths[2])]
 
 
-def test_a_survey_tells_files_from_faults(cache: FStatCache, tmp_path: Path, file: Path) -> None:
-    """What is not there is in neither result; what can not be looked at comes with its error and stops nothing else."""
-    loop = tmp_path / "loop"
+def test_a_survey_tells_files_from_faults(tmp_path: Path, file: Path) -> None:
+    """What is not there is told as None; what can not be looked at comes with its error and stops nothing else."""
+    told = Told()
+    loop, missing = tmp_path / "loop", tmp_path / "missing"
     loop.symlink_to(loop)
-    survey = cache.survey([str(loop), str(file), str(tmp_path / "missing"), str(tmp_path)])
-    assert survey.stats == {str(file): truth(file)}
-    assert list(survey.errors) == [str(loop)]
-    assert cache.cache_info()[:2] == (0, 4)
+    with FStatCache(on_change=told) as cache:
+        assert list(cache.survey({str(loop), str(file), str(missing), str(tmp_path)})) == [str(loop)]
+        assert told == {str(file): truth(file), str(missing): None, str(tmp_path): None}
+        assert cache.cache_info()[:2] == (0, 4)
 
 
 def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) -> None:
@@ -341,18 +352,19 @@ def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) ->
     for path in paths:
         path.touch()
         os.utime(path, (1, 1))
-    names = [str(path) for path in paths]
-    with FStatCache(max_files=200) as cache:
+    names = {str(path) for path in paths}
+    told = Told()
+    with FStatCache(max_files=200, on_change=told) as cache:
         cache.build(paths[:200])
         active = paths[::100]
         for number in range(30):
             for path in active:
                 append(path)
-            survey = cache.survey(names)
+            cache.survey(names)
             if number < 3:
                 before = cache.cache_info()
             for path in (*active, paths[number]):
-                assert survey.stats[str(path)] == truth(path)
+                assert told[str(path)] == truth(path)
         after = cache.cache_info()
         share = (after.hits - before.hits) / (after.hits - before.hits + after.misses - before.misses)
         assert 0.475 <= share <= 0.525
@@ -364,12 +376,13 @@ def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) ->
 def test_when_all_files_are_active_none_is_displaced(tmp_path: Path) -> None:
     """Where no file is idle, taking one's watch for another's would be work for nothing."""
     paths = [tmp_path / str(number) for number in range(20)]
-    with FStatCache(max_files=10) as cache:
+    told = Told()
+    with FStatCache(max_files=10, on_change=told) as cache:
         for _ in range(5):
             for path in paths:
                 append(path)
-            survey = cache.survey(map(str, paths))
-            assert survey.stats == {str(path): truth(path) for path in paths}
+            cache.survey({str(path) for path in paths})
+            assert told == {str(path): truth(path) for path in paths}
         assert cache.cache_info().evictions == 0
 
 
@@ -404,7 +417,10 @@ def test_a_closed_cache_says_so(file: Path) -> None:
     assert not cache.alive
     for use in (
         lambda: cache.get_file_stats(str(file)),
-        lambda: cache.survey([str(file)]),
+        lambda: cache.survey({str(file)}),
+        lambda: cache.look(str(file)),
+        lambda: cache.watch_directory(str(file.parent)),
+        lambda: cache.unwatch_directory(str(file.parent)),
         cache.audit,
         lambda: cache.build([file]),
         lambda: cache.add_file_to_watch(file),
@@ -418,9 +434,9 @@ def test_a_closed_cache_says_so(file: Path) -> None:
 
 
 def test_changes_are_told_in_order(file: Path) -> None:
-    """on_change gets every new value and the end, once each."""
+    """on_change gets the first value, every new one and the end, once each."""
     told: list[tuple[str, int | None]] = []
-    cache = FStatCache(on_change=lambda path, stats: told.append((path, stats and stats.size)), gather_s=60)
+    cache = FStatCache(on_change=lambda path, stats: told.append((path, stats.size if stats else None)), gather_s=60)
     with cache:
         cache.build([file])
         for _ in range(2):
@@ -429,7 +445,37 @@ def test_changes_are_told_in_order(file: Path) -> None:
         cache.sync()
         file.unlink()
         cache.sync()
-    assert told == [(str(file), 9), (str(file), 13), (str(file), None)]
+    assert told == [(str(file), 5), (str(file), 9), (str(file), 13), (str(file), None)]
+
+
+def test_a_look_is_told_whatever_it_finds(tmp_path: Path, file: Path) -> None:
+    """look() tells what is there now, known or not, changed or not, with room for it or without; errors it raises."""
+    told: list[tuple[str, FileStats | None]] = []
+    with FStatCache(1, on_change=lambda path, stats: told.append((path, stats)), gather_s=60) as cache:
+        assert cache.look(str(file))
+        assert cache.list_files_in_cache() == [str(file)]
+        append(file)
+        assert cache.look(str(file))
+        assert told[-1] == (str(file), truth(file)), "without sync() as well"
+        told.clear()
+        assert cache.look(str(file))
+        other = tmp_path / "other"
+        assert not cache.look(str(other))
+        other.touch()
+        assert cache.look(str(other))
+        assert told == [(str(file), truth(file)), (str(other), None), (str(other), truth(other))]
+        assert cache.list_files_in_cache() == [str(file)], "for which nothing was evicted"
+        told.clear()
+        file.unlink()
+        assert not cache.look(str(file))
+        assert set(told) == {(str(file), None)}
+        assert cache.look(str(other))
+        other.unlink()
+        other.symlink_to(other)
+        for _ in range(2):
+            with pytest.raises(OSError, match="symbolic links"):
+                cache.look(str(other))
+        assert cache.cache_info()[:2] == (0, 0), "it is no look-up"
 
 
 def test_caches_share_nothing(file: Path) -> None:

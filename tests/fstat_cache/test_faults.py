@@ -10,14 +10,16 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fstat_cache import FileStats, FStatCache
 from fstat_cache.kernel import Inotify
-from tests.support import program, wait_until
+from fstat_cache.mounts import Mount as MountLine
+from fstat_cache.remote import Found
+from tests.support import Mount, program, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or becomes another user")
@@ -27,11 +29,16 @@ def truth(path: Path | str) -> FileStats | None:
     return FStatCache.get_file_stats_using_stat(path)
 
 
+def known(cache: FStatCache, path: Path) -> FileStats | None:
+    """What the cache remembers of a file, without asking it, which might make it look."""
+    entry = cache._follower.find(str(path))
+    return None if entry is None else entry.stats
+
+
 def assert_true(cache: FStatCache, paths: list[Path]) -> None:
-    survey = cache.survey(map(str, paths))
-    assert survey.errors == {}
+    assert cache.survey(set(map(str, paths))) == {}
     for path in paths:
-        assert survey.stats.get(str(path)) == truth(path), path
+        assert known(cache, path) == truth(path), path
 
 
 def make(folder: Path, count: int) -> list[Path]:
@@ -263,7 +270,7 @@ def test_an_audit_is_not_deceived_by_busy_writers(tmp_path: Path) -> None:
     try:
         with FStatCache(gather_s=0.2) as cache:
             cache.build([path])
-            wait_until(lambda: cache.survey([str(path)]).stats[str(path)].size > 1_000_000)
+            wait_until(lambda: cache.get_file_stats(path)["size"] > 1_000_000)  # type: ignore[index]
             for _ in range(50):
                 assert cache.audit() == 0
     finally:
@@ -315,8 +322,9 @@ with FStatCache() as cache:
     def check():
         for path in paths:
             path.write_text(path.read_text() + "more")
-        found = cache.survey(map(str, paths))
-        assert [found.stats[str(path)] for path in paths] == [cache.get_file_stats_using_stat(path) for path in paths]
+        cache.survey(set(map(str, paths)))
+        known = [cache._follower.find(str(path)).stats for path in paths]
+        assert known == [cache.get_file_stats_using_stat(path) for path in paths]
     assert cache.build(paths) == []
     assert cache.status().polled == {"watch_limit": 3}, cache.status()
     check()
@@ -439,7 +447,7 @@ with FStatCache() as cache:
     print("ready", flush=True)
     for size in map(int, sys.stdin):
         assert cache.get_file_stats(path).size == size
-        assert cache.survey([path]).stats[path].size == size
+        assert cache.survey({path}) == {} and cache._follower.find(path).stats.size == size
         print(len(cache.status().polled), flush=True)
 """
 
@@ -591,9 +599,10 @@ def test_a_remote_filesystem_that_goes(tmp_path: Path, mount: Path) -> None:
                 assert cache.status().polled == {"remote": 1}
                 if stopped:
                     daemons[-1].send_signal(signal.SIGSTOP)
-                    assert isinstance(cache.survey([str(path)]).errors[str(path)], TimeoutError)
+                    assert isinstance(cache.survey({str(path)})[str(path)], TimeoutError)
                 subprocess.run(["umount", "--lazy", mount], check=True)
-                assert cache.survey([str(path)]).stats == {}
+                assert cache.survey({str(path)}) == {}
+                assert cache.list_files_in_cache() == []
                 assert cache.status().polled == {}
             for daemon in daemons:
                 daemon.kill()
@@ -634,11 +643,11 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
             waits = []
             for _ in range(5):
                 began = time.monotonic()
-                survey = cache.survey(map(str, [*paths, mount / "unknown"]))
+                errors = cache.survey({*map(str, paths), str(mount / "unknown")})
                 waits.append(time.monotonic() - began)
-                assert survey.stats == {str(local): truth(local)}
-                assert {type(error) for error in survey.errors.values()} == {TimeoutError}
-                assert len(survey.errors) == 3
+                assert known(cache, local) == truth(local)
+                assert {type(error) for error in errors.values()} == {TimeoutError}
+                assert set(errors) == {str(remote), str(linked), str(mount / "unknown")}
             assert max(waits) < 1
             assert max(waits[1:]) < 0.2, "who is late is not waited for again"
             assert cache.status().late == 2
@@ -649,11 +658,46 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
 
             daemon.send_signal(signal.SIGCONT)
             append(source / "remote.log")
-            wait_until(lambda: not cache.survey([str(remote)]).errors)
+            wait_until(lambda: not cache.survey({str(remote)}))
             assert_true(cache, paths)
     finally:
         daemon.kill()
         daemon.wait()
+
+
+@as_root
+def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
+    """A look that was asked for later is not told before one whose answer is older."""
+    remote = fuse("remote")
+    append(remote.source / "file.log", b"12345")
+    path = remote.path / "file.log"
+    told: list[int] = []
+    answered, go_on = threading.Event(), threading.Event()
+    with FStatCache(on_change=lambda _, stats: told.append(stats.size if stats else 0)) as cache:
+        cache.build([path])
+        look, threads = cache._remote.look, []
+
+        def slow_look(paths: Mapping[MountLine, Sequence[str]]) -> dict[str, Found]:
+            found = look(paths)
+            if not answered.is_set():
+                answered.set()
+                go_on.wait(10)
+            return found
+
+        cache._remote.look = slow_look  # type: ignore[method-assign]
+        threads.append(threading.Thread(target=cache.look, args=(str(path),)))
+        threads[0].start()
+        answered.wait(10)
+        append(remote.source / "file.log")
+        for overtake in (cache.sync, lambda: cache.look(str(path)), lambda: cache.survey({str(path)})):
+            threads.append(threading.Thread(target=overtake))
+            threads[-1].start()
+            threads[-1].join(0.1)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    assert told == sorted(told)
+    assert told[-1] == 9
 
 
 @as_root

@@ -1,4 +1,4 @@
-"""The kernel boundary: what inotify's bytes fold to."""
+"""The kernel boundary: what inotify's bytes say."""
 
 import os
 import struct
@@ -9,47 +9,59 @@ from hypothesis import strategies as st
 
 from fstat_cache.kernel import (
     IN_ATTRIB,
+    IN_CREATE,
     IN_IGNORED,
     IN_MODIFY,
     IN_Q_OVERFLOW,
     NO_WATCH,
+    Events,
     Inotify,
-    fold_events,
+    NameEvent,
+    parse_events,
 )
 
 names = st.sampled_from([b"", b"", b"a", b"a-name-of-16-byt", b"a longer name than that \xff"])
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from([IN_MODIFY, IN_ATTRIB, IN_IGNORED]), names)))
-def test_events_fold_to_one_note_a_watch(events: list[tuple[int, int, bytes]]) -> None:
-    """With names (of a directory's entries) or without, a watch's masks are or-ed, watches in order of first event."""
+def test_events_of_inodes_fold_and_those_of_names_do_not(events: list[tuple[int, int, bytes]]) -> None:
+    """Without a name a watch's masks are or-ed, watches in order of first event; with one each is told, in order."""
     data = b""
-    expected: dict[int, int] = {}
+    notes: dict[int, int] = {}
+    named: list[NameEvent] = []
     for cookie, (wd, mask, name) in enumerate(events):
         padded = name + bytes(-len(name) % 16)
         data += struct.pack("iIII", wd, mask, cookie, len(padded)) + padded
-        expected[wd] = expected.get(wd, 0) | mask
-    assert fold_events(data) == expected
-    assert list(fold_events(data)) == list(expected)
+        if name:
+            named.append(NameEvent(wd, mask, cookie, name))
+        else:
+            notes[wd] = notes.get(wd, 0) | mask
+    assert parse_events(data) == Events(notes, named)
+    assert list(parse_events(data).notes) == list(notes)
 
 
 def test_overflow_is_a_value() -> None:
     """The record of a lost event is a note like others, under the descriptor that no watch has."""
     data = struct.pack("iIII", 3, IN_MODIFY, 0, 0) + struct.pack("iIII", -1, IN_Q_OVERFLOW, 0, 0)
-    assert fold_events(data) == {3: IN_MODIFY, NO_WATCH: IN_Q_OVERFLOW}
+    assert parse_events(data) == Events({3: IN_MODIFY, NO_WATCH: IN_Q_OVERFLOW}, [])
 
 
 def test_read_takes_what_is_there_and_never_waits(tmp_path: Path) -> None:
-    """Events are there when the write returns; an empty queue reads as no notes."""
+    """Events are there when the write returns; an empty queue reads as no events."""
     inotify = Inotify()
     try:
         path = tmp_path / "file"
         path.touch()
-        wd = inotify.add_watch(path, IN_MODIFY)
-        assert inotify.read() == {}
+        wd = inotify.add_watch(str(path), IN_MODIFY)
+        folder = inotify.add_watch(str(tmp_path), IN_CREATE)
+        assert inotify.read() == Events({}, [])
         path.write_bytes(b"x")
-        assert inotify.read() == {wd: IN_MODIFY}
-        assert inotify.read() == {}
+        (tmp_path / "new").touch()
+        path.write_bytes(b"yy")
+        assert inotify.pending_bytes() > 0
+        assert inotify.read() == Events({wd: IN_MODIFY}, [NameEvent(folder, IN_CREATE, 0, b"new")])
+        assert inotify.pending_bytes() == 0
+        assert inotify.read() == Events({}, [])
     finally:
         inotify.close()
 
@@ -60,7 +72,7 @@ def test_removing_a_watch_that_has_gone_is_no_error(tmp_path: Path) -> None:
     try:
         path = tmp_path / "file"
         path.touch()
-        wd = inotify.add_watch(path, IN_MODIFY)
+        wd = inotify.add_watch(str(path), IN_MODIFY)
         os.unlink(path)
         inotify.rm_watch(wd)
         inotify.rm_watch(wd)

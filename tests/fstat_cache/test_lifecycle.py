@@ -339,8 +339,9 @@ def test_an_interruption_leaves_nothing_half_done(tmp_path: Path) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 cache.sync()
                 assert cache.get_file_stats(path) == cache.get_file_stats_using_stat(path)
-            survey = cache.survey(paths)
-            assert survey.stats == {path: cache.get_file_stats_using_stat(path) for path in paths}
+            assert cache.survey(set(paths)) == {}
+            for path in cache.list_files_in_cache():
+                assert cache._served[path].stats == cache.get_file_stats_using_stat(path)
             assert cache.status().watches == cache.cache_info().files == kernel_watches() == 15
     finally:
         signal.signal(signal.SIGALRM, before)

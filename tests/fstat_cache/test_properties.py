@@ -133,7 +133,7 @@ def test_the_cache_is_an_exact_lru(tmp_path: Path) -> None:
                     model.remove(path)
                 continue
             if step == "survey":
-                cache.survey([path])
+                cache.survey({path})
                 hits, misses = hits + known, misses + (not known)
                 if known or len(model) == 5:
                     continue
@@ -189,8 +189,7 @@ def test_threads_hammer_the_cache_while_files_change(tmp_path: Path) -> None:
                 with open(path, "ab") as log:
                     log.write(b"x")
             cache.sync()
-            stats = cache.survey([path]).stats[path]
-            assert stats == cache.get_file_stats_using_stat(path)
+            assert cache.get_file_stats(path) == cache.get_file_stats_using_stat(path)
             looked_up.append(1)
         stop.set()
         for thread in threads:

@@ -59,7 +59,7 @@ def test_stats_are_immutable(file: Path) -> None:
     """No attribute can be set, added or deleted, no item assigned."""
     stats = read_stats(file)
     assert stats is not None
-    for attribute in ("size", "mtime", "mtime_ns", "inode", "device"):
+    for attribute in ("size", "mtime", "mtime_ns", "inode", "device", "birth_ns", "identity"):
         with pytest.raises(AttributeError):
             setattr(stats, attribute, 6)
         with pytest.raises(AttributeError):
@@ -73,10 +73,10 @@ def test_stats_are_immutable(file: Path) -> None:
 
 def test_stats_compare_and_hash_by_value() -> None:
     """Two equal snapshots are one key; a difference anywhere makes them unequal; other types are never equal."""
-    values = (5, 10, 2, 1)
+    values = (5, 10, 2, 1, 7)
     assert FileStats(*values) == FileStats(*values)
     assert len({FileStats(*values), FileStats(*values)}) == 1
-    for position in range(4):
+    for position in range(5):
         other = list(values)
         other[position] += 1
         assert FileStats(*other) != FileStats(*values)
@@ -85,8 +85,8 @@ def test_stats_compare_and_hash_by_value() -> None:
 
 def test_stats_print_readably_and_copy() -> None:
     """repr() names every field and evaluates to an equal value; pickling and copying keep the value."""
-    stats = FileStats(size=5, mtime_ns=10, inode=2, device=1)
-    assert repr(stats) == "FileStats(size=5, mtime_ns=10, inode=2, device=1)"
+    stats = FileStats(size=5, mtime_ns=10, inode=2, device=1, birth_ns=7)
+    assert repr(stats) == "FileStats(size=5, mtime_ns=10, inode=2, device=1, birth_ns=7)"
     assert pickle.loads(pickle.dumps(stats)) == copy.deepcopy(stats) == stats
 
 

@@ -1,0 +1,40 @@
+"""Fixtures for the tests of the agent's parts."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.config import Config, LogGroup
+from exporter.tracker import Tracker
+from tests.exporter.tracking import Track
+from tests.support import wait_until
+
+CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
+
+
+@pytest.fixture
+def track(tmp_path: Path) -> Iterator[Track]:
+    """Makes trackers that have scanned already, and closes them.
+
+    `track("a/*", exclude=...)` has one group, of patterns below the test's directory; `track(groups=(...))` any.
+    `remote_timeout_s` is how long a remote directory is waited for.
+    """
+    trackers: list[Tracker] = []
+
+    def make(
+        *patterns: str, groups: tuple[LogGroup, ...] = (), remote_timeout_s: float = 10, **more: object
+    ) -> Tracker:
+        paths = tuple(f"{tmp_path}/{pattern}" for pattern in patterns or ("**/*.log",))
+        config = Config(logs=groups or (LogGroup("g", paths, **more),))  # type: ignore[arg-type]
+        tracker = Tracker(config, remote_timeout_s=remote_timeout_s)
+        trackers.append(tracker)
+        tracker.scan()
+        started_ns = time.time_ns()
+        wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > started_ns)  # births have its resolution
+        return tracker
+
+    yield make
+    for tracker in trackers:
+        tracker.cache.close()

@@ -1,0 +1,41 @@
+"""What the tests of discovery, of the tracker and of the collector have in common."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.growth import Series
+from exporter.tracker import Tracker
+
+Track = Callable[..., Tracker]
+"""The fixture that makes trackers, see conftest.py."""
+
+
+def present(tracker: Tracker) -> dict[str, Series]:
+    """The series of the files that are there, after a refresh."""
+    tracker.refresh(0)
+    return {series.path: series for series in tracker.ledger.series() if series.is_present}
+
+
+def sizes(tracker: Tracker) -> dict[str, int]:
+    """The names of the files that are there, and their sizes."""
+    return {os.path.basename(path): series.stats.size for path, series in present(tracker).items() if series.stats}
+
+
+def appended(tracker: Tracker) -> int:
+    """What all files together have grown by."""
+    tracker.refresh(0)
+    return tracker.ledger.groups[0].appended_bytes
+
+
+def append(path: Path, text: str) -> None:
+    """As a log is written."""
+    with path.open("a") as file:
+        file.write(text)
+
+
+def touch(*paths: Path) -> None:
+    """Make empty files, and the directories they are in."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()

@@ -1,0 +1,312 @@
+"""Which inode a look has found: its number is given again at once, and no byte may be counted for the wrong one."""
+
+import ctypes
+import errno
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fstat_cache import FileStats, FStatCache, statx
+from fstat_cache.stats import read_again, read_stats
+from tests.support import wait_until
+
+TICK_S = 0.02
+"""Longer than a tick of the kernel's clock: inodes born further apart have different births."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file on a filesystem that tells births."""
+    path = tmp_path / "file.log"
+    path.write_bytes(b"12345")
+    stats = read_stats(path)
+    assert stats is not None
+    if not stats.birth_ns:
+        pytest.skip("the filesystem of the temporary folder does not tell when a file was born")
+    return path
+
+
+def recreate(path: Path, data: bytes) -> None:
+    """Another inode in the place of one, with its number if the filesystem gives it again (ext4 does)."""
+    time.sleep(TICK_S)
+    path.unlink()
+    path.write_bytes(data)
+
+
+def look(path: Path) -> FileStats:
+    stats = read_stats(path)
+    assert stats is not None
+    return stats
+
+
+def test_stats_have_the_birth(file: Path) -> None:
+    """It is the time at which the file was made, whatever is written later, and part of the identity."""
+    stats = look(file)
+    assert abs(stats.birth_ns - time.time_ns()) < 60 * 10**9
+    assert stats.identity == (stats.device, stats.inode, stats.birth_ns)
+    os.utime(file, (1, 2))
+    file.write_bytes(b"longer than before")
+    assert look(file).identity == stats.identity
+    assert look(file) == read_stats(file, stats) == read_again(file, stats) != stats
+    again = look(file)
+    assert read_stats(file, again) is read_again(file, again) is again, "the same object while nothing changes"
+    recreate(file, b"12345")
+    assert look(file).identity != stats.identity
+    assert read_stats(file, stats) == look(file)
+    other = file.with_name("other")
+    other.touch()
+    assert read_again(other, stats) is None, "it has another number"
+
+
+def outcome(function: Callable[[Any], object], path: object) -> object:
+    """What a function returns, or which error it raises of what."""
+    try:
+        return function(path)
+    except OSError as error:
+        return type(error), error.errno, error.filename
+
+
+def test_statx_says_what_os_stat_says(file: Path, tmp_path: Path) -> None:
+    """All that both tell is the same, of everything that can have a name; and so are the errors."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "not text \udcff").touch()
+    paths = (*map(str, tmp_path.iterdir()), os.fsencode(file), file, "/dev/null", "/proc/self/stat", "", "/missing")
+    for path in paths:
+        expected = outcome(os.stat, path)
+        found = outcome(statx.status_of, path)
+        if isinstance(expected, os.stat_result):
+            assert isinstance(found, tuple)
+            assert found[:2] == (expected.st_mode, expected.st_size)
+            assert found[3:5] == (expected.st_ino, expected.st_dev)
+            if path != "/proc/self/stat":  # where it is the present time
+                assert found[2] == expected.st_mtime_ns
+        else:
+            assert found == expected
+    with pytest.raises(ValueError, match="null"):
+        statx.status_of(f"{file}\0")
+
+
+def test_threads_do_not_share_a_buffer(tmp_path: Path) -> None:
+    """Looks at the same time in several threads each give their own file."""
+    paths = [tmp_path / str(number) for number in range(4)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"x" * number)
+    wrong: list[int] = []
+
+    def read(size: int) -> None:
+        wrong.extend(size for _ in range(5000) if statx.status_of(paths[size])[1] != size)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("number", [None, errno.ENOSYS, errno.EPERM])
+def test_without_statx(file: Path, monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    """An old C library, an old kernel, a sandbox: os.stat tells all but the birth."""
+
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(number or 0)
+        return -1
+
+    expected = look(file)
+    monkeypatch.setattr(statx, "_statx", lambda: None if number is None else refuse)
+    stats = look(file)
+    assert stats == FileStats(expected.size, expected.mtime_ns, expected.inode, expected.device)
+    assert stats.birth_ns == 0
+
+
+def follow_armed(_cache: FStatCache, _path: Path) -> None:
+    pass
+
+
+def follow_hot(cache: FStatCache, path: Path) -> None:
+    with path.open("ab", buffering=0) as log:
+
+        def write_until_hot() -> bool:
+            log.write(b"x")
+            cache._take_in(cache._session.news())
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+
+
+def follow_polled(cache: FStatCache, path: Path) -> None:
+    (entry,) = cache._follower
+    cache._follower._unwatch(entry)
+    cache._follower._set_reason(entry, "audit")
+    cache._follower.place(entry)
+
+
+def follow_doubtful(cache: FStatCache, path: Path) -> None:
+    cache._follower.distrust()
+
+
+WAYS = [follow_armed, follow_hot, follow_polled, follow_doubtful]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_another_inode_is_told_as_another(file: Path, way: Callable[[FStatCache, Path], None]) -> None:
+    """However the file is followed, and whatever its successor's number and size, the new identity is told."""
+    told: list[FileStats | None] = []
+    with FStatCache(on_change=lambda _, stats: told.append(stats), gather_s=60) as cache:
+        cache.build([file])
+        for _ in range(3):
+            way(cache, file)
+            before = told[-1]
+            assert before is not None
+            recreate(file, b"y" * before.size)
+            cache.sync()
+            after = told[-1]
+            assert after == look(file)
+            assert after is not None
+            assert after.identity != before.identity
+            with file.open("ab") as log:
+                log.write(b"more")
+            cache.sync()
+            assert told[-1] == look(file)
+
+
+def test_another_inode_of_the_same_looks_is_told(file: Path) -> None:
+    """With the number, the size and the time of the old one it is another all the same: the watch tells."""
+    with FStatCache(gather_s=60) as cache:
+        cache.build([file])
+        before = look(file)
+        recreate(file, b"54321")
+        os.utime(file, ns=(before.mtime_ns, before.mtime_ns))
+        after = look(file)
+        if after.inode != before.inode:
+            pytest.skip("the filesystem of the temporary folder does not give numbers again at once")
+        cache.sync()
+        assert cache.get_file_stats(file) == after != before
+
+
+def test_a_look_before_the_event_is_taken_in(file: Path) -> None:
+    """A look at a watched file trusts its number only as long as no event is queued that may say otherwise."""
+    with FStatCache(gather_s=60) as cache:
+        cache.build([file])
+        (entry,) = cache._follower
+        recreate(file, b"longer than before")
+        cache._follower.refresh(entry, rebind=False)
+        assert entry.stats == look(file)
+
+
+def test_a_directory_event_and_a_look(file: Path) -> None:
+    """look() tells the new identity as well, of a file that is watched and of one that there is no room for."""
+    told: list[FileStats | None] = []
+    with FStatCache(1, on_change=lambda _, stats: told.append(stats), gather_s=60) as cache:
+        for _ in range(2):
+            cache.look(str(file))
+            before = told[-1]
+            recreate(file, b"12345")
+            cache.look(str(file))
+            assert before is not None
+            assert told[-1] == look(file)
+            assert told[-1] is not None
+            assert told[-1].identity != before.identity
+            other = file.with_name("other")
+            other.touch()
+            cache.get_file_stats(other)  # takes the only place
+
+
+class Naive:
+    """A ledger that believes all it is told, in the order in which it is told: bytes by identity."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[tuple[int, int, int], int] = {}
+        self.appended = 0
+        self.shrunk = 0
+
+    def __call__(self, path: str, stats: FileStats | None) -> None:
+        if stats is None:
+            return
+        was = self.sizes.get(stats.identity, 0)
+        if stats.size < was:
+            self.shrunk += 1
+            was = 0
+        self.sizes[stats.identity] = stats.size
+        self.appended += stats.size - was
+
+
+WRITER = """
+import os, random, sys, time
+rng = random.Random(int(sys.argv[1]))
+paths = sys.argv[2:]
+written = 0
+deadline = time.monotonic() + 2.5
+while time.monotonic() < deadline:
+    path = rng.choice(paths)
+    for _ in range(rng.choice((1, 1, 3, 30))):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        written += os.write(fd, b"x" * rng.randint(1, 300))
+        os.close(fd)
+    if rng.random() < 0.3:
+        os.unlink(path)
+    if rng.random() < 0.01:
+        time.sleep(0.01)
+print(written)
+"""
+
+
+@pytest.mark.parametrize("max_files", [None, 4])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_never_more_bytes_than_were_written(tmp_path: Path, max_files: int | None, seed: int) -> None:
+    """While files are deleted, made again and written, and looked at in every way by several threads and the pump,
+    what is told never adds up to more than the writers' system calls returned."""
+    paths = [str(tmp_path / str(number)) for number in range(6)]
+    ledger = Naive()
+    errors: list[BaseException] = []
+    with FStatCache(max_files, gather_s=0.001, on_change=ledger) as cache:
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(seed), *paths], stdout=subprocess.PIPE, text=True)
+
+        def use(number: int) -> None:
+            rng = random.Random(number)
+            try:
+                while writer.poll() is None:
+                    step = rng.randrange(6)
+                    if step == 0:
+                        cache.sync()
+                    elif step == 1:
+                        cache.look(rng.choice(paths))
+                    elif step == 2:
+                        cache.survey(set(paths))
+                    elif step == 3:
+                        cache.audit()
+                    elif step == 4 and rng.random() < 0.05:
+                        cache.invalidate()
+                    else:
+                        cache.get_file_stats(rng.choice(paths))
+                    time.sleep(rng.random() * 0.002)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the main thread reports it
+                errors.append(error)
+
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert writer.stdout is not None
+        written = int(writer.stdout.read())
+        writer.stdout.close()
+        writer.wait()
+        cache.survey(set(paths))
+    assert errors == []
+    assert ledger.appended <= written
+    assert ledger.appended > written / 100, "and it was told something"

@@ -1,0 +1,117 @@
+"""When the pump works and how long it rests."""
+
+import contextlib
+import itertools
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fstat_cache import FileStats, FStatCache
+from fstat_cache.pump import GREATEST_REST_S, Pump
+from tests.support import wait_until
+
+
+def work_for(seconds: float) -> None:
+    """Use the CPU."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of something to wait for."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+Start = Callable[[Callable[[], float | None]], Pump]
+
+
+@pytest.fixture
+def start(pipe: tuple[int, int]) -> Iterator[Start]:
+    """Starts a pump with a budget of 1 % that waits for the pipe."""
+    pumps: list[Pump] = []
+
+    def start(work: Callable[[], float | None]) -> Pump:
+        pump = Pump({pipe[0]: select.POLLIN}, work, gather_s=0, cpu_budget=0.01)
+        pumps.append(pump)
+        pump.start()
+        return pump
+
+    yield start
+    for pump in pumps:
+        pump.close()
+
+
+def test_after_work_it_rests(pipe: tuple[int, int], start: Start) -> None:
+    """Work of some milliseconds is followed by a hundred times as much rest, at most half a second."""
+    began: list[float] = []
+
+    def work() -> None:
+        began.append(time.monotonic())
+        work_for(0.01)
+
+    start(work)
+    os.write(pipe[1], b"x")  # and never read: there is always something to do
+    wait_until(lambda: len(began) == 4)
+    gaps = [after - before for before, after in itertools.pairwise(began)]
+    assert min(gaps) >= GREATEST_REST_S
+
+
+def test_no_rest_goes_past_what_is_due(pipe: tuple[int, int], start: Start) -> None:
+    """What has a time of its own, such as the sampling of hot files, is not put off; the rest is taken afterwards."""
+    began: list[float] = []
+    due_at = 0.0
+
+    def work() -> float | None:
+        nonlocal due_at
+        began.append(time.monotonic())
+        work_for(0.01)
+        if len(began) == 1:
+            due_at = time.monotonic() + 0.1
+            return due_at
+        return None
+
+    start(work)
+    os.write(pipe[1], b"x")
+    wait_until(lambda: len(began) == 3)
+    assert 0 <= began[1] - due_at < GREATEST_REST_S / 2
+    assert began[2] - began[1] >= GREATEST_REST_S
+
+
+def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> None:
+    """With a CPU budget of 1 % and many busy files, nobody asking: what was written to one that is hot and then still
+    for a second was seen, whatever else keeps the cache busy."""
+    paths = [tmp_path / str(number) for number in range(600)]
+    sizes: dict[str, int] = {}
+
+    def hear(path: str, stats: FileStats | None) -> None:
+        sizes[path] = stats.size if stats else 0
+
+    with FStatCache(cpu_budget=0.01, on_change=hear) as cache, contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(path.open("ab", buffering=0)) for path in paths]
+        cache.build(paths)
+
+        def write_until_hot() -> bool:
+            for writer in writers:
+                writer.write(b"x")
+            return cache.status().hot == len(paths)
+
+        wait_until(write_until_hot)
+        for _ in range(6):
+            for writer in writers[:300]:
+                writer.write(b"x")
+            paused_at = time.monotonic()
+            while time.monotonic() < paused_at + 1:  # the others go on
+                for writer in writers[300:]:
+                    writer.write(b"x")
+                time.sleep(0.05)
+            for path in paths[:300]:
+                assert sizes[str(path)] == path.stat().st_size
