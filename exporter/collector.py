@@ -73,7 +73,8 @@ class FileCollector(Collector):
                 _add_totals(groups, {"group": group.group}, totals)
                 self._add_group(group_families, group, totals)
             for totals in ledger.aggregates.values():
-                _add_totals(aggregates, self._aggregate_labels(totals), totals)
+                if totals.is_published:
+                    _add_totals(aggregates, self._aggregate_labels(totals), totals)
         for (number, text), count in zip(tracker.matcher.patterns, self._matches(), strict=True):
             group_families[0].add_sample(
                 "fstat_group_pattern_matches", {"group": self._groups[number].group, "pattern": printable(text)}, count

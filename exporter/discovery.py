@@ -129,6 +129,7 @@ class Discovery:
         self._to_follow: dict[str, tuple[_Folder, str]] = {}
         self._to_scan: dict[str, bool] = {}  # as `_to_enter`
         self._suspects: dict[str, tuple[_Folder, str, bool]] = {}  # what a rescan has listed, and is not known so
+        self._heard: set[str] = set()  # since then: names, and directories in which it may have been any
         self._is_rescan = False
         self._is_comparing = False
         self._faults: dict[str, OSError] = {}
@@ -166,6 +167,7 @@ class Discovery:
         Returns:
             Whether there is more to do. Afterwards, and before the next step, :meth:`settle` is to be called.
         """
+        self._heard.clear()
         self._is_comparing = self._is_rescan
         for _ in range(directories):
             if not self._to_scan:
@@ -183,7 +185,8 @@ class Discovery:
             known = name in folder.files, name in folder.folders
             self._look_at(folder, name, is_directory=is_directory)
             self._work_off()
-            if known != (name in folder.files, name in folder.folders):
+            is_missed = known != (name in folder.files, name in folder.folders)
+            if is_missed and self._heard.isdisjoint((path, folder.path)) and folder.path not in self._unheard:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
         if not self._to_scan:
@@ -230,6 +233,8 @@ class Discovery:
                 continue
             if event.name is None:
                 unsure[folder.path] = None
+                if self._suspects:
+                    self._heard.add(folder.path)
             else:
                 self._hear(folder, event.name, event)
         self._work_off()
@@ -259,12 +264,15 @@ class Discovery:
             self._forget_if_unused(folder)
 
     def _hear(self, folder: _Folder, name: str, event: DirectoryEvent) -> None:
+        path = os.path.join(folder.path, name)
+        if self._suspects:
+            self._heard.add(path)
         if event.moved_from and (origin := self._origin_of(folder, name)) is not None:
             self._moves[event.moved_from] = origin
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
         self._look_through(folder, name)
-        if name in folder.folders and (below := self._folders.get(os.path.join(folder.path, name))) is not None:
+        if name in folder.folders and (below := self._folders.get(path)) is not None:
             below.identity = None  # even if it is the same one again
         self._look_at(folder, name, is_directory=event.is_directory)
         if event.moved_to in self._moves:
@@ -272,7 +280,7 @@ class Discovery:
             if not event.is_directory and (folder.state is None or folder.state.match(name) is None):
                 folder.followed[name] = origin
         if name in folder.followed:
-            self._to_follow[os.path.join(folder.path, name)] = folder, name
+            self._to_follow[path] = folder, name
 
     def _origin_of(self, folder: _Folder, name: str) -> str | None:
         """The path under which what has this name was, or would have been, seen first; None for one of no interest."""
@@ -572,6 +580,8 @@ class Discovery:
                                 ahead[entry.path] = False
                         continue
                     match = state.match(name)
+                    if match is None and not lost and not state.follows_links:
+                        continue  # as most names in a directory that fills up with something else
                     is_link = entry.is_symlink()
                     if match is not None:
                         files.add(name)

@@ -42,6 +42,7 @@ class Totals:
             date.
         newest_mtime_ns: its time; no file has a later one, be it up to date or not.
         series: how many series pay in.
+        is_published: whether these are shown; ``max_series`` bounds the aggregates of a group too.
         files_without_series: files for which ``max_series`` leaves no series.
         unlabelled: files whose path the group's expression does not match.
     """
@@ -52,6 +53,7 @@ class Totals:
         "files",
         "files_without_series",
         "group",
+        "is_published",
         "newest",
         "newest_is_known",
         "newest_mtime_ns",
@@ -78,6 +80,7 @@ class Totals:
         self.newest_is_known = True
         self.newest_mtime_ns = _LONG_AGO
         self.series = 0
+        self.is_published = True
         self.files_without_series = 0
         self.unlabelled = 0
 
@@ -187,7 +190,7 @@ class GroupRules:
 
     Attributes:
         per_file: whether its files have series of their own.
-        max_series: how many of them at most; None: no bound.
+        max_series: how many of them at most, and how many aggregates; None: no bound.
     """
 
     per_file: bool = True
@@ -252,6 +255,7 @@ class Ledger:
         self._is_restoring = False
         self._gone: dict[Series, _Gone] = {}
         self._published = [0] * len(groups)
+        self._published_aggregates = [0] * len(groups)
         self._waiting: list[dict[Series, None]] = [{} for _ in groups]  # files there, for a place among max_series
         self._journals: list[Journal] = []
 
@@ -514,9 +518,23 @@ class Ledger:
 
     def _aggregate(self, group: Totals, values: tuple[str, ...]) -> Totals:
         key = group.group, values
-        if key not in self.aggregates:
-            self.aggregates[key] = Totals(group.group, values, group.payees)
-        return self.aggregates[key]
+        totals = self.aggregates.get(key)
+        if totals is None:
+            totals = self.aggregates[key] = Totals(group.group, values, group.payees)
+            most = self._rules[group.group].max_series
+            totals.is_published = most is None or self._published_aggregates[group.group] < most
+            self._published_aggregates[group.group] += totals.is_published
+        return totals
+
+    def _end_aggregate(self, totals: Totals) -> None:
+        del self.aggregates[totals.group, totals.values]
+        if totals.is_published:
+            heir = next((each for each in self.aggregates.values() if _is_waiting(each, totals.group)), None)
+            if heir is None:
+                self._published_aggregates[totals.group] -= 1
+            else:
+                heir.is_published = True
+                self._note_totals(heir)
 
     def _move(
         self, path: str, series: Series | None, before: Inode | None, stats: FileStats, origin: str
@@ -662,7 +680,7 @@ class Ledger:
         for totals in series.totals:
             totals.series -= 1
             if totals.has_ended:
-                del self.aggregates[totals.group, totals.values]
+                self._end_aggregate(totals)
         if series.inode is not None and series.inode.series is series:
             self._home(series.inode)
             self._note_inode(series.inode)
@@ -772,6 +790,10 @@ class Ledger:
     def _note_inode(self, inode: Inode) -> None:
         for journal in self._journals:
             journal.inodes.add(inode)
+
+
+def _is_waiting(aggregate: Totals, group: int) -> bool:
+    return aggregate.group == group and not aggregate.is_published
 
 
 class _Gone:

@@ -27,6 +27,7 @@ DIRECTORIES_AT_ONCE = 100
 """After how many directories a scan lets others go on."""
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
+LARGEST_BLOCK_BYTES = 1 << 16
 CLOCK_REALTIME_COARSE = 5
 """clock_gettime(2): the clock that files get their births from."""
 
@@ -262,14 +263,19 @@ class Tracker:
 
 
 def data_begins(path: str) -> int:
-    """Where the data of a file begin, behind a hole (lseek(2), SEEK_DATA); 0 without one, or if it is not told."""
+    """Where the first byte of a file is that is not zero, behind a hole; 0 if it is the first one or can not be told.
+
+    A hole ends at the end of a block (lseek(2), SEEK_DATA); what is left of it there reads as zeros.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
-        return os.lseek(fd, 0, os.SEEK_DATA)
+        begin = os.lseek(fd, 0, os.SEEK_DATA)
+        data = os.pread(fd, LARGEST_BLOCK_BYTES, begin)
     except OSError:
         return 0
     finally:
         os.close(fd)
+    return begin + len(data) - len(data.lstrip(b"\0"))

@@ -724,13 +724,13 @@ class FStatCache:
         return self._admit(path)
 
     def _sample_hot(self) -> None:
-        began_s = time.thread_time()
+        began_at, began_s = time.monotonic(), time.thread_time()
         self._follower.sample_hot()
         tick_s = hot.TICK_S
         if self._cpu_budget is not None:
             spent_s = time.thread_time() - began_s
             tick_s = max(tick_s, min(2 * spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
-        self._next_tick = time.monotonic() + tick_s
+        self._next_tick = began_at + tick_s
 
     def _work(self) -> float | None:
         """What the pump calls. It takes the lock itself."""

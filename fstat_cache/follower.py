@@ -203,10 +203,10 @@ class Follower:
                 self._remove_unused(wd)
         if stats is None:
             return None
+        self.tell(path, stats)  # before its other names are looked at, because looks are told in their order
         entry = Entry(path, stats)
         self._bind(entry, wd, reason)
         self._mind_filesystem(entry)
-        self.tell(path, stats)
         return entry
 
     def meet_remote(self, path: str, stats: FileStats) -> Entry:

@@ -437,6 +437,8 @@ def hasty(scene: Scene) -> Life:
     log = scene.writer.open(path)
     rotated: list[tuple[Path, Log]] = []
     number = 0
+    yield from scene.write(log)
+    yield from scene.known(log.written_ns)  # what is renamed before its folder is watched, nobody can know
     while True:
         yield from scene.write(log)
         yield from scene.quiet()  # nothing more than that the agent is there

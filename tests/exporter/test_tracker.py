@@ -213,19 +213,20 @@ def test_copytruncate(tmp_path: Path, track: Track) -> None:
     assert present(tracker)[str(path)].truncations == 1
 
 
-def test_a_hole_is_no_growth(tmp_path: Path, track: Track) -> None:
-    """A writer without O_APPEND goes on at its old offset after a truncation."""
+@pytest.mark.parametrize("size", [10, 4_096, 5_000, 100_000])
+def test_a_hole_is_no_growth(tmp_path: Path, track: Track, size: int) -> None:
+    """A writer without O_APPEND goes on at its old offset after a truncation, in the first block or far behind it."""
     path = tmp_path / "a.log"
     tracker = track()
     with path.open("wb", buffering=0) as writer:
-        writer.write(b"x" * 100_000)
-        assert appended(tracker) == 100_000
+        writer.write(b"x" * size)
+        assert appended(tracker) == size
         os.truncate(path, 0)
-        assert appended(tracker) == 100_000
+        assert appended(tracker) == size
         writer.write(b"y" * 50)
-        assert appended(tracker) == 100_050
+        assert appended(tracker) == size + 50
         writer.write(b"y" * 50)
-        assert appended(tracker) == 100_100
+        assert appended(tracker) == size + 100
 
 
 def test_the_inode_number_given_again(tmp_path: Path, track: Track) -> None:
@@ -775,6 +776,7 @@ def test_a_remote_filesystem(tmp_path: Path, track: Track, fuse: Mount) -> None:
     assert sizes(tracker) == {"a.log": 1, "b.log": 0, "link.log": 1, "x": 2}
     (remote.source / "deep/a.log").unlink()
     assert sizes(tracker) == {"b.log": 0, "x": 2}
+    assert tracker.discovery.matches == {0: 1, 1: 1}
     assert tracker.discovery.missed == 0
 
 

@@ -313,7 +313,7 @@ def test_a_directory_that_floods_is_listed_instead(cache: FStatCache, tmp_path: 
     wait_until(lambda: told(cache) == [], QUIET_S)
     assert cache.status().hot_directories == 1, "quiet for long enough that nothing is new, not yet to be armed"
     (folder / "after a pause").touch()
-    assert told(cache) == [listed(folder)]
+    assert set(told(cache)) == {listed(folder)}
 
 
 def test_a_change_in_the_same_tick_as_the_listing_is_told(cache: FStatCache, folder: Path) -> None:
@@ -359,7 +359,7 @@ def test_another_path_of_a_hot_directory_has_the_others_listed(cache: FStatCache
     assert cache.status().hot_directories == 1
     (folder / "unheard").touch()
     cache.watch_directory(str(link))
-    assert cache.directory_events() == [listed(folder)]
+    assert set(cache.directory_events()) == {listed(folder)}, "once, or twice where the cache's own thread has looked"
     (folder / "name").touch()
     assert told(cache) == [DirectoryEvent(str(folder), "name"), DirectoryEvent(str(link), "name")]
 

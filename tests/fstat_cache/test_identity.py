@@ -63,7 +63,7 @@ def test_stats_have_the_birth(file: Path) -> None:
     assert read_stats(file, stats) == look(file)
     other = file.with_name("other")
     other.touch()
-    assert read_again(other, stats) is None, "it has another number"
+    assert read_again(other, look(file)) is None, "it has another number"
 
 
 def outcome(function: Callable[[Any], object], path: object) -> object:
