@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import Callable, Sequence
 
 from exporter import __version__
 from exporter.checkpoint import Checkpoint, GroupState, Restored
-from exporter.collector import FileCollector, audit_share, make_registry
 from exporter.config import Config
 from exporter.growth import Labels
 from exporter.log import fields
 from exporter.patterns import Match
 from exporter.saver import Saver
+from exporter.scrape import Scraper
 from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
@@ -85,8 +86,9 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
         tracker = self._tracker
+        scraper = Scraper(tracker, self._config.logs, self._save, self._checkpoint)
         site = Site(
-            registry=make_registry(FileCollector(tracker, self._config.logs, self._save, self._checkpoint)),
+            scraper=scraper,
             telemetry_path=self._config.web.telemetry_path,
             is_healthy=lambda: tracker.cache.alive,
             is_ready=lambda: tracker.is_ready,
@@ -97,7 +99,7 @@ class Agent:
             host, port = bound.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _log.info("listening", extra=fields(address=address, version=__version__))
-        tasks = [asyncio.create_task(self._scan_for_ever()), asyncio.create_task(self._audit_for_ever())]
+        tasks = [asyncio.create_task(self._scan_for_ever()), asyncio.create_task(self._audit_for_ever(scraper))]
         try:
             await stop.wait()
         finally:
@@ -127,7 +129,7 @@ class Agent:
                 _log.exception("the scan failed and is tried again after the interval")
             await asyncio.sleep(self._config.rescan_interval_s)
 
-    async def _audit_for_ever(self) -> None:
+    async def _audit_for_ever(self, scraper: Scraper) -> None:
         """Keep everything true while nobody scrapes; each scrape does the same by itself."""
         tracker = self._tracker
         while True:
@@ -135,10 +137,6 @@ class Agent:
             await asyncio.sleep(self._config.cache.audit_interval_s)
             if tracker.cache.status().audit_checks == checks and tracker.is_ready:
                 try:
-                    await call_in_thread(self._look, "audit")
+                    await call_in_thread(functools.partial(scraper.look, is_scrape=False), "audit")
                 except Exception:  # noqa: BLE001 - whatever it was, the next one may find what this one missed
                     _log.exception("the audit failed and is tried again after the interval")
-
-    def _look(self) -> None:
-        self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
-        self._tracker.expire(is_scrape=False)

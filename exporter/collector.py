@@ -1,107 +1,63 @@
-"""What a scrape shows of the files, the groups, and the cache."""
+"""What a scrape shows of the patterns, the cache, and the agent, through prometheus_client."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from exporter import __version__
 from exporter.checkpoint import Checkpoint
-from exporter.config import FILE_METRICS, LogGroup
-from exporter.growth import Series, Totals
+from exporter.config import LogGroup
+from exporter.growth import Totals
 from exporter.patterns import printable
 from exporter.tracker import Tracker
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus
 
 
-class FileCollector(Collector):
-    """Shows what the tracker knows, made true before each scrape.
+class AgentCollector(Collector):
+    """Shows what is not kept as text: how the groups' patterns do, and the agent itself. Changes nothing.
 
     Args:
         tracker: follows the files.
         groups: the groups of its configuration.
-        save: called before anything is shown, so that no counter that was shown ever goes back.
-        checkpoint: where to, if at all.
+        checkpoint: where the ledger is kept, if at all.
     """
 
-    def __init__(
-        self,
-        tracker: Tracker,
-        groups: Sequence[LogGroup],
-        save: Callable[[], object] = lambda: None,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
+    def __init__(self, tracker: Tracker, groups: Sequence[LogGroup], checkpoint: Checkpoint | None = None) -> None:
         self._tracker = tracker
         self._groups = groups
-        self._save = save
         self._checkpoint = checkpoint
-        self._aggregate_names = tuple(dict.fromkeys(name for group in groups for name in group.aggregate_by))
 
     def describe(self) -> Iterable[Metric]:
-        """Return the families without samples; asks no file."""
-        return (
-            *_file_families().values(),
-            *_totals_families("group", "the group").values(),
-            *_totals_families("aggregate", "the files with these labels").values(),
-            *_group_families(),
-            *self._agent_families(),
-        )
+        """Return the families without samples."""
+        return (*_group_families(), *self._agent_families())
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families as of now. Safe to call from several threads."""
+        """Return the families. Safe to call from several threads."""
         tracker = self._tracker
-        tracker.refresh(audit_share(tracker.cache.cache_info().files))
-        tracker.expire(is_scrape=True)
-        files = _file_families()
-        groups = _totals_families("group", "the group")
-        aggregates = _totals_families("aggregate", "the files with these labels")
-        group_families = _group_families()
-        ledger = tracker.ledger
-        with ledger.lock:
-            ledger.find_newest()
-            names = tracker.labeller.names
-            for series in ledger.series():
-                if series.is_published:
-                    labels = dict(zip(names, series.labels.values, strict=True))
-                    _add_file(files, labels, series, self._groups[series.labels.group].metrics)
-            for totals, group in zip(ledger.groups, self._groups, strict=True):
-                _add_totals(groups, {"group": group.group}, totals)
-                self._add_group(group_families, group, totals)
-            for totals in ledger.aggregates.values():
-                if totals.is_published:
-                    _add_totals(aggregates, self._aggregate_labels(totals), totals)
+        matches, without_series, unlabelled = families = _group_families()
         for (number, text), count in zip(tracker.matcher.patterns, self._matches(), strict=True):
-            group_families[0].add_sample(
-                "fstat_group_pattern_matches", {"group": self._groups[number].group, "pattern": printable(text)}, count
-            )
-        self._save()
-        return (
-            *files.values(),
-            *groups.values(),
-            *aggregates.values(),
-            *group_families,
-            *self._agent_families(),
-        )
+            matches.add_sample(matches.name, {"group": self._groups[number].group, "pattern": printable(text)}, count)
+        with tracker.ledger.lock:
+            for totals, group in zip(tracker.ledger.groups, self._groups, strict=True):
+                labels = {"group": group.group}
+                without_series.add_sample(without_series.name, labels, self._files_without_series(totals, group))
+                unlabelled.add_sample(unlabelled.name, labels, totals.unlabelled)
+        return (*families, *self._agent_families())
+
+    def _files_without_series(self, totals: Totals, group: LogGroup) -> int:
+        if group.per_file:
+            return totals.files_without_series
+        aggregates = self._tracker.ledger.aggregates.values()
+        return sum(each.files for each in aggregates if each.group == totals.group and not each.is_published)
 
     def _matches(self) -> Iterator[int]:
         matches = self._tracker.discovery.matches
         return (matches[number] for number in range(len(self._tracker.matcher.patterns)))
-
-    def _aggregate_labels(self, totals: Totals) -> dict[str, str]:
-        group = self._groups[totals.group]
-        own = dict(zip(group.aggregate_by, totals.values, strict=True))
-        return {"group": group.group, **{name: own.get(name, "") for name in self._aggregate_names}}
-
-    @staticmethod
-    def _add_group(families: Sequence[Metric], group: LogGroup, totals: Totals) -> None:
-        labels = {"group": group.group}
-        for family, value in zip(families[1:], (totals.files_without_series, totals.unlabelled), strict=True):
-            family.samples.append(Sample(family.name, labels, value))
 
     def _agent_families(self) -> tuple[Metric, ...]:
         tracker = self._tracker
@@ -128,84 +84,7 @@ def make_registry(collector: Collector) -> CollectorRegistry:
     return registry
 
 
-def _file_families() -> dict[str, Metric]:
-    return {
-        "size": Metric("fstat_file_size_bytes", "Size of the file at the time of the scrape.", "gauge", "bytes"),
-        "mtime": Metric(
-            "fstat_file_mtime_seconds",
-            "Last modification of the file, seconds since the epoch, with the fraction.",
-            "gauge",
-            "seconds",
-        ),
-        "changes": Metric(
-            "fstat_file_changes",
-            "Distinct combinations of size, modification time and inode seen after the first one. Changes closer "
-            "together than one look count once: this is not the number of writes.",
-            "counter",
-        ),
-        "appended_bytes": Metric(
-            "fstat_file_appended_bytes",
-            "Bytes appended since the file was first seen, across truncation and rotation: what arrives in a rotated "
-            "file counts for the name that it had first.",
-            "counter",
-            "bytes",
-        ),
-        "truncations": Metric("fstat_file_truncations", "How often the file was found smaller than before.", "counter"),
-        "rotations": Metric(
-            "fstat_file_rotations", "How often another file took the place of the one of this name.", "counter"
-        ),
-    }
-
-
-def _add_file(families: Mapping[str, Metric], labels: dict[str, str], series: Series, metrics: frozenset[str]) -> None:
-    stats = series.stats
-    if stats is None:
-        return
-    values = {"size": stats.size, "mtime": stats.mtime}
-    if series.is_counting:
-        values.update((name, getattr(series, name)) for name in FILE_METRICS if name not in values)
-    for name, value in values.items():
-        if name in metrics:
-            _add(families[name], labels, value)
-
-
-def _totals_families(kind: str, whose: str) -> dict[str, Metric]:
-    def family(name: str, text: str, kind_of_metric: str, unit: str = "") -> Metric:
-        return Metric(f"fstat_{kind}_{name}", text, kind_of_metric, unit)
-
-    return {
-        "files": family("files", f"Files of {whose}.", "gauge"),
-        "size_bytes": family("size_bytes", f"Sum of the sizes of {whose}, each inode once.", "gauge", "bytes"),
-        "newest_mtime_seconds": family(
-            "newest_mtime_seconds",
-            f"Last modification of any file of {whose}, seconds since the epoch.",
-            "gauge",
-            "seconds",
-        ),
-        "changes": family("changes", f"Changes of {whose}, files that have gone included.", "counter"),
-        "appended_bytes": family(
-            "appended_bytes", f"Bytes appended to {whose}, files that have gone included.", "counter", "bytes"
-        ),
-        "truncations": family("truncations", f"Truncations of {whose}, files that have gone included.", "counter"),
-        "rotations": family("rotations", f"Rotations of {whose}, files that have gone included.", "counter"),
-    }
-
-
-def _add_totals(families: Mapping[str, Metric], labels: dict[str, str], totals: Totals) -> None:
-    newest = totals.newest.stats if totals.newest is not None else None
-    for name, family in families.items():
-        if name != "newest_mtime_seconds":
-            _add(family, labels, getattr(totals, name))
-        elif newest is not None:
-            _add(family, labels, newest.mtime)
-
-
-def _add(family: Metric, labels: dict[str, str], value: float) -> None:
-    name = family.name + "_total" if family.type == "counter" else family.name
-    family.samples.append(Sample(name, labels, value))
-
-
-def _group_families() -> tuple[Metric, ...]:
+def _group_families() -> tuple[Metric, Metric, Metric]:
     return (
         Metric("fstat_group_pattern_matches", "Files that the pattern matches now.", "gauge"),
         Metric(

@@ -12,7 +12,7 @@ cut down to something else than nothing is booked as if what was left of it had 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fstat_cache import FileStats
@@ -101,6 +101,7 @@ class Series:
         inode: likewise.
         is_present: whether the file is there.
         is_published: whether it has samples of its own.
+        is_hidden: whether its file can not be looked at just now, so that nothing true is known of it.
         is_counting: whether inodes pay in; the counters of others say nothing.
         has_ended: whether it was dropped for good; another one of the same path may follow.
         since_ns, is_new: see :meth:`Ledger.declare`.
@@ -112,6 +113,7 @@ class Series:
         "has_ended",
         "inode",
         "is_counting",
+        "is_hidden",
         "is_new",
         "is_present",
         "is_published",
@@ -134,6 +136,7 @@ class Series:
         self.inode: Inode | None = None
         self.is_present = False
         self.is_published = False
+        self.is_hidden = False
         self.is_counting = False
         self.has_ended = False
         self.changes = 0
@@ -257,6 +260,7 @@ class Ledger:
         self._published = [0] * len(groups)
         self._published_aggregates = [0] * len(groups)
         self._waiting: list[dict[Series, None]] = [{} for _ in groups]  # files there, for a place among max_series
+        self._hidden: set[str] = set()
         self._journals: list[Journal] = []
 
     # -- reporting ----------------------------------------------------------------------------------------------------
@@ -338,6 +342,16 @@ class Ledger:
         with self.lock:
             if path not in self._followed and path not in self._series:
                 self._origins[path] = origin
+
+    def hide(self, paths: Collection[str]) -> None:
+        """Tell which files can not be looked at just now, all of them: those are not shown."""
+        with self.lock:
+            for path in self._hidden.symmetric_difference(paths):
+                series = self._series.get(path)
+                if series is not None:
+                    series.is_hidden = path in paths
+                    self._note(series)
+            self._hidden = set(paths)
 
     def expire(self, now_s: float, *, is_scrape: bool) -> None:
         """End the series of files that have been gone for long enough.

@@ -101,9 +101,10 @@ class Tracker:
             self._told_faults.tell_faults(
                 _log,
                 errors,
-                "files can not be looked at, they are published as they were seen last",
+                "files can not be looked at and are left out of the scrape",
                 "files can be looked at again, or are gone",
             )
+            self.ledger.hide(errors.keys())
             self.as_of_ns = as_of_ns
 
     def scan(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import html
 import http.client
 import logging
@@ -12,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
 from exporter import __version__
+from exporter.scrape import Scraper
 from exporter.threads import call_in_thread
 from exporter.web.negotiation import accepts_gzip, metrics_encoder
 from fstat_cache import CacheClosedError
@@ -25,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 _SCRAPES_AT_ONCE = 2  # each has all series in memory, and they share one interpreter
 _SEND_TIMEOUT_S = 60
-_GZIP_LEVEL = 4  # metrics are so repetitive that more effort saves next to nothing
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
@@ -52,13 +50,13 @@ class Site:
     """What the handlers are about.
 
     Attributes:
-        registry: what /metrics shows. Collected in threads, several at once.
+        scraper: answers /metrics, in threads, several at once.
         telemetry_path: where the metrics are.
         is_healthy: whether the agent works.
         is_ready: whether the first scan is done; before it there are no metrics.
     """
 
-    registry: CollectorRegistry
+    scraper: Scraper
     telemetry_path: str
     is_healthy: Callable[[], bool]
     is_ready: Callable[[], bool]
@@ -147,18 +145,25 @@ class _Metrics(_Handler):
         headers = self.request.headers
         encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
         compressed = accepts_gzip(",".join(headers.get_list("Accept-Encoding")))
-        names = self.get_query_arguments("name[]")
-        source = self.site.registry.restricted_registry(names) if names else self.site.registry
+        names, groups = self.get_query_arguments("name[]"), self.get_query_arguments("group")
+        if unknown := set(groups) - self.site.scraper.groups:
+            self.send(f"There is no group {min(unknown)!r}.\n", 400)
+            return
 
-        def render() -> bytes:
-            body = encode(source)
-            return gzip.compress(body, _GZIP_LEVEL, mtime=0) if compressed else body
+        def scrape() -> list[bytes]:
+            return self.site.scraper.scrape(
+                encode,
+                is_openmetrics=content_type.startswith("application/openmetrics-text"),
+                is_compressed=compressed,
+                names=names,
+                groups=groups,
+            )
 
         async with self._slots:
             if self.stream.closed():
                 return
             try:
-                body = await call_in_thread(render, "scrape")
+                parts = await call_in_thread(scrape, "scrape")
             except CacheClosedError:
                 self.send("The agent is stopping.\n", 503)
                 return
@@ -168,7 +173,7 @@ class _Metrics(_Handler):
         self.set_header("Vary", "Accept, Accept-Encoding")
         if compressed:
             self.set_header("Content-Encoding", "gzip")
-        self.send(body)
+        self.send(b"".join(parts))
 
 
 class _Healthy(_Handler):

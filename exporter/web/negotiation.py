@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+_ESCAPING = re.compile(r";\s*escaping\s*=\s*(dots|values)\b")
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 
 
@@ -15,9 +16,10 @@ def metrics_encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     """Return the encoder and the Content-Type for an Accept header, as prometheus_client chooses them.
 
     prometheus_client knows no weights, takes a version as it comes and minds the case, so media ranges that are refused
-    (``q=0``) or have a version that is none are taken out before it sees them, and all are in lower case.
+    (``q=0``) or have a version that is none are taken out before it sees them, and all are in lower case. So are the
+    escapings that would change even the names that need none, as ours.
     """
-    kept = [media_range for media_range in accept.lower().split(",") if _acceptable(media_range)]
+    kept = [_ESCAPING.sub("", media_range) for media_range in accept.lower().split(",") if _acceptable(media_range)]
     return choose_encoder(",".join(kept))
 
 

@@ -1,0 +1,291 @@
+"""Lines of samples in chunks: a value that moves costs its chunk, not the whole.
+
+A row is a file, or whatever else has one sample in each of several families. A chunk is some rows. A page is what a
+chunk has in one family: its lines as text, or compressed, or both, until one of their values moves.
+
+Labels are not kept but rendered again for the lines that are written, and of a page only the lines that have moved are:
+the shortest digits of a modification time take longer to find than all else that makes a line.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from prometheus_client.utils import floatToGoString
+
+from exporter.deflate import Block, Checksum, Deflater, inflate, join, join_blocks
+
+K = TypeVar("K", bound=Hashable)
+
+ABSENT = -math.inf
+"""In place of a value: no sample."""
+CHUNK_ROWS = 32
+"""With 64, a fifth less is sent, and a change costs a third more."""
+_RUN_CHUNKS = 16  # whose blocks are kept joined too: to join those of all chunks would cost more than what has changed
+_ALL_LINES = -1
+_PYTHON_BELOW = 1e6  # such a number the library writes as Python does
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Lines in parts; with the checksum of all when the parts are deflate blocks."""
+
+    parts: list[bytes]
+    checksum: Checksum | None = None
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether there is any."""
+        return any(self.parts) if self.checksum is None else self.checksum.length > 0
+
+
+class Rows(Generic[K]):
+    """Rows with a sample each in the same families. Not for several threads at once.
+
+    Args:
+        names: of the samples, one a family.
+        label_text: gives the labels of a row as they stand in a line, braces included.
+    """
+
+    def __init__(self, names: Sequence[str], label_text: Callable[[K], str]) -> None:
+        self.names = tuple(names)
+        self._label_text = label_text
+        self._places: dict[K, int] = {}  # number of the chunk times CHUNK_ROWS, plus the row in it
+        self._chunks: list[_Chunk[K]] = []
+        self._roomy: dict[_Chunk[K], None] = {}  # those that are not full
+        self._sparse: _Chunk[K] | None = None  # no other one is half empty
+        self._stale: set[_Chunk[K]] = set()  # those with pages to be written
+        self._runs: list[list[Block | None]] = [[] for _ in self.names]  # of each family
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._places
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are: at most one more than if each was half full."""
+        return len(self._chunks)
+
+    def put(self, key: K, values: Iterable[float]) -> None:
+        """Set the values of a row, new or not: one a family, :data:`ABSENT` where there is no sample."""
+        place = self._places.get(key)
+        if place is None:
+            self._append(self._chunk_with_room(), key, values)
+            return
+        number, row = divmod(place, CHUNK_ROWS)
+        chunk = self._chunks[number]
+        for value, column, page, runs in zip(values, chunk.columns, chunk.pages, self._runs, strict=True):
+            before = column[row]
+            if value != before:
+                column[row] = value
+                page.stale |= _ALL_LINES if ABSENT in (before, value) else 1 << row
+                runs[number // _RUN_CHUNKS] = None
+                self._stale.add(chunk)
+
+    def discard(self, key: K) -> None:
+        """Take a row out, if it is there."""
+        place = self._places.pop(key, None)
+        if place is None:
+            return
+        number, row = divmod(place, CHUNK_ROWS)
+        chunk = self._chunks[number]
+        last = chunk.keys.pop()
+        values = [column.pop() for column in chunk.columns]
+        if row < len(chunk.keys):
+            chunk.keys[row] = last
+            self._places[last] = place
+            for column, value in zip(chunk.columns, values, strict=True):
+                column[row] = value
+        self._roomy[chunk] = None
+        self._touch(chunk)
+        self._settle(chunk)
+
+    def sections(
+        self, names: Iterable[str], deflater: Deflater | None = None, *, keeps_text: bool = True
+    ) -> list[Section]:
+        """Return the lines of the families asked for.
+
+        Args:
+            names: of their samples.
+            deflater: for what is not compressed yet; None to have it as text.
+            keeps_text: whether to keep the text too of what is compressed now.
+        """
+        families = [self.names.index(name) for name in names]
+        if deflater is None:
+            self._write(families, _Page.text)
+            return [Section([chunk.pages[family].text() for chunk in self._chunks]) for family in families]
+
+        def compressed(page: _Page) -> Block:
+            return page.compressed(deflater, keeps_text=keeps_text)
+
+        self._write(families, compressed)
+        return [self._compressed(family, compressed) for family in families]
+
+    def drop_text(self) -> None:
+        """Keep only the blocks of what is compressed."""
+        for chunk in self._chunks:
+            for page in chunk.pages:
+                page.drop_text()
+
+    def _compressed(self, family: int, compressed: Callable[[_Page], Block]) -> Section:
+        runs = self._runs[family]
+        for number, run in enumerate(runs):
+            if run is None:
+                chunks = self._chunks[number * _RUN_CHUNKS : (number + 1) * _RUN_CHUNKS]
+                runs[number] = join_blocks([compressed(chunk.pages[family]) for chunk in chunks])
+        known = [run for run in runs if run is not None]
+        return Section([run.deflated for run in known], join(run.checksum for run in known))
+
+    def _write(self, families: Sequence[int], finish: Callable[[_Page], object]) -> None:
+        """Write what is stale in some families; `finish` is called with each page that was."""
+        for chunk in tuple(self._stale):
+            pages = [(family, chunk.pages[family]) for family in families if chunk.pages[family].stale]
+            rows = 0
+            for _, page in pages:
+                rows |= page.stale
+            labels = {row: self._label_text(key) for row, key in enumerate(chunk.keys) if rows >> row & 1}
+            for family, page in pages:
+                page.write(self.names[family], labels, chunk.columns[family])
+                finish(page)
+            chunk.has_new_rows = False
+            if not any(page.stale for page in chunk.pages):
+                self._stale.remove(chunk)
+
+    # -- chunks -------------------------------------------------------------------------------------------------------
+
+    def _append(self, chunk: _Chunk[K], key: K, values: Iterable[float]) -> None:
+        self._places[key] = chunk.number * CHUNK_ROWS + len(chunk.keys)
+        chunk.keys.append(key)
+        for column, value in zip(chunk.columns, values, strict=True):
+            column.append(value)
+        if len(chunk.keys) == CHUNK_ROWS:
+            del self._roomy[chunk]
+        self._touch(chunk)
+
+    def _chunk_with_room(self) -> _Chunk[K]:
+        if self._roomy:
+            return next(iter(self._roomy))
+        chunk = self._sparse = _Chunk[K](len(self._chunks), len(self.names))
+        self._chunks.append(chunk)
+        if len(self._chunks) % _RUN_CHUNKS == 1:
+            for runs in self._runs:
+                runs.append(None)
+        self._roomy[chunk] = None
+        self._touch(chunk)
+        return chunk
+
+    def _touch(self, chunk: _Chunk[K]) -> None:
+        """A chunk has got other rows."""
+        if not chunk.has_new_rows:
+            chunk.has_new_rows = True
+            for page in chunk.pages:
+                page.stale = _ALL_LINES
+            self._stale.add(chunk)
+            self._forget_run(chunk)
+
+    def _forget_run(self, chunk: _Chunk[K]) -> None:
+        for runs in self._runs:
+            runs[chunk.number // _RUN_CHUNKS] = None
+
+    def _settle(self, chunk: _Chunk[K]) -> None:
+        """A chunk has fewer rows: keep only one that is half empty."""
+        if not chunk.is_sparse or (chunk is self._sparse and chunk.keys):
+            return
+        other = self._sparse
+        if other is None or other is chunk or not other.is_sparse:
+            self._sparse = chunk if chunk.keys else None
+        else:
+            for row, key in enumerate(chunk.keys):
+                self._append(other, key, [column[row] for column in chunk.columns])
+            chunk.keys.clear()
+        if not chunk.keys:
+            self._remove(chunk)
+
+    def _remove(self, chunk: _Chunk[K]) -> None:
+        """Take out a chunk without rows; the last one gets its number."""
+        self._stale.discard(chunk)
+        del self._roomy[chunk]
+        self._forget_run(chunk)
+        last = self._chunks.pop()
+        self._forget_run(last)
+        if last is not chunk:
+            last.number = chunk.number
+            self._chunks[last.number] = last
+            for row, key in enumerate(last.keys):
+                self._places[key] = last.number * CHUNK_ROWS + row
+        if len(self._chunks) % _RUN_CHUNKS == 0:
+            for runs in self._runs:
+                runs.pop()
+
+
+class _Chunk(Generic[K]):
+    """Some rows: what they are, and in each family their values and what they look like."""
+
+    __slots__ = ("columns", "has_new_rows", "keys", "number", "pages")
+
+    def __init__(self, number: int, families: int) -> None:
+        self.number = number
+        self.keys: list[K] = []
+        self.columns = [array("d") for _ in range(families)]
+        self.pages = [_Page() for _ in range(families)]
+        self.has_new_rows = False  # than when it was written last
+
+    @property
+    def is_sparse(self) -> bool:
+        return 2 * len(self.keys) <= CHUNK_ROWS
+
+
+class _Page:
+    """The lines of a chunk in one family; ``stale`` has a bit for each row whose line is to be written."""
+
+    __slots__ = ("_block", "_text", "stale")
+
+    def __init__(self) -> None:
+        self.stale = _ALL_LINES
+        self._text: bytes | None = None
+        self._block: Block | None = None
+
+    def text(self) -> bytes:
+        """The lines."""
+        if self._text is None:
+            assert self._block is not None  # has been written
+            self._text = inflate(self._block)
+        return self._text
+
+    def compressed(self, deflater: Deflater, *, keeps_text: bool) -> Block:
+        """The lines as a block."""
+        if self._block is None:
+            self._block = deflater.block(self.text())
+            if not keeps_text:
+                self._text = None
+        return self._block
+
+    def drop_text(self) -> None:
+        """Keep only the block, if there is one."""
+        if self._block is not None:
+            self._text = None
+
+    def write(self, name: str, labels: Mapping[int, str], column: Sequence[float]) -> None:
+        """Write the stale lines, or all when the labels of all rows are given, and forget the block."""
+        stale = _ALL_LINES if len(labels) == len(column) else self.stale
+        lines = [
+            f"{name}{label} {value if value < _PYTHON_BELOW else floatToGoString(value)}"  # type: ignore[no-untyped-call]
+            for row, label in labels.items()
+            if stale >> row & 1 and (value := column[row]) != ABSENT
+        ]
+        if stale == _ALL_LINES:
+            text = "\n".join([*lines, ""]).encode()
+        else:
+            all_lines, written = self.text().split(b"\n"), iter(lines)
+            rows = [row for row, value in enumerate(column) if value != ABSENT]
+            for number, row in enumerate(rows):
+                if stale >> row & 1:
+                    all_lines[number] = next(written).encode()
+            text = b"\n".join(all_lines)
+        self._text, self._block, self.stale = text, None, 0

@@ -1,0 +1,295 @@
+"""What is published of files, groups and aggregates, as text of which only what has changed is written again.
+
+The letters are those of prometheus_client, which would write every sample on every scrape. It renders the rest, a few
+hundred lines, and they go behind these.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from types import SimpleNamespace
+from typing import Generic
+
+from prometheus_client import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from exporter.chunks import ABSENT, K, Rows, Section
+from exporter.config import FILE_METRICS, LogGroup
+from exporter.deflate import Deflater, gzip_member, join
+from exporter.growth import Ledger, Series, Totals
+
+TEXT_KEPT_SCRAPES = 10
+"""For how many compressed scrapes the text is kept after one that was not: it is ten times as long."""
+TEXT_KEPT_ROWS = 10_000
+"""Of groups with so many at most it always is, for patching text takes less time than inflating it first."""
+_EOF = b"# EOF\n"
+
+
+class Exposition:
+    """The lines of all files, groups and aggregates. Safe to call from several threads.
+
+    Args:
+        ledger: tells what has changed.
+        groups: the groups of its configuration.
+        label_names: of the values that a file's labels have in the ledger.
+    """
+
+    def __init__(self, ledger: Ledger, groups: Sequence[LogGroup], label_names: Sequence[str]) -> None:
+        self._ledger = ledger
+        self._groups = [group.group for group in groups]
+        self._aggregate_by = [group.aggregate_by for group in groups]
+        self._columns = [
+            [column for column, name in enumerate(FILE_METRICS) if name in group.metrics] for group in groups
+        ]
+        aggregate_names = [name for names in self._aggregate_by for name in names]
+        self._aggregate_names = tuple(dict.fromkeys(("group", *aggregate_names)))
+        file_labels, group_labels = labels_writer(label_names), labels_writer(("group",))
+        aggregate_labels = labels_writer(self._aggregate_names)
+        self._lock = threading.Lock()  # protects what is below; taken before the ledger's, never after
+        self._journal = ledger.journal()
+        self._files = _Table[Series](
+            file_families().values(), self._columns, lambda series: file_labels(series.labels.values)
+        )
+        # Groups are few, but so they are of the same moment as their files.
+        self._totals = _table_of_totals(
+            "group", "the group", groups, lambda totals: group_labels([self._groups[totals.group]])
+        )
+        self._aggregates = _table_of_totals(
+            "aggregate", "the files with these labels", groups, lambda totals: aggregate_labels(self._values(totals))
+        )
+        self._tables = self._files, self._totals, self._aggregates
+        self._deflater = Deflater()
+        self._text_is_kept_for = 0
+
+    def update(self) -> None:
+        """Take over what has changed in the ledger, all of it as of one moment.
+
+        To be called now and then while nobody scrapes too: until it is, the ledger remembers what has changed.
+        """
+        with self._lock, self._ledger.lock:
+            self._ledger.find_newest()
+            changed = self._ledger.take(self._journal)
+            # Neighbours are alike, which is good for the compression, and they come and go together.
+            for series in sorted(changed.series, key=attrgetter("path")):
+                self._update_file(series)
+            for totals in sorted(changed.totals, key=attrgetter("values")):
+                self._update_totals(totals)
+
+    def render(
+        self,
+        rest: bytes,
+        *,
+        is_openmetrics: bool,
+        is_compressed: bool,
+        groups: Collection[str] | None = None,
+        names: Collection[str] | None = None,
+    ) -> list[bytes]:
+        """Return a whole answer in parts, which nothing changes any more.
+
+        Args:
+            rest: the other families as the library writes them, in OpenMetrics with the end of it.
+            is_openmetrics: whether to write OpenMetrics, otherwise the classic format.
+            is_compressed: whether to give a gzip file.
+            groups: those of the samples; None for all.
+            names: those of the samples, as the library's ``restricted_registry`` has it: families without any are left
+                out, and what stays is told without its unit. None for all.
+        """
+        numbers = [number for number, group in enumerate(self._groups) if groups is None or group in groups]
+        sections = []
+        with self._lock:
+            deflater = self._deflater if is_compressed else None
+            self._decide_on_text(is_compressed=is_compressed)
+            for table in self._tables:
+                bodies = table.bodies(numbers, names, deflater, keeps_text=self._text_is_kept_for > 0)
+                for family, body in bodies:
+                    if names is None or any(section.has_lines for section in body):
+                        sections += [family.head(is_openmetrics, names is not None, is_compressed), *body]
+            sections.append(_section(rest, deflater))
+        parts = [part for section in sections for part in section.parts]
+        if not is_compressed:
+            return parts
+        return gzip_member(parts, join(section.checksum for section in sections if section.checksum is not None))
+
+    def _decide_on_text(self, *, is_compressed: bool) -> None:
+        if not is_compressed:
+            self._text_is_kept_for = TEXT_KEPT_SCRAPES
+        elif self._text_is_kept_for:
+            self._text_is_kept_for -= 1
+            if not self._text_is_kept_for:
+                for table in self._tables:
+                    for rows in table.rows:
+                        rows.drop_text()
+
+    def _update_file(self, series: Series) -> None:
+        rows = self._files.rows[series.labels.group]
+        stats = series.stats
+        if stats is None or series.is_hidden or not series.is_published:
+            rows.discard(series)
+            return
+        counters: tuple[float, ...] = (ABSENT,) * 4
+        if series.is_counting:
+            counters = series.changes, series.appended_bytes, series.truncations, series.rotations
+        values = (stats.size, stats.mtime, *counters)
+        rows.put(series, [values[column] for column in self._columns[series.labels.group]])
+
+    def _update_totals(self, totals: Totals) -> None:
+        rows = (self._aggregates if totals.values else self._totals).rows[totals.group]
+        if totals.has_ended or not totals.is_published:
+            rows.discard(totals)
+            return
+        newest = None if totals.newest is None else totals.newest.stats
+        rows.put(
+            totals,
+            (
+                totals.files,
+                totals.size_bytes,
+                ABSENT if newest is None else newest.mtime,
+                totals.changes,
+                totals.appended_bytes,
+                totals.truncations,
+                totals.rotations,
+            ),
+        )
+
+    def _values(self, totals: Totals) -> list[str]:
+        own = dict(zip(self._aggregate_by[totals.group], totals.values, strict=True))
+        own["group"] = self._groups[totals.group]
+        return [own.get(name, "") for name in self._aggregate_names]
+
+
+def file_families() -> dict[str, Metric]:
+    """The families of the files, without samples: what FILE_METRICS calls them -> the family."""
+    return {
+        "size": Metric("fstat_file_size_bytes", "Size of the file at the time of the scrape.", "gauge", "bytes"),
+        "mtime": Metric(
+            "fstat_file_mtime_seconds",
+            "Last modification of the file, seconds since the epoch, with the fraction.",
+            "gauge",
+            "seconds",
+        ),
+        "changes": Metric(
+            "fstat_file_changes",
+            "Distinct combinations of size, modification time and inode seen after the first one. Changes closer "
+            "together than one look count once: this is not the number of writes.",
+            "counter",
+        ),
+        "appended_bytes": Metric(
+            "fstat_file_appended_bytes",
+            "Bytes appended since the file was first seen, across truncation and rotation: what arrives in a rotated "
+            "file counts for the name that it had first.",
+            "counter",
+            "bytes",
+        ),
+        "truncations": Metric("fstat_file_truncations", "How often the file was found smaller than before.", "counter"),
+        "rotations": Metric(
+            "fstat_file_rotations", "How often another file took the place of the one of this name.", "counter"
+        ),
+    }
+
+
+def totals_families(kind: str, whose: str) -> dict[str, Metric]:
+    """The families of groups or aggregates, without samples: what :class:`Totals` calls them -> the family."""
+
+    def family(name: str, text: str, kind_of_metric: str, unit: str = "") -> Metric:
+        return Metric(f"fstat_{kind}_{name}", text, kind_of_metric, unit)
+
+    return {
+        "files": family("files", f"Files of {whose}.", "gauge"),
+        "size_bytes": family("size_bytes", f"Sum of the sizes of {whose}, each inode once.", "gauge", "bytes"),
+        "newest_mtime_seconds": family(
+            "newest_mtime_seconds",
+            f"Last modification of any file of {whose}, seconds since the epoch.",
+            "gauge",
+            "seconds",
+        ),
+        "changes": family("changes", f"Changes of {whose}, files that have gone included.", "counter"),
+        "appended_bytes": family(
+            "appended_bytes", f"Bytes appended to {whose}, files that have gone included.", "counter", "bytes"
+        ),
+        "truncations": family("truncations", f"Truncations of {whose}, files that have gone included.", "counter"),
+        "rotations": family("rotations", f"Rotations of {whose}, files that have gone included.", "counter"),
+    }
+
+
+def sample_name(family: Metric) -> str:
+    """The name of a family's samples."""
+    return family.name + "_total" if family.type == "counter" else family.name
+
+
+def labels_writer(names: Sequence[str]) -> Callable[[Sequence[str]], str]:
+    """Return a function that gives the labels as they stand in a line, from the values in the order of `names`."""
+    in_order: Callable[[Sequence[str]], object] = itemgetter(*sorted(range(len(names)), key=names.__getitem__))
+    template = "{" + ",".join(f'{name}="%s"' for name in sorted(names)) + "}"
+
+    def write(values: Sequence[str]) -> str:
+        text: str = template % in_order(values)
+        if "\\" not in text and "\n" not in text and text.count('"') == 2 * len(names):
+            return text  # as nearly every one, in a third of the time
+        escaped = [value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values]
+        return str(template % in_order(escaped))
+
+    return write
+
+
+class _Family:
+    """A family as the library itself introduces it."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.name = sample_name(metric)
+        deflater = Deflater()
+        self._heads = {}
+        for is_restricted in (False, True):
+            shown = Metric(metric.name, metric.documentation, metric.type) if is_restricted else metric
+            collector = SimpleNamespace(collect=lambda shown=shown: [shown])
+            for is_openmetrics in (False, True):
+                encode = generate_openmetrics if is_openmetrics else generate_latest
+                text = encode(collector).removesuffix(_EOF)
+                for is_compressed in (False, True):
+                    key = is_openmetrics, is_restricted, is_compressed
+                    self._heads[key] = _section(text, deflater if is_compressed else None)
+
+    def head(self, is_openmetrics: bool, is_restricted: bool, is_compressed: bool) -> Section:
+        """What stands before the samples."""
+        return self._heads[is_openmetrics, is_restricted, is_compressed]
+
+
+class _Table(Generic[K]):
+    """Families, and by group the rows that have samples in some of them."""
+
+    def __init__(
+        self, metrics: Collection[Metric], columns: Sequence[Sequence[int]], labels_text: Callable[[K], str]
+    ) -> None:
+        self._families = [_Family(metric) for metric in metrics]
+        self.rows = [Rows([self._families[column].name for column in group], labels_text) for group in columns]
+
+    def bodies(
+        self, groups: Sequence[int], names: Collection[str] | None, deflater: Deflater | None, *, keeps_text: bool
+    ) -> list[tuple[_Family, list[Section]]]:
+        """Return what stands behind the heads of the families asked for."""
+        found: Mapping[str, list[Section]] = {
+            family.name: [] for family in self._families if names is None or family.name in names
+        }
+        for group in groups:
+            rows = self.rows[group]
+            wanted = [name for name in rows.names if name in found]
+            keeps = keeps_text or len(rows) <= TEXT_KEPT_ROWS
+            for name, section in zip(wanted, rows.sections(wanted, deflater, keeps_text=keeps), strict=True):
+                found[name].append(section)
+        return [(family, found[family.name]) for family in self._families if family.name in found]
+
+
+def _table_of_totals(
+    kind: str, whose: str, groups: Sequence[LogGroup], labels_text: Callable[[Totals], str]
+) -> _Table[Totals]:
+    families = totals_families(kind, whose)
+    return _Table(families.values(), [range(len(families))] * len(groups), labels_text)
+
+
+def _section(text: bytes, deflater: Deflater | None) -> Section:
+    if deflater is None:
+        return Section([text])
+    block = deflater.block(text)
+    return Section([block.deflated], block.checksum)

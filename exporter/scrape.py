@@ -1,0 +1,97 @@
+"""A scrape: make everything true, write what has changed, have the counters on the disk, then show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
+
+from exporter.checkpoint import Checkpoint
+from exporter.collector import AgentCollector, audit_share, make_registry
+from exporter.config import LogGroup
+from exporter.exposition import Exposition
+from exporter.tracker import Tracker
+
+
+class Scraper:
+    """Answers scrapes. Safe to call from several threads.
+
+    Args:
+        tracker: follows the files.
+        groups: the groups of its configuration.
+        save: called before anything is shown, so that no counter that was shown ever goes back.
+        checkpoint: where to, if at all.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        groups: Sequence[LogGroup],
+        save: Callable[[], object] = lambda: None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self._tracker = tracker
+        self._save = save
+        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint))
+        self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
+        self.groups = frozenset(group.group for group in groups)
+        """The names of the groups."""
+
+    def look(self, *, is_scrape: bool) -> None:
+        """Make everything true as of now; also to be called now and then while nobody scrapes."""
+        self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
+        self._tracker.expire(is_scrape=is_scrape)
+        self._exposition.update()
+
+    def scrape(
+        self,
+        encode: Callable[[Collector], bytes],
+        *,
+        is_openmetrics: bool,
+        is_compressed: bool,
+        names: Sequence[str] = (),
+        groups: Sequence[str] = (),
+    ) -> list[bytes]:
+        """Make an answer.
+
+        Args:
+            encode: writes what the library collects.
+            is_openmetrics: whether it writes OpenMetrics, otherwise the classic format.
+            is_compressed: whether to give a gzip file.
+            names: those of the samples to show, as the library's ``restricted_registry`` has it; none for all.
+            groups: to show nothing but samples of these; none for all.
+
+        Returns:
+            The answer in parts, which nothing changes any more.
+        """
+        self.look(is_scrape=True)
+        source: Collector = self._registry
+        if names:
+            source = self._registry.restricted_registry(names)
+        if groups:
+            source = _OfGroups(source, groups)
+        parts = self._exposition.render(
+            encode(source),
+            is_openmetrics=is_openmetrics,
+            is_compressed=is_compressed,
+            names=names or None,
+            groups=groups or None,
+        )
+        self._save()  # after the text was made: another scrape may have written a later value into it
+        return parts
+
+
+class _OfGroups(Collector):
+    """What another collector gives, but for the samples that are of no group or of another one."""
+
+    def __init__(self, source: Collector, groups: Sequence[str]) -> None:
+        self._source = source
+        self._groups = groups
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._source.collect():
+            samples = [sample for sample in family.samples if sample.labels.get("group") in self._groups]
+            if samples:
+                family.samples = samples
+                yield family

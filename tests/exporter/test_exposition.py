@@ -1,0 +1,343 @@
+"""The exposition of a ledger, against what prometheus_client writes of the same ledger, to the letter."""
+
+import gzip
+import subprocess
+import threading
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from exporter.chunks import Rows
+from exporter.config import FILE_METRICS, LogGroup
+from exporter.exposition import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
+from exporter.growth import GroupRules, Journal, Labels, Ledger
+from fstat_cache import FileStats
+from tests.support import parse_scrape, program
+
+GROUPS = (
+    LogGroup("system", ()),
+    LogGroup("pods", (), aggregate_by=("pod", "app"), metrics=frozenset(FILE_METRICS)),
+    LogGroup("sums", (), aggregate_by=("app",), per_file=False),
+    LogGroup("few", (), max_series=2, metrics=frozenset({"size", "rotations"})),
+)
+LABEL_NAMES = ("group", "path", "pod", "app")
+
+TEXTS = st.one_of(st.text(max_size=5), st.text(alphabet='\\"\n\rn,{}= #', max_size=5))
+PATHS = st.sampled_from([f"/log/{name}" for name in ("a", 'b"', "c\\n", "d\n", "e\r\u2028", "f", "g", "h", "{}", "%s")])
+NUMBERS = st.one_of(st.integers(0, 100), st.integers(0, 1 << 63), st.sampled_from([999_999, 10**6, 2**53 + 1]))
+TIMES_NS = st.integers(-(1 << 62), 1 << 62)
+
+
+class Reference(Collector):
+    """The families of a ledger as the library is to render them.
+
+    Args:
+        ledger: what is published.
+        groups: of which groups; None for all.
+        text: where the order of samples is looked up, which is for the exposition to choose.
+    """
+
+    def __init__(self, ledger: Ledger, groups: Collection[str] | None, text: str) -> None:
+        self._ledger = ledger
+        self._groups = groups
+        self._text = text
+
+    def collect(self) -> list[Metric]:
+        """The families of files, groups and aggregates."""
+        files = file_families()
+        for series in self._ledger.series():
+            group = GROUPS[series.labels.group]
+            if not series.is_published or series.stats is None or not self._has(group):
+                continue
+            labels = dict(zip(LABEL_NAMES, series.labels.values, strict=True))
+            values: dict[str, float] = {"size": series.stats.size, "mtime": series.stats.mtime}
+            if series.is_counting:
+                values |= {name: getattr(series, name) for name in FILE_METRICS[2:]}
+            for name in group.metrics & values.keys():
+                self._add(files[name], labels, values[name])
+        aggregates = totals_families("aggregate", "the files with these labels")
+        totals_of_groups = totals_families("group", "the group")
+        for totals in (*self._ledger.groups, *self._ledger.aggregates.values()):
+            group = GROUPS[totals.group]
+            if not self._has(group):
+                continue
+            labels = {"group": group.group}
+            if totals.values:
+                own = dict(zip(group.aggregate_by, totals.values, strict=True))
+                labels |= {"pod": own.get("pod", ""), "app": own.get("app", "")}
+            for name, family in (aggregates if totals.values else totals_of_groups).items():
+                if name != "newest_mtime_seconds":
+                    self._add(family, labels, getattr(totals, name))
+                elif totals.newest is not None and totals.newest.stats is not None:
+                    self._add(family, labels, totals.newest.stats.mtime)
+        families = [*files.values(), *totals_of_groups.values(), *aggregates.values()]
+        for family in families:
+            family.samples.sort(key=self._place)
+        return families
+
+    def _has(self, group: LogGroup) -> bool:
+        return self._groups is None or group.group in self._groups
+
+    @staticmethod
+    def _add(family: Metric, labels: dict[str, str], value: float) -> None:
+        family.samples.append(Sample(sample_name(family), labels, value))
+
+    def _place(self, sample: Sample) -> int:
+        metric = Metric("x", "", "gauge")
+        metric.samples = [sample]
+        registry = CollectorRegistry()
+        registry.collect = lambda: [metric]  # type: ignore[method-assign]
+        return self._text.find(generate_latest(registry).decode().rsplit("gauge\n", 1)[1])
+
+
+class Published:
+    """A ledger and its exposition."""
+
+    def __init__(self) -> None:
+        rules = [GroupRules(group.per_file, group.max_series) for group in GROUPS]
+        self.ledger = Ledger(rules, grace_s=0)
+        self.exposition = Exposition(self.ledger, GROUPS, LABEL_NAMES)
+        self.now_s = 0.0
+
+    def look(self, path: str, stats: FileStats | None, group: int = 0, *, pod: str = "", app: str = "") -> None:
+        """Declare a path, and book a look at it."""
+        aggregate = {1: (pod, app), 2: (app,)}.get(group, ())
+        labels = Labels(group, (GROUPS[group].group, path, pod, app), aggregate)
+        self.ledger.declare(path, labels, since_ns=0, is_new=True)
+        self.ledger.observe(path, stats)
+
+    def expire(self) -> None:
+        """End the series of files that have gone."""
+        for _ in range(3):
+            self.now_s += 1
+            self.ledger.expire(self.now_s, is_scrape=True)
+
+    def text(
+        self,
+        *,
+        is_openmetrics: bool = False,
+        is_compressed: bool = False,
+        groups: Collection[str] | None = None,
+        names: Collection[str] | None = None,
+    ) -> bytes:
+        """Scrape: what comes out, unzipped."""
+        self.exposition.update()
+        parts = self.exposition.render(
+            b"# EOF\n" if is_openmetrics else b"",
+            is_openmetrics=is_openmetrics,
+            is_compressed=is_compressed,
+            groups=groups,
+            names=names,
+        )
+        whole = b"".join(parts)
+        return gzip.decompress(whole) if is_compressed else whole
+
+    def reference(
+        self, text: bytes, *, is_openmetrics: bool, groups: Collection[str] | None, names: Collection[str] | None
+    ) -> bytes:
+        """What the library makes of it."""
+        collector = Reference(self.ledger, groups, text.decode())
+        registry = CollectorRegistry(auto_describe=True)
+        registry.register(collector)
+        source = registry if names is None else registry.restricted_registry(names)
+        return (generate_openmetrics if is_openmetrics else generate_latest)(source)  # type: ignore[arg-type]
+
+
+ALL_NAMES = [
+    sample_name(family)
+    for families in (file_families(), totals_families("group", ""), totals_families("aggregate", ""))
+    for family in families.values()
+]
+
+
+class Model(RuleBasedStateMachine):
+    """Files that come, change and go, and scrapes of all kinds in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published = Published()
+
+    @rule(
+        paths=st.sets(PATHS),
+        group=st.integers(0, len(GROUPS) - 1),
+        pod=TEXTS,
+        app=TEXTS,
+        size=NUMBERS,
+        mtime_ns=TIMES_NS,
+        inode=st.integers(1, 5),
+    )
+    def look(self, paths: set[str], group: int, pod: str, app: str, size: int, mtime_ns: int, inode: int) -> None:
+        """Files are seen: new ones, changed ones, others of the same name, names of one inode."""
+        for path in paths:
+            self.published.look(path, FileStats(size, mtime_ns, inode, 1, 1), group, pod=pod, app=app)
+
+    @rule(paths=st.sets(PATHS), size=NUMBERS, mtime_ns=TIMES_NS)
+    def change(self, paths: set[str], size: int, mtime_ns: int) -> None:
+        """Files that are there change, and keep their labels."""
+        for path in paths:
+            inode = self.published.ledger.at(path)
+            if inode is not None:
+                self.published.ledger.observe(path, FileStats(size, mtime_ns, inode.identity[1], 1, 1))
+
+    @rule(paths=st.sets(PATHS), has_expired=st.booleans())
+    def vanish(self, paths: set[str], has_expired: bool) -> None:
+        """Files go, and after a while their series."""
+        for path in paths:
+            self.published.ledger.observe(path, None)
+        if has_expired:
+            self.published.expire()
+
+    @rule(
+        is_openmetrics=st.booleans(),
+        is_compressed=st.booleans(),
+        groups=st.none() | st.sets(st.sampled_from(["system", "pods", "sums", "few", "unknown"])),
+        names=st.none() | st.sets(st.sampled_from([*ALL_NAMES, "fstat_file_changes", "up"])),
+    )
+    def scrape(
+        self,
+        is_openmetrics: bool,
+        is_compressed: bool,
+        groups: set[str] | None,
+        names: set[str] | None,
+    ) -> None:
+        """It is what the library writes."""
+        text = self.published.text(
+            is_openmetrics=is_openmetrics, is_compressed=is_compressed, groups=groups, names=names
+        )
+        assert text == self.published.reference(text, is_openmetrics=is_openmetrics, groups=groups, names=names)
+        parse_scrape(text.decode(), openmetrics=is_openmetrics)
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+@pytest.fixture
+def published() -> Published:
+    """With three hundred files in two groups, some of the labels in need of escapes."""
+    made = Published()
+    for number in range(300):
+        made.look(f"/log/{number}", FileStats(number, number, number + 1, 1, 1), number % 2, pod='"\\\n', app="é")
+    return made
+
+
+def test_promtool_accepts_it(published: Published) -> None:
+    """Names, types and help texts are as Prometheus wants them."""
+    text = published.text()
+    done = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr + done.stdout == b""
+
+
+def test_the_rest_stands_behind(published: Published) -> None:
+    """What the library rendered ends the answer, compressed or not."""
+    rest = b"# HELP up Up.\n# TYPE up gauge\nup 1.0\n# EOF\n"
+    for is_compressed in (False, True):
+        parts = published.exposition.render(rest, is_openmetrics=True, is_compressed=is_compressed)
+        whole = b"".join(parts)
+        assert (gzip.decompress(whole) if is_compressed else whole).endswith(b"\n" + rest)
+
+
+def test_shows_the_latest_update(published: Published) -> None:
+    """What is booked after it is not shown, before the next one."""
+    before = published.text()
+    published.look("/log/7", FileStats(12345, 7, 8, 1, 1), 1, pod='"\\\n', app="é")
+    assert b"".join(published.exposition.render(b"", is_openmetrics=False, is_compressed=False)) == before
+    assert b" 12345.0\n" in published.text()
+
+
+def test_a_change_shows_wholly_or_not_at_all() -> None:
+    """While a file is written and others scrape, all values are of one moment in every scrape."""
+    made = Published()
+    made.look("/log/0", FileStats(0, 0, 1, 1, 1))
+    is_over = threading.Event()
+
+    def scrape(is_compressed: bool) -> int:
+        scrapes = 0
+        while not is_over.is_set() or not scrapes:
+            scrape = parse_scrape(made.text(is_compressed=is_compressed).decode())
+            names = ("fstat_file_size_bytes", "fstat_file_appended_bytes_total", "fstat_group_size_bytes")
+            assert len({scrape.value(name, group="system") for name in names}) == 1
+            scrapes += 1
+        return scrapes
+
+    with ThreadPoolExecutor() as executor:
+        scrapers = [executor.submit(scrape, is_compressed) for is_compressed in (False, True, True)]
+        try:
+            for size in range(1000):
+                made.ledger.observe("/log/0", FileStats(size, size, 1, 1, 1))
+        finally:
+            is_over.set()
+        assert all(scraper.result() for scraper in scrapers)
+
+
+def test_nothing_is_booked_during_an_update(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not between the journal and the values: a look from another thread waits until all are copied."""
+    take = published.ledger.take
+    look = threading.Thread(target=published.ledger.observe, args=("/log/0", FileStats(777, 777, 1, 1, 1)))
+
+    def take_while_another_looks(journal: Journal) -> Journal:
+        taken = take(journal)
+        look.start()
+        look.join(0.1)
+        assert look.is_alive()
+        return taken
+
+    monkeypatch.setattr(published.ledger, "take", take_while_another_looks)
+    text = published.text()
+    look.join()
+    monkeypatch.undo()
+    assert b" 777.0\n" not in text
+    assert b" 777.0\n" in published.text()
+
+
+def test_text_is_dropped_when_nobody_asks_for_it(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ten times as long as what is sent with gzip; after a scrape without, it stays for some with it."""
+    dropped = []
+    monkeypatch.setattr("exporter.exposition.TEXT_KEPT_ROWS", 0)
+    monkeypatch.setattr(Rows, "drop_text", lambda rows: dropped.append(rows))
+    text = published.text()
+    for _ in range(TEXT_KEPT_SCRAPES - 1):
+        assert published.text(is_compressed=True) == text
+    assert not dropped
+    assert published.text(is_compressed=True) == text
+    assert len(dropped) == 3 * len(GROUPS)
+    assert published.text(is_compressed=True) == text
+    assert len(dropped) == 3 * len(GROUPS)
+
+
+def test_odd_ends_of_lines(published: Published) -> None:
+    """Only a line feed ends a line: others are part of a label, also in the neighbour of a line written again."""
+    for name in ("a\r", "b\r\n", "c\u2028", "d\x0b"):
+        published.look(name, FileStats(1, 1, 1000 + ord(name[0]), 1, 1))
+    before = published.text()
+    published.look("d\x0b", FileStats(2, 2, 1000 + ord("d"), 1, 1))
+    after = published.text()
+    assert after != before
+    assert after == published.reference(after, is_openmetrics=False, groups=None, names=None)
+
+
+def test_nothing_stays_of_what_has_gone() -> None:
+    """Pods come and go without end: what is kept does not grow, in the journal neither."""
+    made = Published()
+    for number in range(500):
+        path, pod = f"/log/{number}", str(number)
+        made.look(path, FileStats(1, 1, number + 1, 1, number + 1), 1, pod=pod)
+        if number >= 10:
+            made.ledger.observe(f"/log/{number - 10}", None)
+            made.expire()
+        made.exposition.update()
+    scrape = parse_scrape(made.text().decode())
+    assert len(scrape.values("fstat_file_size_bytes")) == 10
+    assert len(scrape.values("fstat_aggregate_files")) == 10
+    rows = [table.rows[1] for table in made.exposition._tables]
+    assert [len(each) for each in rows] == [10, 1, 10]
+    assert [each.chunks for each in rows] == [1, 1, 1]
