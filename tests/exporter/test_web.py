@@ -6,7 +6,7 @@ import gzip
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -42,6 +42,29 @@ class Answer(Collector):
             yield metric
 
 
+class Registered:
+    """Answers scrapes with what a registry collects."""
+
+    groups = frozenset({"g"})
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def scrape(
+        self,
+        encode: Callable[[Collector], bytes],
+        *,
+        is_openmetrics: bool,
+        is_compressed: bool,
+        names: Sequence[str],
+        groups: Sequence[str],
+    ) -> list[bytes]:
+        """As the real one, without files."""
+        del is_openmetrics, groups
+        body = encode(self._registry.restricted_registry(names) if names else self._registry)
+        return [gzip.compress(body) if is_compressed else body]
+
+
 class Web:
     """The server, on a loop of its own."""
 
@@ -51,7 +74,7 @@ class Web:
         self.healthy = self.ready = True
         registry = CollectorRegistry()
         registry.register(self.answer)
-        self._site = handlers.Site(registry, path, lambda: self.healthy, lambda: self.ready)
+        self._site = handlers.Site(Registered(registry), path, lambda: self.healthy, lambda: self.ready)
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
         started = threading.Event()

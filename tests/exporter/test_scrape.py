@@ -1,20 +1,21 @@
 """What a scrape shows, over a real tracker, read back by the parsers of prometheus_client."""
 
 import gc
+import gzip
 import logging
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.collector import FileCollector, make_registry
+from exporter.collector import AgentCollector
 from exporter.config import FILE_METRICS, Config, LogGroup
+from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
 from tests.exporter.tracking import Track, append, touch
@@ -25,14 +26,14 @@ class Scraped:
     """A tracker of some groups and what shows it."""
 
     def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
-        self.tracker = tracker
-        self.collector = FileCollector(tracker, groups)
-        self.registry: CollectorRegistry = make_registry(self.collector)
+        self.tracker, self.groups = tracker, groups
+        self.scraper = Scraper(tracker, groups)
 
-    def scrape(self, *, openmetrics: bool = False) -> Scrape:
+    def scrape(self, *, openmetrics: bool = False, names: Sequence[str] = (), groups: Sequence[str] = ()) -> Scrape:
         """Scrape once."""
-        generate = generate_openmetrics if openmetrics else generate_latest
-        return parse_scrape(generate(self.registry).decode(), openmetrics=openmetrics)
+        encode = generate_openmetrics if openmetrics else generate_latest
+        parts = self.scraper.scrape(encode, is_openmetrics=openmetrics, is_compressed=False, names=names, groups=groups)
+        return parse_scrape(b"".join(parts).decode(), openmetrics=openmetrics)
 
 
 Show = Callable[..., Scraped]
@@ -349,15 +350,16 @@ def test_both_formats(tmp_path: Path, show: Show) -> None:
 def test_describe_asks_no_file(show: Show) -> None:
     """Registration needs the names only: the same as those of a scrape."""
     shown = show()
-    described = [(family.name, family.type) for family in shown.collector.describe()]
-    assert described == [(family.name, family.type) for family in shown.collector.collect()]
+    collector = AgentCollector(shown.tracker, shown.groups)
+    described = [(family.name, family.type) for family in collector.describe()]
+    assert described == [(family.name, family.type) for family in collector.collect()]
     assert shown.tracker.cache.cache_info().hits + shown.tracker.cache.cache_info().misses == 0
 
 
 def test_one_bad_file_blanks_nothing(
     tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It keeps its last figures; the log has one line when that begins and one when it ends. One survey a scrape."""
+    """It is left out meanwhile; the log has a line when that begins and one when it ends. One survey a scrape."""
     caplog.set_level(logging.INFO, "exporter.tracker")
     touch(*(tmp_path / f"{name}.log" for name in "abc"))
     shown = show()
@@ -376,7 +378,7 @@ def test_one_bad_file_blanks_nothing(
     monkeypatch.setattr(FStatCache, "survey", failing)
     for names in ("", "a", "a", "ab", ""):
         bad = set(names)
-        assert paths(shown.scrape()) == {"a.log", "b.log", "c.log"}
+        assert paths(shown.scrape()) == {"a.log", "b.log", "c.log"} - {f"{name}.log" for name in names}
     assert surveys == 5
     assert [(record.levelname, record.fields["example"]) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("WARNING", f"{tmp_path}/a.log"),
@@ -431,7 +433,39 @@ def test_concurrent_scrapes(tmp_path: Path, show: Show) -> None:
 def test_registry_is_not_global(show: Show) -> None:
     """Two agents in one process do not meet, and nothing of either stays when it is dropped."""
     one, two = show(), show()
-    assert one.registry is not two.registry
+    assert one.scraper._registry is not two.scraper._registry
     callbacks = len(gc.callbacks)
     show()
     assert len(gc.callbacks) == callbacks
+
+
+def test_one_group(tmp_path: Path, show: Show) -> None:
+    """A scrape of one group has its files and sums, nothing of the others, and nothing of the agent."""
+    touch(tmp_path / "a.log", tmp_path / "b.txt")
+    one, two = LogGroup("one", (f"{tmp_path}/*.log",)), LogGroup("two", (f"{tmp_path}/*.txt",))
+    shown = show(one, two)
+    for openmetrics in (False, True):
+        scrape = shown.scrape(openmetrics=openmetrics, groups=["two"])
+        assert {dict(labels).get("group") for _, labels in scrape.samples} == {"two"}
+        assert paths(scrape) == {"b.txt"}
+        assert scrape.value("fstat_group_files") == scrape.value("fstat_group_pattern_matches") == 1
+    assert paths(shown.scrape(groups=["one", "two"])) == {"a.log", "b.txt"}
+
+
+def test_names(tmp_path: Path, show: Show) -> None:
+    """Only the samples of the names that are asked for, those of files and those of the library."""
+    touch(tmp_path / "a.log")
+    scrape = show().scrape(names=["fstat_file_size_bytes", "fstat_cache_files"])
+    assert {name for name, _ in scrape.samples} == {"fstat_file_size_bytes", "fstat_cache_files"}
+
+
+def test_gzip(tmp_path: Path, show: Show) -> None:
+    """The same text, as one valid gzip file, also of a second scrape that shares most of it."""
+    logs = [tmp_path / f"{number}.log" for number in range(100)]
+    touch(*logs)
+    shown = show()
+    for _ in range(3):
+        append(logs[50], "x")
+        parts = shown.scraper.scrape(generate_latest, is_openmetrics=False, is_compressed=True)
+        text = gzip.decompress(b"".join(parts)).decode()
+        assert parse_scrape(text).value("fstat_file_size_bytes", path=str(logs[50])) == os.stat(logs[50]).st_size
