@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 from collections import Counter
@@ -21,6 +22,8 @@ from fstat_cache import AUTOFS, REMOTE, DirectoryEvent
 
 _log = logging.getLogger(__name__)
 
+UNHEARD_AT_ONCE = 1_000
+"""How many directories that can not be watched are looked at on each occasion."""
 MOST_LINKS = 40
 """How many symbolic links the kernel follows, path_resolution(7)."""
 MOST_MOVES = 1_000
@@ -121,7 +124,7 @@ class Discovery:
         self._watcher = watcher
         self._listener = listener
         self._folders: dict[str, _Folder] = {}
-        self._unheard: set[str] = set()  # directories that can not be watched
+        self._unheard: dict[str, None] = {}  # directories that can not be watched, the one first that is looked at next
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
         self._remote_files: dict[str, Match] = {}
         self._to_examine: dict[str, _Look] = {}
@@ -241,8 +244,11 @@ class Discovery:
         self._look_again(unsure)
 
     def look_at_unheard(self) -> None:
-        """Look at the directories of which nothing is heard."""
-        self._look_again(tuple(self._unheard))
+        """Look at the directories of which nothing is heard; if they are many, at some, in rotation."""
+        paths = tuple(itertools.islice(self._unheard, max(UNHEARD_AT_ONCE, len(self._unheard) // 120)))
+        for path in paths:
+            self._unheard[path] = self._unheard.pop(path)
+        self._look_again(paths)
 
     def check(self, path: str) -> None:
         """Look at a file again that is known here; of another path nothing is done."""
@@ -505,9 +511,9 @@ class Discovery:
     def _watch(self, folder: _Folder) -> str | None:
         reason = folder.reason = self._watcher.watch_directory(folder.path)
         if reason in (None, REMOTE, AUTOFS):
-            self._unheard.discard(folder.path)
+            self._unheard.pop(folder.path, None)
         else:
-            self._unheard.add(folder.path)
+            self._unheard[folder.path] = None
         return reason
 
     def _enter(self, path: str, ahead: dict[str, bool], *, may_be_link: bool) -> bool:
@@ -649,7 +655,7 @@ class Discovery:
             if state.enter(name, is_symlink=True) is not None:
                 is_needed |= not self._enter(path, ahead, may_be_link=False)
         if not is_needed and not folder.links and not folder.followed:
-            self._unheard.discard(folder.path)
+            self._unheard.pop(folder.path, None)
             self._watcher.unwatch_directory(folder.path)
 
     def _leave(self, path: str) -> None:
@@ -686,5 +692,5 @@ class Discovery:
     def _forget_if_unused(self, folder: _Folder) -> None:
         if folder.state is None and not folder.links and not folder.followed and folder.path in self._folders:
             del self._folders[folder.path]
-            self._unheard.discard(folder.path)
+            self._unheard.pop(folder.path, None)
             self._watcher.unwatch_directory(folder.path)

@@ -97,7 +97,6 @@ class Tracker:
             for _ in range(MOST_ROUNDS):
                 if not self._catch_up():
                     break
-                self.cache.sync()
             self._told_faults.tell_faults(
                 _log,
                 errors,
@@ -113,7 +112,6 @@ class Tracker:
         first = not self.is_ready
         with self._lock:
             as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-            self.cache.sync()
             self._catch_up()
             self._list_lost()
             self.discovery.begin_scan()
@@ -121,7 +119,6 @@ class Tracker:
         while more:
             with self._lock:
                 more = self.discovery.scan(DIRECTORIES_AT_ONCE)
-                self.cache.sync()
                 self._catch_up()
                 self.discovery.settle()
         unreadable = self.discovery.unreadable + self._scan_remote()

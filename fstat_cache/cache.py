@@ -386,13 +386,14 @@ class FStatCache:
             self._follower.directories.unwatch(path)
 
     def directory_events(self) -> list[DirectoryEvent]:
-        """Give, once, what has happened in the watched directories as far as it was taken in.
+        """Give, once, what has happened in the watched directories, all that was complete when this was called.
 
-        After :meth:`sync` that is everything that was complete before. A directory in which very much comes and goes is
-        not told name by name: whoever asks is told to list it, at each :meth:`sync` at which it has changed and else
-        once a second, or less often where a CPU budget asks for it.
+        A directory in which very much comes and goes is not told name by name: whoever asks is told to list it, at each
+        :meth:`sync` at which it has changed and else once a second, or less often where a CPU budget asks for it.
         """
         with self._lock, self._intact:
+            if not self._closed:
+                self._take_in(self._session.news())
             return self._follower.directories.take()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
