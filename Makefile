@@ -3,7 +3,7 @@ VENV := .venv
 # Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
 # make bench BENCH=lookups ARGS='--files 1000'.
 ARGS ?=
-BENCH ?= lookups engine discovery writers idle
+BENCH ?= lookups engine discovery scrape writers idle
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 

@@ -87,8 +87,8 @@ class Agent:
     def __init__(self, root: str, files: int, ready_timeout_s: float = 60) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        address = f"--web.listen-address=127.0.0.1:{self._port}"
+            self.port = int(probe.getsockname()[1])
+        address = f"--web.listen-address=127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "exporter", "--log.level=warn", address, f"{root}/{PATTERN}"]
         start = time.perf_counter()
         self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL)
@@ -137,7 +137,7 @@ class Agent:
             return False
 
     def _get(self, target: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", target)
             answer = connection.getresponse()

@@ -158,7 +158,7 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
         paths = make_tree(root, files)
         cases = [min(options.changed, files), *([files] if files == ALL_CHANGED else [])]
         with Agent(root, files, ready_timeout_s=300) as agent:
-            ours = [scrape_ms(agent.pid, agent._port, paths, changed, options.scrapes) for changed in cases]
+            ours = [scrape_ms(agent.pid, agent.port, paths, changed, options.scrapes) for changed in cases]
         with NaiveExporter(root) as naive:
             theirs = [scrape_ms(naive.pid, naive.port, paths, changed, options.naive_scrapes) for changed in cases]
     figures = []

@@ -351,10 +351,12 @@ class Directory:
     __slots__ = (
         "_endings",
         "_files",
+        "_is_steady",
         "_key",
         "_matcher",
         "_matches",
         "_name_excludes",
+        "_steadily",
         "_steps",
         "follows_links",
         "listed",
@@ -399,6 +401,12 @@ class Directory:
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
         self.follows_links = any(not step.last and not step.segment.any_depth for step, _ in includes)
+        # Whether all directories in it lead to the same, to `_steadily` once known: but for hidden ones and links.
+        self._is_steady = all(
+            step.segment.any_depth or (step.pattern is not None and (step.last or step.segment.any_name))
+            for step in reached
+        ) and not any(name_excludes[step.group] for step in reached)
+        self._steadily: Directory | None = None
         # Most names in a directory that fills up with something else are told from logs by these.
         self._endings = tuple({step.segment.ending for step, _ in includes if step.last})
 
@@ -426,6 +434,15 @@ class Directory:
             is_symlink: whether it is a symbolic link to a directory; ``**`` does not go through those, so that a loop
                 of links ends.
         """
+        is_plain = self._is_steady and not is_symlink and name[0] != "."
+        if is_plain and self._steadily is not None:
+            return self._steadily
+        below = self._find_below(name, is_symlink=is_symlink)
+        if is_plain:
+            self._steadily = below
+        return below
+
+    def _find_below(self, name: str, *, is_symlink: bool) -> Directory | None:
         reached: set[int] = set()
         excluded: set[int] = set()
         for number in self._key:

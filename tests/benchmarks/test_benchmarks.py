@@ -12,6 +12,7 @@ SMALL = {
     "lookups": ("--files=20", "--rounds=2"),
     "engine": ("--files=20", "--sync-files=10", "--rounds=1", "--sync-rounds=1"),
     "discovery": ("--files=200", "--names=50", "--rounds=1"),
+    "scrape": ("--files=1000", "--scrapes=1", "--naive-scrapes=1"),
     "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
     "idle": ("--files=20", "--seconds=0.1", "--long=0.1", "--settle=0.2"),
 }
@@ -39,10 +40,13 @@ def test_prints_the_rows_of_the_readme(name: str) -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heading, *lines)]
     assert rows.pop(0) == ["what", "asked", "reached"]
     assert all(re.match(r"[\d.,]+", reached) for _, _, reached in rows)
-    shown = readme_table("Figures").items()
-    assert [(shape(what), asked) for what, asked, _ in rows] == [
-        (shape(what), asked) for what, (asked, _, command) in shown if command == f"`make bench BENCH={name}`"
+    shown = [
+        (shape(what), asked)
+        for what, (asked, _, command) in readme_table("Figures").items()
+        if command == f"`make bench BENCH={name}`"
     ]
+    # The README has the rows of three sizes, of which the greatest takes minutes.
+    assert [(shape(what), asked) for what, asked, _ in rows] == shown[: len(rows) if name == "scrape" else None]
 
 
 def test_every_benchmark_is_known() -> None:
