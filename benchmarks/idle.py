@@ -46,9 +46,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="An agent whose files nobody writes and that nobody scrapes.")
     parser.add_argument("--files", type=int, default=10_000, help="files watched (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="how long it is watched (default: 10)")
-    parser.add_argument(
-        "--long", type=float, default=60, help="seconds of the row that has a rescan in it (default: 60, its interval)"
-    )
     parser.add_argument("--settle", type=float, default=3, help="seconds after the agent is ready (default: 3)")
     options = parser.parse_args()
 
@@ -59,8 +56,6 @@ def main() -> None:
             start = spent(agent)
             time.sleep(options.seconds)
             end = spent(agent)
-            time.sleep(max(0, options.long - options.seconds))
-            long_after = spent(agent)
 
     threads = start.wake_ups.keys() | end.wake_ups.keys()
     pumps = threads - {agent.pid}
@@ -74,12 +69,6 @@ def main() -> None:
             Figure(f"wake-ups of the cache's thread, {window}", at_most(0), wake_ups[pump], ""),
             Figure(f"wake-ups of the main thread, {window}", None, wake_ups[agent.pid], ""),
             Figure(f"CPU of the agent, {window}", at_most(0.05), cpu_percent(start, end), " % of a core"),
-            Figure(
-                f"CPU of the agent, idle for {options.long:g} s, a rescan included",
-                None,
-                cpu_percent(start, long_after),
-                " % of a core",
-            ),
         ]
     )
 

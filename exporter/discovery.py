@@ -125,6 +125,8 @@ class Discovery:
         self._listener = listener
         self._folders: dict[str, _Folder] = {}
         self._unheard: dict[str, None] = {}  # directories that can not be watched, the one first that is looked at next
+        self._left: dict[str, str] = {}  # followed names that were gone when they were looked at -> their origins
+        self._just_left: dict[str, str] = {}  # the same, of the time before
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
         self._remote_files: dict[str, Match] = {}
         self._to_examine: dict[str, _Look] = {}
@@ -229,6 +231,8 @@ class Discovery:
 
     def catch_up(self, events: Iterable[DirectoryEvent]) -> None:
         """Look wherever something may have come or gone."""
+        # Why a name was gone is told by an event that was queued before that look: it is among these.
+        self._just_left, self._left = self._left, {}
         unsure: dict[str, None] = {}
         for event in events:
             folder = self._folders.get(event.directory)
@@ -292,12 +296,14 @@ class Discovery:
         """The path under which what has this name was, or would have been, seen first; None for one of no interest."""
         if name in folder.followed:
             return folder.followed[name]
+        if (path := os.path.join(folder.path, name)) in self._just_left:
+            return self._just_left[path]
         for link in sorted(folder.links.get(name, ())):
             directory, link_name = os.path.split(link)
             if self._folders[directory].leads[link_name][-1] == (folder.path, name):
                 return link
         if folder.state is not None and folder.state.match(name) is not None:
-            return os.path.join(folder.path, name)
+            return path
         return None
 
     def _look_again(self, paths: Iterable[str]) -> None:
@@ -326,7 +332,7 @@ class Discovery:
         to_follow, self._to_follow = self._to_follow, {}
         for path, (folder, name) in to_follow.items():
             if name in folder.followed and not self._listener.follow(path, folder.followed[name]):
-                del folder.followed[name]
+                self._left[path] = folder.followed.pop(name)
                 self._forget_if_unused(folder)
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -373,10 +379,11 @@ class Discovery:
         elif folder.files.pop(name, None) is not None:
             self._listener.drop(path)
         if places := folder.leads.get(name):
-            self._find_lost(self._folders[places[-1].directory], self._listener.lost_in(folder.path))
+            self._find_lost(folder, self._folders[places[-1].directory])
 
-    def _find_lost(self, folder: _Folder, lost: set[int]) -> None:
-        """Look where a symbolic link leads for files that were seen through it and have been renamed there."""
+    def _find_lost(self, seen_from: _Folder, folder: _Folder) -> None:
+        """Look where a symbolic link leads for files that were seen through it, or there, and have been renamed."""
+        lost = self._listener.lost_in(seen_from.path) | self._listener.lost_in(folder.path)
         if not lost or folder.reason is not None:
             return
         with contextlib.suppress(OSError), os.scandir(folder.path) as entries:

@@ -14,7 +14,7 @@ SMALL = {
     "discovery": ("--files=200", "--names=50", "--rounds=1"),
     "scrape": ("--files=1000", "--scrapes=1", "--naive-scrapes=1"),
     "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
-    "idle": ("--files=20", "--seconds=0.1", "--long=0.1", "--settle=0.2"),
+    "idle": ("--files=20", "--seconds=0.1", "--settle=0.2"),
 }
 
 

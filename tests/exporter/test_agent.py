@@ -2,15 +2,19 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from exporter.agent import Agent
-from exporter.config import CacheConfig, Config, LogGroup
+from exporter.config import CacheConfig, Config, LogGroup, StateConfig
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
+from tests.support import wait_until
+
+CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
 
 
 def run_until(config: Config, condition: Callable[[Agent], bool]) -> Agent:
@@ -72,3 +76,47 @@ def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return agent._tracker.is_ready and len(agent._tracker.ledger) == 0
 
     run_until(config, gone)
+
+
+@pytest.mark.parametrize("through", ["", "real"])
+def test_rotated_while_there_was_no_agent(tmp_path: Path, through: str) -> None:
+    """A file is found again by its inode under whatever name it has, also where a symbolic link leads."""
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / "logs" / "0.log"
+    target = tmp_path / through / "target" if through else log
+    if through:
+        target.parent.mkdir()
+        log.symlink_to(target)
+    config = Config(
+        logs=(LogGroup("g", (f"{tmp_path}/logs/**/*.log",)),), state=StateConfig(str(tmp_path / "state.db"))
+    )
+
+    def counted(agent: Agent) -> int:
+        agent._tracker.refresh(0)
+        return agent._tracker.ledger.groups[0].appended_bytes
+
+    agent = Agent(config, [])
+    agent._tracker.scan()
+    started_ns = time.time_ns()
+    wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > started_ns)
+    writers = []
+    written = 0
+    for number in range(4):
+        writers.append(target.open("a", buffering=1))
+        for writer in writers:
+            written += writer.write("x\n")
+        assert counted(agent) == written
+        agent._save()
+        agent._close()
+        for writer in writers:
+            written += writer.write("xx\n")
+        if number < 3:
+            target.rename(f"{target}.{number}")
+            for writer in writers:
+                written += writer.write("xxx\n")
+        agent = Agent(config, [])
+        agent._tracker.scan()
+        assert counted(agent) == written
+    agent._close()
+    for writer in writers:
+        writer.close()
