@@ -186,7 +186,7 @@ class Checkpoint:
                 if self._connection is None or _file_at(self._path) != self._file:
                     self._begin_anew()
                 self._save(as_of_ns)
-            except (StateError, sqlite3.Error, OSError) as error:
+            except (StateError, sqlite3.Error, OSError, OverflowError) as error:
                 self.failures += 1
                 if self._faults.update(["it"]).begun:
                     text = "the state can not be written, which is tried again at each scrape"
@@ -493,8 +493,8 @@ def _whole(number: int) -> int | str:
     return number if -_WHOLE <= number < _WHOLE else str(number)
 
 
-def _counters(book: Series | Totals) -> tuple[int, int, int, int]:
-    return book.changes, book.appended_bytes, book.truncations, book.rotations
+def _counters(book: Series | Totals) -> _Row:
+    return _whole(book.changes), _whole(book.appended_bytes), _whole(book.truncations), _whole(book.rotations)
 
 
 def _key(identity: Identity) -> _Row:
@@ -529,7 +529,7 @@ def _read_series(
     for row in connection.execute(f"SELECT * FROM series {where}"):
         path, name, is_counting, changes, appended_bytes, truncations, rotations, device, *rest = row
         path = os.fsdecode(path)
-        counters = Counters(int(changes), int(appended_bytes), int(truncations), int(rotations))
+        counters = Counters(*map(_count, (changes, appended_bytes, truncations, rotations)))
         yield path, name, bool(is_counting), counters, None if device is None else _saved_inode(path, device, *rest)
 
 
@@ -537,7 +537,7 @@ def _read_totals(
     connection: sqlite3.Connection,
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
     for name, label_names, values, *counters in connection.execute("SELECT * FROM totals"):
-        yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(int, counters))
+        yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(_count, counters))
 
 
 def _read_inodes(connection: sqlite3.Connection) -> Iterator[_Other]:
@@ -563,6 +563,13 @@ def _saved_inode(
         home if last_name is None else os.fsdecode(last_name),
         None if emptied_from is None else _number(emptied_from),
     )
+
+
+def _count(value: _Value) -> int:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"a counter below zero: {number}")
+    return number
 
 
 def _number(value: _Value) -> int:

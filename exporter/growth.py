@@ -28,6 +28,13 @@ NOBODY_SCRAPES_S = 300.0
 _LONG_AGO = -(1 << 64)  # nanoseconds; before every time that a file can have
 
 
+DataBegins = Callable[[str, int], int]
+
+
+def _at_once(_path: str, offset: int) -> int:
+    return offset
+
+
 class Totals:
     """Sums over the series of a group or an aggregate. The counters never decrease, whatever becomes of the files.
 
@@ -229,8 +236,8 @@ class Ledger:
     Args:
         groups: what each group publishes, by the group's number.
         grace_s: how long the series of a file that has gone stay, seconds, and two scrapes at least.
-        data_begins: tells where the first byte of a file is that is not zero: behind a hole, when its writer went on at
-            its old offset after the file was emptied. Asked then only, without the lock; 0 when it can not tell.
+        data_begins: tells, of a path and an offset, where the first byte from there on is that is not zero: behind a
+            hole, when a writer went on at its old offset after the file was cut. Asked then only, without the lock.
 
     Attributes:
         lock: protects all of it; to be held while what the ledger has given is read.
@@ -239,7 +246,11 @@ class Ledger:
     """
 
     def __init__(
-        self, groups: Sequence[GroupRules], *, grace_s: float = 60.0, data_begins: Callable[[str], int] = lambda _: 0
+        self,
+        groups: Sequence[GroupRules],
+        *,
+        grace_s: float = 60.0,
+        data_begins: DataBegins = _at_once,
     ) -> None:
         self.lock = threading.RLock()
         self.groups = tuple(Totals(number) for number in range(len(groups)))
@@ -252,7 +263,7 @@ class Ledger:
         self._followed: dict[str, Inode] = {}  # what names lead to that are not declared
         self._origins: dict[str, str] = {}  # such names until they are looked at -> those that the files had before
         self._lost: dict[Identity, Inode] = {}  # those without a name, the longest lost first
-        self._emptied: dict[Identity, int] = {}  # their sizes before; until they grow
+        self._emptied: dict[Identity, int] = {}  # their sizes before they were cut; until they are greater again
         self._forgotten_ns = _LONG_AGO  # the latest birth among those forgotten
         self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and last name; until the end of it
         self._is_restoring = False
@@ -300,7 +311,7 @@ class Ledger:
         """
         data_begins = 0
         if self._emptied and stats is not None and stats.size > self._emptied.get(stats.identity, stats.size):
-            data_begins = self._data_begins(path)
+            data_begins = self._data_begins(path, self._inodes[stats.identity].size)
         with self.lock:
             # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
             series = self._series.get(path)
@@ -400,7 +411,7 @@ class Ledger:
         return self._followed.get(path)
 
     def emptied_from(self, inode: Inode) -> int | None:
-        """The size of an inode before it was found empty; None once it has grown again."""
+        """The size of an inode before it was found cut; None once it has grown beyond that."""
         return self._emptied.get(inode.identity)
 
     @property
@@ -726,14 +737,12 @@ class Ledger:
         """Book that an inode has another size or modification time."""
         grown = appended = size - inode.size
         series = self._home(inode) if inode.series.has_ended else inode.series
-        if self._emptied and size:
-            emptied_from = self._emptied.pop(inode.identity, None)
-            if emptied_from is not None and data_begins:
-                appended = max(0, size - max(data_begins, emptied_from))
+        if self._emptied and size > self._emptied.get(inode.identity, size):
+            del self._emptied[inode.identity]
+            appended = min(appended, max(0, size - data_begins))
         if grown < 0:
             appended = size
-            if not size:
-                self._emptied[inode.identity] = inode.size
+            self._emptied[inode.identity] = max(inode.size, self._emptied.get(inode.identity, 0))
             series.truncations += 1
             for totals in series.totals:
                 totals.truncations += 1

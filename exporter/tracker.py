@@ -91,12 +91,12 @@ class Tracker:
         """
         with self._lock:
             as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-            self.cache.audit(audited)
             errors = self.cache.survey(self._paths.keys())
             self.discovery.look_at_unheard()
             for _ in range(MOST_ROUNDS):
                 if not self._catch_up():
                     break
+            self.cache.audit(audited)  # after that: what was heard of is no mismatch
             self._told_faults.tell_faults(
                 _log,
                 errors,
@@ -176,7 +176,9 @@ class Tracker:
                 self._list_lost()
             self.discovery.catch_up(events)
         while self._vanished:
-            self.discovery.check(self._vanished.pop())
+            vanished, self._vanished = self._vanished, set()
+            for path in sorted(vanished):
+                self.discovery.check(path)
         return bool(events)
 
     def _list_lost(self) -> None:
@@ -260,20 +262,20 @@ class Tracker:
         return Labels(group, labels.values, aggregate, labels.is_unlabelled)
 
 
-def data_begins(path: str) -> int:
-    """Where the first byte of a file is that is not zero, behind a hole; 0 if it is the first one or can not be told.
+def data_begins(path: str, offset: int) -> int:
+    """Where the first byte of a file is, from an offset on, that is not zero; the offset if it can not be told.
 
     A hole ends at the end of a block (lseek(2), SEEK_DATA); what is left of it there reads as zeros.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return 0
+        return offset
     try:
-        begin = os.lseek(fd, 0, os.SEEK_DATA)
+        begin = os.lseek(fd, offset, os.SEEK_DATA)
         data = os.pread(fd, LARGEST_BLOCK_BYTES, begin)
     except OSError:
-        return 0
+        return offset
     finally:
         os.close(fd)
     return begin + len(data) - len(data.lstrip(b"\0"))

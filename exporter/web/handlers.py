@@ -145,7 +145,7 @@ class _Metrics(_Handler):
         headers = self.request.headers
         encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
         compressed = accepts_gzip(",".join(headers.get_list("Accept-Encoding")))
-        names, groups = self.get_query_arguments("name[]"), self.get_query_arguments("group")
+        names, groups = (list(filter(None, self.get_query_arguments(key))) for key in ("name[]", "group"))
         if unknown := set(groups) - self.site.scraper.groups:
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
             return

@@ -784,3 +784,33 @@ def test_meta_is_json(path: Path) -> None:
     meta = dict(rows(path)["meta"])
     assert json.loads(str(meta["groups"]))[1] == ["pods", ["pod"], ["/p*", "/q*"], []]
     assert meta["saved_at_ns"] == 1000
+
+
+def test_counters_beyond_the_integers_of_sqlite(path: Path) -> None:
+    """Are kept all the same: a user who makes huge files must not stop the state from being saved."""
+    ledger, checkpoint, _ = begin(path)
+    huge = (1 << 63) - 1
+    for size in (huge, 0, huge):
+        look(ledger, "/a", FileStats(size, size, 1, 1, 1))
+        assert checkpoint.save(1)
+    expected = appended(ledger)
+    assert expected["/a"] >= 1 << 63
+    checkpoint.close()
+    again, checkpoint, _ = begin(path)
+    look(again, "/a", FileStats(huge, huge, 1, 1, 1))
+    assert appended(again) == expected
+    checkpoint.close()
+
+
+def test_a_counter_below_zero(path: Path) -> None:
+    """Is damage."""
+    ledger, checkpoint, _ = begin(path)
+    look(ledger, "/a", FileStats(5, 5, 1, 1, 1))
+    assert checkpoint.save(1)
+    checkpoint.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE totals SET appended_bytes = -5")
+    connection.close()
+    _, checkpoint, _ = begin(path)
+    assert checkpoint.resets == 1
+    checkpoint.close()

@@ -1,7 +1,6 @@
 """The ledger and the transitions: pure bookkeeping."""
 
 import threading
-from collections.abc import Callable
 
 import pytest
 from hypothesis import Phase, settings
@@ -30,7 +29,10 @@ class Book(Ledger):
     """A ledger with one group, unless told otherwise, that is asked and told in few words."""
 
     def __init__(
-        self, *groups: GroupRules, grace_s: float = 60, data_begins: Callable[[str], int] = lambda _: 0
+        self,
+        *groups: GroupRules,
+        grace_s: float = 60,
+        data_begins: growth.DataBegins = growth._at_once,
     ) -> None:
         super().__init__(groups or (GroupRules(),), grace_s=grace_s, data_begins=data_begins)
 
@@ -196,14 +198,14 @@ def test_deleted_and_made_again(deletion_is_seen: bool, inode: int) -> None:
 
 @pytest.mark.parametrize(
     ("first_byte", "size", "counted"),
-    [(0, 150, 150), (100, 150, 50), (96, 150, 50), (120, 150, 30), (100, 100, 100), (100, 60, 60)],
+    [(0, 150, 150), (100, 150, 50), (120, 150, 30), (100, 100, 100), (100, 60, 60)],
 )
 def test_a_hole_after_truncation_is_not_growth(first_byte: int, size: int, counted: int) -> None:
     """A writer that went on at its old offset has written only what is behind it."""
     asked = []
 
-    def data_begins(path: str) -> int:
-        asked.append(path)
+    def data_begins(path: str, offset: int) -> int:
+        asked.append((path, offset))
         return first_byte
 
     book = Book(data_begins=data_begins)
@@ -214,11 +216,20 @@ def test_a_hole_after_truncation_is_not_growth(first_byte: int, size: int, count
     assert book.emptied_from(inode) == 100
     assert not asked
     book.look("/a", seen(size, birth_ns=OLD))
-    assert book.emptied_from(inode) is None
-    assert asked == ["/a"] * (size > 100)
-    book.look("/a", seen(size + 200, birth_ns=OLD))
-    assert book.appended("/a") == [counted + 200, counted + 200]
-    assert asked == ["/a"] * (size > 100)
+    assert book.emptied_from(inode) == (None if size > 100 else 100)
+    assert asked == [("/a", 0)] * (size > 100)
+    assert book.appended("/a") == [counted, counted]
+
+
+def test_a_hole_behind_what_another_writer_has_appended() -> None:
+    """The first writer goes on at its old offset, though the file is not empty any more."""
+    book = Book(data_begins=lambda _, offset: max(offset, 100))
+    book.look("/a", seen(100, birth_ns=OLD))
+    book.look("/a", seen(1, birth_ns=OLD))
+    book.look("/a", seen(3, birth_ns=OLD))
+    book.look("/a", seen(150, birth_ns=OLD))
+    book.look("/a", seen(160, birth_ns=OLD))
+    assert book.appended("/a") == [1 + 2 + 50 + 10] * 2
 
 
 def test_moved_away_and_back() -> None:
@@ -731,7 +742,7 @@ def test_devices_get_other_numbers_at_a_start_only() -> None:
 
 def test_a_file_that_was_empty_on_a_device_with_another_number() -> None:
     """Where its writer went on is known all the same."""
-    book = Book(data_begins=lambda _: 100)
+    book = Book(data_begins=lambda _, __: 100)
     book.restore_series("/a", LABELS, Counters(0, 0, 0, 0), is_counting=True, since_ns=START_NS)
     book.restore_inode((1, 1, OLD), 0, 1, "/a", 100, home="/a", group=0, is_latest=True)
     book.look("/a", seen(0, 1, birth_ns=OLD, mtime_ns=1, device=2))

@@ -921,3 +921,16 @@ def test_after_the_cache_began_anew(tmp_path: Path, track: Track) -> None:
     touch(tmp_path / "d/b.log")
     append(tmp_path / "d/a.log", "x")
     assert sizes(tracker) == {"a.log": 1, "b.log": 0}
+
+
+def test_directories_in_each_others_place_are_no_mismatch(tmp_path: Path, track: Track) -> None:
+    """What was heard of is looked at before anything is compared with what was known."""
+    touch(*(tmp_path / name / "a.log" for name in ("blue", "green")))
+    tracker = track("blue/*.log")
+    for _ in range(3):
+        (tmp_path / "blue").rename(tmp_path / "other")
+        (tmp_path / "green").rename(tmp_path / "blue")
+        (tmp_path / "other").rename(tmp_path / "green")
+        tracker.refresh(100)
+    assert tracker.cache.status().audit_mismatches == 0
+    assert tracker.cache.status().polled == {}
