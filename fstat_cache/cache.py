@@ -730,7 +730,7 @@ class FStatCache:
         tick_s = hot.TICK_S
         if self._cpu_budget is not None:
             spent_s = time.thread_time() - began_s
-            tick_s = max(tick_s, min(2 * spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
+            tick_s = max(tick_s, min(spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
         self._next_tick = began_at + tick_s
 
     def _work(self) -> float | None:

@@ -598,11 +598,12 @@ class Follower:
                 elif stats is not known:
                     changed.append((entry, stats))
         # As in refresh(), but asked once for all of them. Looks are told in their order, so these before any later one.
-        if self._has_pending_events():
-            replaced += [entry for entry, _ in changed]
-        else:
-            for entry, stats in changed:
+        is_certain = not self._has_pending_events()
+        for entry, stats in changed:
+            if is_certain:
                 self._take_over(entry, stats)
+            elif not entry.is_dropped:
+                self.refresh(entry, rebind=False)  # not to be armed by it
         for entry in replaced:
             if not entry.is_dropped:
                 self.refresh(entry, rebind=True)
