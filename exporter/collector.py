@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -40,8 +40,9 @@ class AgentCollector(Collector):
         """Return the families. Safe to call from several threads."""
         tracker = self._tracker
         matches, without_series, unlabelled = families = _group_families()
-        for (number, text), count in zip(tracker.matcher.patterns, self._matches(), strict=True):
-            matches.add_sample(matches.name, {"group": self._groups[number].group, "pattern": printable(text)}, count)
+        for pattern, (group_number, text) in enumerate(tracker.matcher.patterns):
+            labels = {"group": self._groups[group_number].group, "pattern": printable(text)}
+            matches.add_sample(matches.name, labels, tracker.discovery.matches[pattern])
         with tracker.ledger.lock:
             for totals, group in zip(tracker.ledger.groups, self._groups, strict=True):
                 labels = {"group": group.group}
@@ -54,10 +55,6 @@ class AgentCollector(Collector):
             return totals.files_without_series
         aggregates = self._tracker.ledger.aggregates.values()
         return sum(each.files for each in aggregates if each.group == totals.group and not each.is_published)
-
-    def _matches(self) -> Iterator[int]:
-        matches = self._tracker.discovery.matches
-        return (matches[number] for number in range(len(self._tracker.matcher.patterns)))
 
     def _agent_families(self) -> tuple[Metric, ...]:
         tracker = self._tracker

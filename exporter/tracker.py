@@ -201,9 +201,7 @@ class Tracker:
         """Look at a path that may have become a file, another one, or none."""
         if path not in self.ledger or self._paths.get(path) is not match:
             self._followed.pop(path, None)
-            self.ledger.declare(
-                path, self.labels(path, match), since_ns=self.since_ns(path, match), is_new=self.is_ready
-            )
+            self._declare(path, match)
         try:
             is_there = self.cache.look(path)
         except OSError as error:
@@ -238,9 +236,12 @@ class Tracker:
         """A file has lost its declared name, perhaps before it was ever looked at."""
         match = self.matcher.match(origin)
         if match is not None and origin not in self.ledger:
-            labels = self.labels(origin, match)
-            self.ledger.declare(origin, labels, since_ns=self.since_ns(origin, match), is_new=self.is_ready)
+            self._declare(origin, match)
         self.ledger.expect(path, origin)
+
+    def _declare(self, path: str, match: Match) -> None:
+        since_ns = self.since_ns(path, match)
+        self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=self.is_ready)
 
     def drop(self, path: str) -> None:
         """Look at a path no longer, whatever it leads to."""

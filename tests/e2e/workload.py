@@ -269,11 +269,16 @@ def rotate(scene: Scene, path: Path, names: tuple[str, ...], *, known_as: Path |
             yield from scene.write(log, bursts=(1, 5))
         old, log = log, scene.writer.open(path, known_as=known_as)
         yield from scene.write(old, log)
-        if len(rotated) > 2:
-            oldest, last = rotated.pop(0)
-            yield from scene.quiet(last)
-            scene.unlink(oldest)
-            last.close()
+        yield from retire(scene, rotated, 2)
+
+
+def retire(scene: Scene, rotated: list[tuple[Path, Log]], kept: int) -> Life:
+    """Deletes the oldest of the rotated files, but for some."""
+    while len(rotated) > kept:
+        oldest, last = rotated.pop(0)
+        yield from scene.quiet(last)
+        scene.unlink(oldest)
+        last.close()
 
 
 def numbered(scene: Scene) -> Life:
@@ -451,11 +456,7 @@ def hasty(scene: Scene) -> Life:
             log = scene.writer.open(path)
             log.write(scene.size())
         yield from scene.write(log, rotated[-1][1])
-        while len(rotated) > 4:
-            oldest, last = rotated.pop(0)
-            yield from scene.quiet(last)
-            scene.unlink(oldest)
-            last.close()
+        yield from retire(scene, rotated, 4)
 
 
 def reopening(scene: Scene) -> Life:
