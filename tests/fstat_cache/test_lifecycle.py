@@ -4,19 +4,16 @@ import gc
 import multiprocessing
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from fstat_cache import FStatCache
-from fstat_cache.mounts import MountMonitor
-from tests.fstat_cache.kernel import kernel_watches, times_asleep
+from tests.fstat_cache.kernel import kernel_watches, times_woken_when_idle
 from tests.support import wait_until
 
 PUMP = "fstat-cache-pump"
@@ -229,19 +226,7 @@ def test_idle_means_asleep(tmp_path: Path) -> None:
         wait_until(write_until_hot)
         wait_until(lambda: cache.status().hot == 0)
         (pump,) = (thread for thread in threading.enumerate() if thread.name == PUMP)
-        mounts = select.poll()
-        monitor = MountMonitor()
-        mounts.register(monitor.fd, select.POLLPRI)
-        something_else_happened = True
-        while something_else_happened:  # a mount anywhere on the machine wakes it up, and should
-            time.sleep(0.3)
-            mounts.poll(0)
-            asleep = times_asleep(pump)
-            time.sleep(1.5)  # three ticks of a thread that forgot to stop
-            woken = times_asleep(pump) - asleep
-            something_else_happened = bool(mounts.poll(0))
-        monitor.close()
-        assert woken == 0
+        assert times_woken_when_idle(pump) == 0
 
 
 def test_a_hit_takes_no_lock(file: Path) -> None:
