@@ -168,6 +168,11 @@ def _cache_families(info: CacheInfo, status: CacheStatus) -> tuple[Metric, ...]:
             "Files written all the time: sampled instead of watched, so that their writers are not slowed down.",
             status.hot,
         ),
+        _gauge(
+            "guarded_files",
+            "Files that have no watch of their own, for want of watches: that of their directory tells of them.",
+            status.guarded,
+        ),
         _by_reason(
             GaugeMetricFamily(
                 "fstat_cache_polled_files",

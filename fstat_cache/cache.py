@@ -61,6 +61,7 @@ class CacheStatus:
         directories: how many of them are directories'.
         hot_directories: directories in which so much comes and goes that they are looked at now and then.
         hot: watches that are disarmed and whose files are sampled, because they are written all the time.
+        guarded: files without a watch of their own, for want of watches, of which that of their directory tells.
         polled: reason, of :data:`POLL_REASONS` -> files that are looked at whenever asked instead of watched.
         late: files on remote filesystems that did not answer the latest :meth:`FStatCache.sync` in time.
         queue_overflows: how often the kernel's queue of events was full, since the start.
@@ -73,6 +74,7 @@ class CacheStatus:
     directories: int
     hot_directories: int
     hot: int
+    guarded: int
     polled: Mapping[str, int]
     late: int
     queue_overflows: int
@@ -106,8 +108,9 @@ class FStatCache:
 
     Args:
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
-        max_watches: how many inotify watches are taken; files beyond are looked at each time. None: half of the sysctl
-            fs.inotify.max_user_watches, because other programs of the same user need some.
+        max_watches: how many inotify watches are taken; files beyond are looked at each time. None: what the
+            sysctl fs.inotify.max_user_watches allows but for 16,384, or half of it if that is less, because other
+            programs of the same user need some.
         gather_s: seconds for which events gather before they are worked off.
         cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
         remote_timeout_s: seconds for which a remote filesystem is waited for.
@@ -482,6 +485,7 @@ class FStatCache:
                 directories=len(follower.directories),
                 hot_directories=len(follower.directories.hot),
                 hot=len(follower.hot),
+                guarded=follower.directories.guarded,
                 polled={reason: files for reason, files in follower.polled_for.items() if files},
                 late=len(self._late),
                 queue_overflows=counts.queue_overflows,

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fstat_cache.kernel import (
+    IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,
     IN_DELETE_SELF,
     IN_IGNORED,
     IN_ISDIR,
+    IN_MODIFY,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
     IN_MOVED_TO,
@@ -29,6 +32,8 @@ from fstat_cache.watches import WatchTable
 
 ARMED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
 DISARMED = IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+OF_FILES = IN_MODIFY | IN_ATTRIB
+"""What a directory's watch reports besides where it stands in for those of files in it."""
 
 FLOOD_EVENTS = 1_000
 FLOOD_S = 1.0
@@ -40,6 +45,8 @@ TICK_S = 1.0
 GREATEST_TICK_S = 10.0
 """How far a CPU budget may stretch that, where listing them takes long."""
 QUIET_S = 2.0
+GUARDLESS_S = 60.0
+"""For how long a directory's watch stands in for none of a file, after too much was written there."""
 CLOCK_TICK_NS = 20_000_000
 """How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 
@@ -65,11 +72,13 @@ class DirectoryEvent(NamedTuple):
 class Directory:
     """One directory that is followed, by one path."""
 
-    __slots__ = ("changed_ns", "path", "sampled_ns", "wd")
+    __slots__ = ("changed_ns", "guarded", "guards_from", "path", "sampled_ns", "wd")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.wd = NO_WATCH
+        self.guarded = 0  # how many files in it have no watch but this one
+        self.guards_from = 0.0  # when it may have some, a monotonic clock
         self.sampled_ns = 0  # of a hot one: when it was looked at last
         self.changed_ns = 0  # of a hot one: its own time of modification then
 
@@ -80,12 +89,20 @@ class Directories:
     Args:
         add_watch: ``add_watch(path, mask) -> wd`` of the inotify instance that the files are watched by.
         rm_watch: ``rm_watch(wd)``.
+        on_unguarded: called with the path of a file of whose changes the watch of its directory tells no longer.
     """
 
-    def __init__(self, add_watch: Callable[[str, int], int], rm_watch: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        add_watch: Callable[[str, int], int],
+        rm_watch: Callable[[int], None],
+        on_unguarded: Callable[[str], None] = lambda path: None,
+    ) -> None:
         self.hot: dict[int, float] = {}  # watch -> when it was last seen busy
         self._add_watch = add_watch
         self._rm_watch = rm_watch
+        self._on_unguarded = on_unguarded
+        self._guarded: dict[str, Directory] = {}  # files that have no watch but that of their directory
         self._by_path: dict[str, Directory] = {}
         self._watches: WatchTable[Directory] = WatchTable()
         self._events: list[DirectoryEvent] = []
@@ -130,7 +147,7 @@ class Directories:
         directory = self._by_path.get(path)
         is_hot = directory is not None and directory.wd in self.hot
         try:
-            wd = self._add_watch(path, DISARMED if is_hot else ARMED)
+            wd = self._add_watch(path, DISARMED if is_hot else self._armed(directory))
             if is_hot and directory is not None:
                 if wd == directory.wd:
                     return
@@ -153,11 +170,91 @@ class Directories:
         if directory is not None:
             self._unbind(directory)
 
+    def _armed(self, directory: Directory | None) -> int:
+        sharers = () if directory is None else self._watches.entries(directory.wd)
+        return ARMED | OF_FILES if any(sharer.guarded for sharer in sharers) else ARMED
+
     def _unbind(self, directory: Directory) -> None:
+        self._tell_unguarded(directory)
         wd = directory.wd
         if wd != NO_WATCH and self._watches.unbind(directory):
             self.hot.pop(wd, None)
             self._rm_watch(wd)
+
+    # -- files without a watch of their own ---------------------------------------------------------------------------
+
+    @property
+    def guarded(self) -> int:
+        """How many files have no watch but that of their directory."""
+        return len(self._guarded)
+
+    def guard(self, path: str) -> bool:
+        """Have the watch of its directory tell what is written to a file too, from now on.
+
+        Not of one that has other names, or is a symbolic link: what is written by another name is told to the watch of
+        the directory with that name.
+
+        Returns:
+            Whether it does: the directory is watched, and not busy.
+        """
+        self.release(path)
+        directory = self._by_path.get(os.path.dirname(path))
+        if directory is None or directory.wd == NO_WATCH or directory.wd in self.hot:
+            return False
+        if directory.guards_from > time.monotonic():
+            return False
+        try:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                return False
+            if self._add_watch(directory.path, ARMED | OF_FILES) != directory.wd:
+                self._arm(directory)
+                return False
+        except OSError:
+            return False
+        directory.guarded += 1
+        self._guarded[path] = directory
+        return True
+
+    def release(self, path: str) -> None:
+        """Mind no longer what is written to a file; one of which it is not told is no error."""
+        directory = self._guarded.pop(path, None)
+        if directory is not None:
+            directory.guarded -= 1
+
+    def unguard(self, wd: int) -> list[str]:
+        """Have it no longer told what is written in a directory, because so much is.
+
+        Returns:
+            The files that were guarded.
+        """
+        directories = self._watches.entries(wd)
+        paths = [path for directory in directories for path in self._released(directory)]
+        for directory in directories:
+            directory.guards_from = time.monotonic() + GUARDLESS_S
+            self._arm(directory)
+        return paths
+
+    def _released(self, directory: Directory) -> list[str]:
+        if not directory.guarded:
+            return []
+        directory.guarded = 0
+        paths = [path for path, guard in self._guarded.items() if guard is directory]
+        for path in paths:
+            del self._guarded[path]
+        return paths
+
+    def _tell_unguarded(self, directory: Directory) -> None:
+        for path in self._released(directory):
+            self._on_unguarded(path)
+
+    def _arm(self, directory: Directory) -> None:
+        """Put right the mask of a watch; if another directory is there now, it is to be listed."""
+        wd = directory.wd
+        with contextlib.suppress(OSError):
+            self.watch(directory.path)
+        if directory.wd != wd:
+            self.doubt([directory.path])
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -180,11 +277,13 @@ class Directories:
         """Take in that something happened to a watched directory itself."""
         self.doubt([directory.path for directory in self._watches.entries(wd)])
         if mask & IN_IGNORED:
+            for directory in self._watches.entries(wd):
+                self._tell_unguarded(directory)
             self._watches.discard(wd)
             self.hot.pop(wd, None)
 
     def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool) -> None:
-        """Take in what happened to names in directories, in order.
+        """Take in what has come and gone in directories, in order.
 
         Args:
             names: the events.
@@ -210,6 +309,18 @@ class Directories:
                 )
         self.doubt(())  # which keeps them few
 
+    def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
+        """Tell which guarded files to look at: path -> the masks of its events, or-ed together."""
+        touched: dict[str, int] = {}
+        if self._guarded:
+            for wd, mask, raw in dict.fromkeys((event.wd, event.mask, event.name) for event in names):
+                for directory in self._watches.entries(wd):
+                    if directory.guarded:
+                        path = os.path.join(directory.path, os.fsdecode(raw))
+                        if path in self._guarded:
+                            touched[path] = touched.get(path, 0) | mask
+        return touched
+
     def _floods(self, names: list[NameEvent], now: float, *, overflow: bool) -> list[int]:
         if now - self._flood_began_at > FLOOD_S:
             self._flood.clear()
@@ -225,6 +336,8 @@ class Directories:
     def _disarm(self, wd: int, now: float) -> None:
         del self._flood[wd]
         sharers = self._watches.entries(wd)
+        for directory in sharers:
+            self._tell_unguarded(directory)
         try:
             disarmed = self._add_watch(sharers[0].path, DISARMED)
         except OSError:

@@ -15,12 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from fstat_cache.directories import Directories
+from fstat_cache.directories import OF_FILES, Directories
 from fstat_cache.hot import HotWatches
 from fstat_cache.kernel import (
     IN_ATTRIB,
     IN_DELETE_SELF,
     IN_IGNORED,
+    IN_ISDIR,
     IN_MODIFY,
     IN_MOVE_SELF,
     NO_WATCH,
@@ -57,7 +58,7 @@ _REASONS = {
     errno.EPERM: PERMISSION,
 }
 _REMEDIES = {
-    WATCH_LIMIT: "no more inotify watches, of which a cache takes half: raise the sysctl fs.inotify.max_user_watches",
+    WATCH_LIMIT: "no more inotify watches for this user: raise the sysctl fs.inotify.max_user_watches",
     INSTANCE_LIMIT: "no more inotify instances or descriptors: raise the sysctl fs.inotify.max_user_instances "
     "or the limit of open files",
     PERMISSION: "no permission to watch: inotify needs read permission on the file itself, or CAP_DAC_READ_SEARCH",
@@ -71,6 +72,7 @@ POLL_REASONS = (*WATCH_FAILURES, THREAD_FAILED, FILESYSTEM, REMOTE, AUDIT)
 """All reasons for which a file is polled."""
 _NEVER_WATCHED = (FILESYSTEM, AUDIT)
 _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
+_SPARED_WATCHES = 16_384
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 IN_FLIGHT_S = 0.005
@@ -116,7 +118,8 @@ class Follower:
     Args:
         session: what is held of the system; opened here, closed by its owner.
         counts: continued.
-        max_watches: how many watches may be taken; None: half of what the kernel allows the user.
+        max_watches: how many watches may be taken; None: as many as the kernel allows the user, but for half of them
+            or 16,384, whichever is less, because other programs of the same user need some.
         on_change: called with a path and what a new look has found there, None for nothing.
     """
 
@@ -133,7 +136,7 @@ class Follower:
         self.polled: dict[str, Entry] = {}  # not watched: looked at whenever asked
         self.remote: dict[str, Entry] = {}  # not watched, and looked at only by a thread that may hang
         self.hot = HotWatches()
-        self.directories = Directories(self._add_directory_watch, self._remove_watch)
+        self.directories = Directories(self._add_directory_watch, self._remove_watch, self._doubt_unguarded)
         self.mounts = MountTable((), {})
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
         self._session = session
@@ -201,6 +204,7 @@ class Follower:
         finally:
             if stats is None:
                 self._remove_unused(wd)
+                self.directories.release(path)
         if stats is None:
             return None
         self.tell(path, stats)  # before its other names are looked at, because looks are told in their order
@@ -230,6 +234,7 @@ class Follower:
         self._move(entry, None)
         self._grown.pop(entry.path, None)
         self._unwatch(entry)
+        self.directories.release(entry.path)
         self._set_reason(entry, None)
 
     def _move(self, entry: Entry, home: dict[str, Entry] | None) -> None:
@@ -255,7 +260,7 @@ class Follower:
         try:
             if not rebind:
                 stats = read_stats(entry.path, was) if entry.wd == NO_WATCH else self._look_at_watched(entry)
-                rebind = entry.wd != NO_WATCH and stats is not None and stats.identity != was.identity
+                rebind = entry.reason is None and stats is not None and stats.identity != was.identity
             if rebind:
                 wd = entry.wd
                 self._rebind(entry)
@@ -328,14 +333,15 @@ class Follower:
         inotify, reason = self._open_inotify()
         if inotify is None:
             return NO_WATCH, reason
-        if not has_watch and not self._may_watch_more():
-            return NO_WATCH, WATCH_LIMIT
         try:
+            if not has_watch and not self._may_watch_more():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             wd = inotify.add_watch(path, ARMED)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
-            return NO_WATCH, _REASONS.get(error.errno or 0, UNSUPPORTED)
+            reason = _REASONS.get(error.errno or 0, UNSUPPORTED)
+            return NO_WATCH, None if reason == WATCH_LIMIT and self.directories.guard(path) else reason
         if wd in self.directories:
             self.directories.arm_again(wd)
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -348,7 +354,8 @@ class Follower:
         try:
             inotify = self._session.inotify or self._session.open_inotify()
             if self._max_watches is None:
-                self._max_watches = max_user_watches() // 2
+                allowed = max_user_watches()
+                self._max_watches = allowed - min(allowed // 2, _SPARED_WATCHES)
         except OSError:  # whatever the number: without a descriptor, ctypes can not even look for the C library
             return None, INSTANCE_LIMIT
         return inotify, None
@@ -360,6 +367,7 @@ class Follower:
         if wd != entry.wd:
             self._unwatch(entry)
             if wd != NO_WATCH:
+                self.directories.release(entry.path)
                 self._watches.bind(entry, wd)
                 self._start_pump()
                 if self.has_failed:
@@ -384,7 +392,7 @@ class Follower:
 
     def _mind_filesystem(self, entry: Entry) -> None:
         """Poll an entry that has just been looked at if its filesystem tells nothing."""
-        if entry.wd != NO_WATCH and entry.stats.device in self.mounts.silent_devices:
+        if entry.reason is None and entry.stats.device in self.mounts.silent_devices:
             self._unwatch(entry)
             self._set_reason(entry, FILESYSTEM)
 
@@ -416,6 +424,7 @@ class Follower:
             if not self.polled_for[was] and was in _REMEDIES:
                 log.info("no file is polled any more for %s", was)
         if reason is not None:
+            self.directories.release(entry.path)
             self.polled_for[reason] += 1
             if reason in WATCH_FAILURES:
                 self._counts.watch_failures[reason] += 1
@@ -474,13 +483,23 @@ class Follower:
         return wd
 
     def _give_up_a_watch(self) -> bool:
-        entry = next(iter(self.served.values()), None)
-        if entry is None:
+        wd = next(reversed(self._watches), None)  # from the front each would pass over all that were given up before
+        if wd is None:
             return False
+        entry = self._watches.entries(wd)[0]
+        is_guarded = self.directories.guard(entry.path)
         self._unwatch(entry)
-        self._set_reason(entry, WATCH_LIMIT)
-        self.place(entry)
+        if is_guarded:
+            self.refresh(entry, rebind=False)  # what was told by the other watch is told to nobody now
+        else:
+            self._set_reason(entry, WATCH_LIMIT)
+            self.place(entry)
         return True
+
+    def _doubt_unguarded(self, path: str) -> None:
+        entry = self.served.get(path)
+        if entry is not None:
+            self.doubt(entry)
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -521,9 +540,15 @@ class Follower:
             self._tell_overflow()
             self.distrust()
         now = time.monotonic()
-        if names:
-            self.directories.take_in_names(names, now, overflow=bool(overflow))
         busy = []
+        if names:
+            for path, mask in self.directories.touched(names).items():
+                entry = self.served.get(path)
+                if entry is not None:
+                    self.refresh(entry, rebind=mask != IN_MODIFY)
+            busy += [event.wd for event in names if event.mask == IN_MODIFY and event.wd in self.directories]
+            come_and_gone = [event for event in names if event.mask & ~(OF_FILES | IN_ISDIR)]
+            self.directories.take_in_names(come_and_gone, now, overflow=bool(overflow))
         for wd, mask in notes.items():
             if wd in self.directories:
                 self.directories.take_in_note(wd, mask)
@@ -538,8 +563,12 @@ class Follower:
             if wd in self._watches:
                 busy.append(wd)
         # Who wrote so much that the queue overflowed would make it overflow again.
+        busy = list(dict.fromkeys(busy))
         for wd in busy if overflow else self.hot.after_batch(busy, now):
-            self._disarm(wd, now)
+            if wd in self.directories:
+                self._poll_guarded(wd)
+            else:
+                self._disarm(wd, now)
 
     def _tell_overflow(self) -> None:
         self._counts.queue_overflows += 1
@@ -566,6 +595,14 @@ class Follower:
         elif disarmed != wd:  # the path has led to another inode since
             self.refresh(entry, rebind=True)
             self._remove_unused(disarmed)
+
+    def _poll_guarded(self, wd: int) -> None:
+        """Look at the files in a directory whenever asked, for its watch stands in for theirs and slows a writer."""
+        for path in self.directories.unguard(wd):
+            entry = self.served.get(path)
+            if entry is not None:
+                self._set_reason(entry, WATCH_LIMIT)
+                self.place(entry)
 
     def _take_in_mounts(self, mounts: list[Mount]) -> None:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)

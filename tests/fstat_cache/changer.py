@@ -1,8 +1,9 @@
 """Makes seeded random changes to files, some for each line on standard input, and says when they are done.
 
-usage: changer.py SEED SILENT PATH...
-SILENT 1: also those of which the kernel tells the watcher of a file nothing: links pointed elsewhere or removed,
-directories renamed.
+usage: changer.py SEED KIND PATH...
+KIND told: changes of which the kernel tells the watcher of a file. silent: also those of which it does not: links
+pointed elsewhere or removed, directories renamed. one-name: those of which it tells the watcher of its directory,
+that is no second names.
 """
 
 import os
@@ -10,7 +11,7 @@ import random
 import sys
 
 
-def main(seed: int, silent: bool, paths: list[str]) -> None:
+def main(seed: int, kind: str, paths: list[str]) -> None:
     rng = random.Random(seed)
     folders = sorted({os.path.dirname(path) for path in paths})
     open_files: dict[str, int] = {}
@@ -60,9 +61,10 @@ def main(seed: int, silent: bool, paths: list[str]) -> None:
         lambda path: os.rename(path, rng.choice(paths)),
         replace,
         recreate,
-        lambda path: os.link(path, rng.choice(paths)),
     ]
-    if silent:
+    if kind != "one-name":
+        changes.append(lambda path: os.link(path, rng.choice(paths)))
+    if kind == "silent":
         changes += [point_elsewhere, swap_folders]
     for _ in sys.stdin:
         for _ in range(rng.choice((1, 1, 1, 5, 20))):
@@ -75,4 +77,4 @@ def main(seed: int, silent: bool, paths: list[str]) -> None:
         print(flush=True)
 
 
-main(int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:])
+main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

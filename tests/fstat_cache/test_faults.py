@@ -301,11 +301,55 @@ def test_beyond_max_watches_files_are_polled_and_right(tmp_path: Path, caplog: p
         assert_true(cache, paths[5:])
 
 
-def test_half_of_the_watches_is_left_to_others(tmp_path: Path) -> None:
-    """By default the bound is half of what the kernel allows the user."""
+def test_some_watches_are_left_to_others(tmp_path: Path) -> None:
+    """By default the bound is what the kernel allows the user but for 16,384, or half of it if that is less."""
     with FStatCache() as cache:
         cache.build(make(tmp_path, 1))
-        assert cache._follower._max_watches == int(Path("/proc/sys/fs/inotify/max_user_watches").read_text()) // 2
+        allowed = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+        assert cache._follower._max_watches == max(allowed - 16_384, allowed - allowed // 2)
+
+
+def test_a_directorys_watch_stands_in_for_those_that_its_files_can_not_get(tmp_path: Path) -> None:
+    """Without a watch to be had, files in a watched directory are served from memory, but for what has other names."""
+    paths = make(tmp_path, 4)
+    other_name, link = tmp_path / "other-name", tmp_path / "link"
+    os.link(paths[3], other_name)
+    os.symlink(paths[0], link)
+    with FStatCache(max_watches=1, gather_s=60) as cache:
+        assert cache.watch_directory(str(tmp_path)) is None
+        cache.build([*paths, other_name, link])
+        assert (cache.status().watches, cache.status().guarded) == (1, 3)
+        assert cache.status().polled == {"watch_limit": 3}
+        append(paths[0])
+        os.truncate(paths[1], 0)
+        os.replace(paths[2], paths[1])
+        assert_true(cache, paths)
+        assert str(paths[2]) not in cache.list_files_in_cache()
+        misses = cache.cache_info().misses
+        assert_true(cache, paths[:2])
+        assert cache.cache_info().misses == misses
+        cache.unwatch_directory(str(tmp_path))
+        append(paths[0])
+        assert_true(cache, paths)
+        assert cache.status().guarded == 0
+
+
+def test_a_directory_that_is_written_to_all_the_time_stands_in_for_no_watch(tmp_path: Path) -> None:
+    """Its files are looked at whenever asked; that goes for a busy neighbour that is no file of ours too."""
+    path = make(tmp_path, 1)[0]
+    neighbour = tmp_path / "neighbour"
+    for busy in (path, neighbour):
+        with FStatCache(max_watches=1, gather_s=60) as cache:
+            cache.watch_directory(str(tmp_path))
+            cache.build([path])
+            assert cache.status().guarded == 1
+            for _ in range(3):
+                append(busy)
+                cache.directory_events()  # takes in what has happened, and looks at nothing
+            assert cache.status().guarded == 0
+            assert cache.status().polled == {"watch_limit": 1}
+            append(path)
+            assert_true(cache, [path])
 
 
 IN_A_NAMESPACE = """

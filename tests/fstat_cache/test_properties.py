@@ -23,13 +23,13 @@ FOLDERS = 3
 class Changer:
     """Another process that makes random changes and reports them after its system calls have returned."""
 
-    def __init__(self, root: Path, seed: int, *, silent: bool) -> None:
+    def __init__(self, root: Path, seed: int, kind: str = "told") -> None:
         self.paths = [str(root / f"folder-{f}" / str(n)) for f in range(FOLDERS) for n in range(NAMES)]
         for number in range(FOLDERS):
             (root / f"folder-{number}").mkdir()
         script = Path(__file__).with_name("changer.py")
         self._process = subprocess.Popen(
-            [sys.executable, str(script), str(seed), str(int(silent)), *self.paths],
+            [sys.executable, str(script), str(seed), kind, *self.paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,7 +63,7 @@ def test_after_sync_every_entry_is_what_os_stat_says(tmp_path: Path, max_files: 
     """
     rng = random.Random(seed)
     checked = 0
-    with Changer(tmp_path, seed, silent=False) as changer, FStatCache(max_files) as cache:
+    with Changer(tmp_path, seed) as changer, FStatCache(max_files) as cache:
         for _ in range(ROUNDS):
             for path in rng.sample(changer.paths, 5):
                 cache.get_file_stats(path)
@@ -76,11 +76,35 @@ def test_after_sync_every_entry_is_what_os_stat_says(tmp_path: Path, max_files: 
     assert checked > 5 * ROUNDS
 
 
+@pytest.mark.parametrize("max_watches", [3, 8])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_files_without_a_watch_of_their_own_are_what_os_stat_says(tmp_path: Path, max_watches: int, seed: int) -> None:
+    """With watches for the directories and few files, the cache equals os.stat after each sync() as well."""
+    rng = random.Random(seed)
+    guarded = 0
+    with Changer(tmp_path, seed, "one-name") as changer, FStatCache(max_watches=max_watches) as cache:
+        for folder in {os.path.dirname(path) for path in changer.paths}:
+            cache.watch_directory(folder)
+        for _ in range(ROUNDS // 2):
+            for path in rng.sample(changer.paths, 5):
+                cache.get_file_stats(path)
+            changer.change()
+            cache.sync()
+            for entry in list(cache._follower):
+                assert entry.stats == cache.get_file_stats_using_stat(entry.path), entry.path
+            for event in cache.directory_events():
+                if event.name is None:
+                    cache.watch_directory(event.directory)
+            guarded += cache.status().guarded
+            assert cache.status().watches <= max_watches
+    assert guarded > 2 * ROUNDS
+
+
 @pytest.mark.parametrize("max_files", [None, 7])
 def test_after_an_audit_what_makes_no_event_is_true_as_well(tmp_path: Path, max_files: int | None) -> None:
     """With links pointed elsewhere and directories swapped, the cache equals os.stat after an audit of all entries."""
     rng = random.Random(1)
-    with Changer(tmp_path, 1, silent=True) as changer, FStatCache(max_files) as cache:
+    with Changer(tmp_path, 1, "silent") as changer, FStatCache(max_files) as cache:
         for number in range(ROUNDS // 5):
             for path in rng.sample(changer.paths, 5):
                 with contextlib.suppress(OSError):  # a loop of links
