@@ -11,6 +11,7 @@ import errno
 import itertools
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -18,12 +19,14 @@ from typing import NamedTuple, Protocol
 from exporter.log import fields
 from exporter.patterns import Directory, Match, PathMatcher
 from exporter.transitions import Transitions
-from fstat_cache import AUTOFS, REMOTE, DirectoryEvent
+from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, DirectoryEvent
 
 _log = logging.getLogger(__name__)
 
 UNHEARD_AT_ONCE = 1_000
 """How many directories that can not be watched are looked at on each occasion."""
+CLOCK_TICK_NS = 20_000_000
+"""How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 MOST_LINKS = 40
 """How many symbolic links the kernel follows, path_resolution(7)."""
 MOST_MOVES = 1_000
@@ -78,13 +81,14 @@ class _Place(NamedTuple):
 class _Folder:
     """What is known of one directory."""
 
-    __slots__ = ("files", "folders", "followed", "identity", "leads", "links", "path", "reason", "state")
+    __slots__ = ("changed_ns", "files", "folders", "followed", "identity", "leads", "links", "path", "reason", "state")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.state: Directory | None = None  # None: only single names in it matter, those in `links` and `followed`
         self.reason: str | None = None  # why it can not be watched
-        self.identity: tuple[int, int] | None = None  # which directory was looked at: device and inode number
+        self.identity: int | None = None  # which directory was looked at: device and inode number
+        self.changed_ns = 0  # since when nothing has come or gone in it, if known
         self.files: dict[str, Match] = {}  # those that match
         self.folders: set[str] = set()
         self.leads: dict[str, list[_Place]] = {}  # symbolic links in it -> each link on the way from there, and the end
@@ -577,9 +581,13 @@ class Discovery:
         folders: set[str] = set()
         lost = self._listener.lost_in(folder.path)
         try:
-            is_another = self._is_another(folder)
+            is_another, has_changed = self._compare(folder)
             if is_another:
                 self._look_through(folder)
+            if not has_changed and not lost and not folder.leads:  # links are looked at each time
+                if ahead is self._to_scan:
+                    ahead.update((os.path.join(folder.path, name), False) for name in folder.folders)
+                return True
             with os.scandir(folder.path) as entries:
                 for entry in entries:
                     # The kernel has told the type together with the name.
@@ -612,6 +620,7 @@ class Discovery:
             self._leave(folder.path)
             return False
         except OSError as error:
+            folder.changed_ns = 0
             self._faults[folder.path] = error
             self._look_up(folder, state, ahead, is_needed=True)  # what is spelt out may be within reach all the same
             return True
@@ -623,14 +632,25 @@ class Discovery:
         return True
 
     @staticmethod
-    def _is_another(folder: _Folder) -> bool:
-        """Whether this path may lead to another directory than the one that was looked at, with the same names in it.
+    def _compare(folder: _Folder) -> tuple[bool, bool]:
+        """Look at a directory that is about to be listed.
 
-        The number of one that was deleted may be given again: then all that was in it had gone before, and was heard.
+        Returns:
+            Whether its path may lead to another directory than the one that was looked at, with the same names in it.
+            (The number of one that was deleted may be given again: then all that was in it had gone before, and was
+            heard.) And whether any name may have come or gone since it was listed.
         """
         status = os.stat(folder.path)
-        before, folder.identity = folder.identity, (status.st_dev, status.st_ino)
-        return folder.identity != before
+        before, folder.identity = folder.identity, status.st_dev << 64 | status.st_ino
+        known_ns, folder.changed_ns = folder.changed_ns, 0
+        if folder.identity != before:
+            known_ns = 0
+        # Whatever comes or goes changes the directory, at the time of the latest tick of the kernel's clock; and that
+        # of no filesystem here is coarse, unless it tells whole seconds.
+        changed_ns = status.st_ctime_ns
+        if folder.reason != FILESYSTEM and changed_ns % 10**9 and changed_ns < time.time_ns() - CLOCK_TICK_NS:
+            folder.changed_ns = changed_ns
+        return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 
     def _differs(self, folder: _Folder, name: str, ahead: dict[str, bool], *, is_directory: bool) -> None:
         """A listing has shown a name that is not known, or has not shown one that is."""
@@ -683,6 +703,7 @@ class Discovery:
     def _leave_contents(self, folder: _Folder) -> None:
         self.remote.pop(folder.path, None)
         self._faults.pop(folder.path, None)
+        folder.changed_ns = 0
         for name, match in folder.files.items():
             self._count(match, None)
             self._listener.drop(os.path.join(folder.path, name))

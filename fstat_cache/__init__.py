@@ -3,11 +3,12 @@
 from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache
 from fstat_cache.directories import DirectoryEvent
 from fstat_cache.errors import CacheClosedError, FStatCacheError
-from fstat_cache.follower import AUTOFS, POLL_REASONS, REMOTE, WATCH_FAILURES
+from fstat_cache.follower import AUTOFS, FILESYSTEM, POLL_REASONS, REMOTE, WATCH_FAILURES
 from fstat_cache.stats import FileStats
 
 __all__ = [
     "AUTOFS",
+    "FILESYSTEM",
     "POLL_REASONS",
     "REMOTE",
     "WATCH_FAILURES",
