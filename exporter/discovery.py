@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exporter.log import fields
 from exporter.patterns import Directory, Match, PathMatcher
@@ -78,6 +78,16 @@ class _Place(NamedTuple):
     name: str
 
 
+class _None(dict[str, Any]):
+    """An empty dictionary that stays so."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        raise TypeError("nothing is put in here")
+
+
+_NONE = _None()
+
+
 class _Folder:
     """What is known of one directory."""
 
@@ -89,11 +99,22 @@ class _Folder:
         self.reason: str | None = None  # why it can not be watched
         self.identity: int | None = None  # which directory was looked at: device and inode number
         self.changed_ns = 0  # since when nothing has come or gone in it, if known
-        self.files: dict[str, Match] = {}  # those that match
-        self.folders: set[str] = set()
-        self.leads: dict[str, list[_Place]] = {}  # symbolic links in it -> each link on the way from there, and the end
-        self.links: dict[str, set[str]] = {}  # names that symbolic links lead over -> the links' paths
-        self.followed: dict[str, str] = {}  # names of rotated files that match nothing -> the path they had, if known
+        # Empty ones are not there at all: there may be as many directories as files, and most have one name or two.
+        self.files: dict[str, Match] = _NONE  # those that match
+        self.folders: dict[str, None] = _NONE
+        self.leads: dict[str, list[_Place]] = _NONE  # symbolic links in it -> each link on the way, and the end
+        self.links: dict[str, set[str]] = _NONE  # names that symbolic links lead over -> the links' paths
+        self.followed: dict[str, str] = (
+            _NONE  # names of rotated files that match nothing -> their former path
+        )
+
+    def own(self, attribute: str) -> dict[str, Any]:
+        """Return one of its dictionaries to put something into."""
+        names: dict[str, Any] = getattr(self, attribute)
+        if names is _NONE:
+            names = {}
+            setattr(self, attribute, names)
+        return names
 
 
 class _Look(NamedTuple):
@@ -292,7 +313,7 @@ class Discovery:
         if event.moved_to in self._moves:
             origin = self._moves.pop(event.moved_to)
             if not event.is_directory and (folder.state is None or folder.state.match(name) is None):
-                folder.followed[name] = origin
+                folder.own("followed")[name] = origin
         if name in folder.followed:
             self._to_follow[path] = folder, name
 
@@ -379,7 +400,7 @@ class Discovery:
         if is_there:
             if name not in folder.files:
                 self._tell_overlap(path, match)
-            folder.files[name] = match
+            folder.own("files")[name] = match
         elif folder.files.pop(name, None) is not None:
             self._listener.drop(path)
         if places := folder.leads.get(name):
@@ -396,7 +417,7 @@ class Discovery:
                 if entry.inode() not in lost or name in folder.followed or name in folder.links:
                     continue
                 if folder.state is None or folder.state.match(name) is None:
-                    folder.followed[name] = ""
+                    folder.own("followed")[name] = ""
                     self._to_follow[entry.path] = folder, name
 
     def _count(self, before: Match | None, now: Match | None) -> None:
@@ -430,7 +451,7 @@ class Discovery:
             before.update(places)
             places = self._way(path)  # watch first, then look
         if places is not None:
-            folder.leads[name] = places
+            folder.own("leads")[name] = places
         self._let_go(path, before.difference(places or ()))
         return places is not None
 
@@ -493,7 +514,7 @@ class Discovery:
             folder = self._folder(directory)
             if name not in folder.links:
                 is_new = True
-                folder.links[name] = set()
+                folder.own("links")[name] = set()
                 self._watch_names(folder)
             folder.links[name].add(link)
         return is_new
@@ -557,7 +578,7 @@ class Discovery:
             if may_be_link or not is_remote:
                 is_link = self._mind_links(parent, name)
             state = parent.state.enter(name, is_symlink=is_link)
-            parent.folders.add(name)
+            parent.own("folders")[name] = None
         if state is None:
             self._leave(path)
             return False
@@ -611,7 +632,7 @@ class Discovery:
                         elif name not in folder.files or is_another or is_link or name in folder.leads:
                             self._to_examine[entry.path] = _Look(folder, name, state, match, is_link)
                     elif lost and not is_link and entry.inode() in lost and name not in folder.followed:
-                        folder.followed[name] = ""
+                        folder.own("followed")[name] = ""
                         self._to_follow[entry.path] = folder, name
                     if is_link and state.enter(name, is_symlink=True) is not None:
                         folders.add(name)
@@ -627,7 +648,7 @@ class Discovery:
         self._faults.pop(folder.path, None)
         for name in folder.files.keys() - files:
             self._differs(folder, name, ahead, is_directory=False)
-        for name in folder.folders - folders:
+        for name in folder.folders.keys() - folders:
             self._differs(folder, name, ahead, is_directory=True)
         return True
 
@@ -690,7 +711,7 @@ class Discovery:
         directory, name = os.path.split(path)
         parent = self._folders.get(directory) if name else None
         if parent is not None and name in parent.folders:
-            parent.folders.discard(name)
+            parent.folders.pop(name, None)
             if parent.state is not None and not parent.state.listed:
                 self._to_enter[directory] = True  # it is to be watched for the name now
         folder = self._folders.get(path)
@@ -713,7 +734,7 @@ class Discovery:
         folder.followed.clear()
         for name in tuple(folder.folders):
             self._leave(os.path.join(folder.path, name))
-        leads, folder.leads = folder.leads, {}
+        leads, folder.leads = folder.leads, _NONE
         for name, places in leads.items():
             self._let_go(os.path.join(folder.path, name), places)
 
