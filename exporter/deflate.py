@@ -121,11 +121,26 @@ def _packed(polynomial: int) -> int:
 @lru_cache(maxsize=4096)  # chunks of lines are much alike in length
 def _power(length: int) -> int:
     """x^(8 length)."""
-    length %= _ORDER
+    high, low = divmod(length % _ORDER, 256)
+    return _spread(_packed(_low_power(low) * _high_power(high) & _LOWEST_BITS))
+
+
+@cache
+def _low_power(length: int) -> int:
+    return _product_of_squares(length, 0)
+
+
+@lru_cache(maxsize=4096)
+def _high_power(length: int) -> int:
+    """x^(8 256 length)."""
+    return _product_of_squares(length, 8)
+
+
+def _product_of_squares(length: int, first: int) -> int:
     polynomial = 1
     for exponent in range(length.bit_length()):
         if length >> exponent & 1:
-            polynomial = polynomial * _square(exponent) & _LOWEST_BITS
+            polynomial = polynomial * _square(first + exponent) & _LOWEST_BITS
     return _spread(_packed(polynomial))
 
 

@@ -254,7 +254,8 @@ class FStatCache:
         with self._lock, self._intact:
             self._begin()
             follower = self._follower
-            not_served = paths - self._served.keys()
+            # To find that nothing is missing takes a third of the time of finding what is.
+            not_served = paths - self._served.keys() if not paths <= self._served.keys() else set()
             self._clock += len(paths) - len(not_served)
             self._misses += len(not_served)
             newcomers = _Newcomers(self._surveyed_at_ns, time.time_ns() - _MTIME_LAG_NS)
