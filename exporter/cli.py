@@ -13,13 +13,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from exporter import __version__, config, log
 from exporter.agent import Agent
 from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
+from exporter.mistakes import one_line
 from exporter.web.server import ListenError, listen
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if flags.config_check:
         patterns = sum(len(group.paths) for group in settings.logs)
-        print(f"{_source(flags)}: valid, groups: {len(settings.logs)}, patterns: {patterns}")
+        print(one_line(f"{_source(flags)}: valid, groups: {len(settings.logs)}, patterns: {patterns}"))
         return 0
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     _raise_descriptor_limit()
@@ -128,13 +128,21 @@ def _read_config(flags: argparse.Namespace) -> Config:
         raise ConfigError([Mistake("--config.file", text)])
     if flags.patterns:
         return config.from_patterns(flags.patterns, os.getcwd())
-    if flags.config_file is None and not Path(DEFAULT_CONFIG_PATH).exists():
+    if flags.config_file is None and _is_missing(DEFAULT_CONFIG_PATH):
         text = (
             "does not exist; name a configuration with --config.file FILE, "
             "or give patterns: fstat-exporter '/var/log/**/*.log'"
         )
         raise ConfigError([Mistake(DEFAULT_CONFIG_PATH, text)])
     return config.load(_source(flags))
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)  # anything else is told when the file is read
+    return False
 
 
 def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:

@@ -20,10 +20,15 @@ COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
 """Endings of files that are left out unless a pattern names them: compressed files are copies, not growth."""
 
 _MAX_ALTERNATIVES = 1000
-_MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
+MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
 _MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
 _PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always there, if only as nothing
+_CLASS_MEMBER = re.compile(r"\[:[^\]]*:\]|\\.|.", re.DOTALL)
+_CLASSES = (
+    *("alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph"),
+    *("lower", "print", "punct", "space", "upper", "word", "xdigit"),
+)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 Test = Callable[[str], object]  # of one name; true when it matches
@@ -100,13 +105,15 @@ def escape(text: str) -> str:
 def _alternatives(text: str) -> list[str]:
     if not text:
         raise PatternError("the pattern is empty")
-    if len(text) > _MAX_LENGTH:
-        raise PatternError(f"it has {len(text)} characters, expected {_MAX_LENGTH} at most")
+    if len(text) > MAX_LENGTH:
+        raise PatternError(f"it has {len(text)} characters, expected {MAX_LENGTH} at most")
     if "\0" in text:
         raise PatternError("a NUL character is in no file name")
     if re.search(r"(?<!\\)(?:\\\\)*\\$", text):
         raise PatternError("it ends with a lone backslash")
     _check_brackets(text)
+    if "{" not in text:
+        return [text]
     try:
         expanded: list[str] = bracex.expand(text, keep_escapes=True, limit=_MAX_ALTERNATIVES)
     except bracex.ExpansionLimitException:
@@ -117,7 +124,7 @@ def _alternatives(text: str) -> list[str]:
 
 
 def _check_brackets(text: str) -> None:
-    depth = 0
+    opened: list[int] = []
     position = 0
     while position < len(text):
         character = text[position]
@@ -126,12 +133,14 @@ def _check_brackets(text: str) -> None:
         elif character == "[":
             position = _end_of_class(text, position)
         elif character == "{":
-            depth += 1
-        elif character == "}" and depth:
-            depth -= 1
+            opened.append(position)
+        elif character == "}" and opened:
+            opened.pop()
         position += 1
-    if depth:
-        raise PatternError(r"a '{' is never closed; write '\{' for the character itself")
+    if opened:
+        raise PatternError(
+            rf"the '{{' of '{_quoted(text, opened[-1])}' is never closed; write '\{{' for the character itself"
+        )
 
 
 def _end_of_class(text: str, start: int) -> int:
@@ -145,9 +154,26 @@ def _end_of_class(text: str, start: int) -> int:
         elif text.startswith("[:", position) and ":]" in text[position:]:
             position = text.index(":]", position) + 1
         elif text[position] == "]" and position > first:
+            _check_class(text[first:position])
             return position
         position += 1
-    raise PatternError(r"a '[' is never closed; write '\[' for the character itself")
+    raise PatternError(rf"the '[' of '{_quoted(text, start)}' is never closed; write '\[' for the character itself")
+
+
+def _quoted(text: str, start: int) -> str:
+    """Enough of it to be found."""
+    return text[start:] if len(text) < start + 20 else text[start : start + 20] + "..."
+
+
+def _check_class(content: str) -> None:
+    """Refuse what would match nothing, or something else than was meant."""
+    members = _CLASS_MEMBER.findall(content)
+    for name in members:
+        if len(name) > 2 and name[2:-2] not in _CLASSES:
+            raise PatternError(f"unknown class '{name}', expected one of: {', '.join(_CLASSES)}")
+    for low, dash, high in zip(members, members[1:], members[2:], strict=False):
+        if dash == "-" and len(low) < 3 > len(high) and low[-1] > high[-1]:
+            raise PatternError(f"the range '{low}-{high}' in a '[...]' is the wrong way round")
 
 
 def _glob(alternative: str, text: str, *, dots: bool) -> Glob:

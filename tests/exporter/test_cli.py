@@ -83,7 +83,7 @@ def test_config_check(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: valid, groups: 1, patterns: 2\n", "")
     path.write_text("logs: [{group: a, pathes: [/a]}]\ncahe: 1")
     assert mistake("--config.check", f"--config.file={path}").splitlines() == [
-        f"{path}:1:8: logs[0].paths: the key is missing",
+        f"{path}:1:8: logs[0].paths: the key is missing, expected a list of patterns",
         f"{path}:1:19: logs[0].pathes: unknown key, did you mean 'paths'?",
         f"{path}:2:1: cahe: unknown key, did you mean 'cache'?",
     ]
@@ -93,12 +93,12 @@ def test_config_check(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     """One line each: no file, an unreadable one, both file and patterns, bad patterns, bad addresses and paths."""
     assert mistake("--config.file", "/no/file") == "/no/file: can not be read: No such file or directory\n"
-    assert mistake("--config.file", str(tmp_path)) == f"{tmp_path}: can not be read: Is a directory\n"
+    assert mistake("--config.file", str(tmp_path)) == f"{tmp_path}: can not be read: is a directory, expected a file\n"
     assert mistake("--config.file", "/no/file", "x") == (
         "--config.file: can not be combined with patterns on the command line, expected one or the other\n"
     )
     assert mistake("") == "pattern '': the pattern is empty\n"
-    assert mistake("a[") == r"pattern 'a[': a '[' is never closed; write '\[' for the character itself" + "\n"
+    assert mistake("a[") == r"pattern 'a[': the '[' of '[' is never closed; write '\[' for the character itself" + "\n"
     assert mistake("x", "--web.listen-address=1", "--web.telemetry-path=m").splitlines() == [
         "--web.listen-address: '1' is no address, expected host:port, [IPv6 address]:port or :port",
         "--web.telemetry-path: 'm' can not be used, expected a path such as /metrics, not below /-/",

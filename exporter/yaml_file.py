@@ -1,0 +1,220 @@
+"""A YAML file to its nodes, whatever it holds: bounded in size, depth and time, and what is no YAML is told.
+
+The text is only composed to nodes, never constructed: nodes know their line and column, a key that comes twice is still
+there, and no alias is expanded.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import select
+import time
+from pathlib import Path
+
+import yaml
+
+from exporter.mistakes import ConfigError, Mistake, Report, shortened
+
+Loader = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
+LOADER: Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+"""Twenty times as fast where PyYAML has libyaml."""
+
+MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+_PATIENCE_S = 3  # with a pipe into which nobody writes
+
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_NOT_IN_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# What libyaml and PyYAML call what is wrong, each in its own words, and what it means here. {line}: where that began
+# which was being read; {character}: what is at the place of the mistake; {name}: of the alias or anchor.
+_MEANINGS = (
+    (r"quoted scalar, found unexpected end of stream", "this quotation mark is never closed"),
+    (r"unknown escape", "unknown escape; in 'single quotes' a backslash is only a backslash"),
+    (r"invalid Unicode character escape", "there is no character of this number"),
+    (r"directive|incompatible", "'%' begins a directive of YAML, expected none or '%YAML 1.1'"),
+    (r"scanning an alias", "'*' begins the name of an alias; put a pattern in quotes"),
+    (r"undefined alias", "there is no anchor '{name}' for this alias; put a pattern in quotes"),
+    (r"duplicate anchor", "the anchor '{name}' is there twice"),
+    (r"start any token.*\t$", "a tab, expected spaces"),
+    (r"start any token", "'{character}' can not begin a text, expected it in quotes"),
+    (
+        r"mapping values are not allowed",
+        "a ':' can not be here; is a text with ': ' in it not in quotes, or a ':' missing before?",
+    ),
+    (r"could not find expected ':'", "expected a ':' after the key"),
+    (
+        r"block (collection|sequence)",
+        "expected '- ' as in the list from line {line} on; is it indented alike, are quotes missing?",
+    ),
+    (
+        r"block mapping",
+        "expected a key as in the mapping from line {line} on; is it indented alike, are quotes missing?",
+    ),
+    (r"expected ',' or '\]'", "expected ',' or ']' in the list that begins in line {line}"),
+    (r"expected ',' or '\}'", "expected ',' or '}}' in the mapping that begins in line {line}"),
+    (r"document start", "there is something after the end of the value"),
+    (r"flow node", "expected a value, found {found}"),
+)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a file.
+
+    Args:
+        path: at most 1 MiB in UTF-8, with or without a byte order mark. May be a pipe.
+
+    Raises:
+        ConfigError: it can not be read, or is no text.
+    """
+    try:
+        content = _read(path)
+    except OSError as error:
+        what = "is a directory, expected a file" if isinstance(error, IsADirectoryError) else error.strerror
+        raise ConfigError([Mistake(str(path), f"can not be read: {what}")]) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError([Mistake(str(path), "is larger than 1 MiB, so it is no configuration of this program")])
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError([Mistake(str(path), "not UTF-8 but UTF-16, save it as UTF-8", line=1, column=1)])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = _position(content[: error.start].decode("utf-8-sig", "replace"))
+        what = f"not UTF-8: the byte 0x{content[error.start]:02X}; save the file as UTF-8"
+        raise ConfigError([Mistake(str(path), what, line=line, column=column)]) from None
+
+
+def compose(text: str, source: str, loader: Loader = LOADER) -> yaml.Node | None:
+    """Return the root of the only document, or None when there is nothing in it.
+
+    Args:
+        text: YAML.
+        source: the name of the file, for the messages.
+        loader: which parser of PyYAML's to use.
+
+    Raises:
+        ConfigError: it is no YAML, or more than a configuration can be.
+    """
+    report = Report(source)
+    if wrong := _NOT_IN_YAML.search(text):
+        line, column = _position(text[: wrong.start()])
+        report.wrong_at(line, column, f"not YAML: the character U+{ord(wrong[0]):04X} is not allowed")
+        raise report.error()
+    try:
+        _check_bounds(text, report, loader)
+        root: yaml.Node | None = yaml.compose(text, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        _report_syntax(error, text, report)
+        raise report.error() from None
+    if root is not None:
+        _check_size(root, report)
+    return root
+
+
+def _read(path: str | Path) -> bytes:
+    """Return the content, or its beginning if that is longer than a configuration may be."""
+    until = time.monotonic() + _PATIENCE_S
+    content = b""
+    # To open a pipe without a writer would wait for ever.
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        readable = select.poll()
+        readable.register(file, select.POLLIN)
+        while len(content) <= MAX_FILE_BYTES:
+            if not readable.poll(max(0, until - time.monotonic()) * 1000):
+                raise OSError(0, f"nothing came from it for {_PATIENCE_S} s")
+            if not (some := file.read(MAX_FILE_BYTES + 1 - len(content))):
+                break
+            content += some
+    return content
+
+
+def _position(text_before: str) -> tuple[int, int]:
+    """The line and the column after a text, from 1, of lines as YAML has them."""
+    *lines, last = _LINE_END.split(text_before)
+    return len(lines) + 1, len(last) + 1
+
+
+def _check_bounds(text: str, report: Report, loader: Loader) -> None:
+    """Refuse what may not be composed: PyYAML's composers recur, the one in C until the process dies of it."""
+    depth = nodes = documents = 0
+    for event in yaml.parse(text, Loader=loader):
+        what = ""
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                what = "a second document begins, expected only one"
+        elif isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            if nodes > MAX_NODES:
+                what = f"more than {MAX_NODES} values"
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    what = f"nested more than {MAX_DEPTH} deep"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if what:
+            assert event.start_mark is not None  # as none has that was not read from a text
+            report.wrong_at(event.start_mark.line + 1, event.start_mark.column + 1, what)
+            raise report.error()
+
+
+def _check_size(root: yaml.Node, report: Report) -> None:
+    """Refuse what aliases blow up, and a node that contains itself. Looks at each node once, as written."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    stack = [(root, False)]
+    while stack:
+        node, done = stack.pop()
+        children = _children(node)
+        if done:
+            open_nodes.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > MAX_NODES:
+                report.wrong(node, "", f"more than {MAX_NODES} values (aliases expanded)")
+                raise report.error()
+        elif id(node) in open_nodes:
+            report.wrong(node, "", "an alias in it refers to itself")
+            raise report.error()
+        elif id(node) not in sizes:
+            open_nodes.add(id(node))
+            stack.append((node, True))
+            stack.extend((child, False) for child in children)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return []
+
+
+def _report_syntax(error: yaml.MarkedYAMLError, text: str, report: Report) -> None:
+    mark = error.problem_mark or error.context_mark
+    begin = error.context_mark or mark
+    if mark is None or begin is None:
+        report.wrong_at(1, 1, f"not YAML: {error}")
+        return
+    character = text[mark.index : mark.index + 1]
+    told = ", ".join(part for part in (error.context, error.problem) if part)
+    if "never closed" in (what := _meaning(told, character)):
+        mark = begin
+    name = re.match(r"[*&]?([\w-]*)", text[mark.index :])
+    what = what.format(
+        line=begin.line + 1,
+        character=character,
+        name=shortened(name[1]) if name else "",
+        found=f"'{character}'" if character else "the end of the file",
+    )
+    report.wrong_at(mark.line + 1, mark.column + 1, f"not YAML: {what}")
+
+
+def _meaning(told: str, character: str) -> str:
+    for words, meaning in _MEANINGS:
+        if re.search(words, told + character):
+            return meaning
+    return told.replace("{", "{{").replace("}", "}}")
