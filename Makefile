@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench clean programs
+.PHONY: help run test lint bench schema clean programs
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -33,6 +33,10 @@ bench: $(VENV)/.run ## measure the figures of the README, each beside what is as
 		echo "$$name"; \
 		$(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit; \
 	done
+
+schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of the configuration has changed
+	@$(VENV)/bin/python -m exporter.config_schema > config/exporter.schema.json.new
+	@mv config/exporter.schema.json.new config/exporter.schema.json
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
