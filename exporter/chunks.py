@@ -80,12 +80,13 @@ class Rows(Generic[K]):
             return
         number, row = divmod(place, CHUNK_ROWS)
         chunk = self._chunks[number]
+        line, run = 1 << row, number // _RUN_CHUNKS
         for value, column, page, runs in zip(values, chunk.columns, chunk.pages, self._runs, strict=True):
             before = column[row]
             if value != before:
                 column[row] = value
-                page.stale |= _ALL_LINES if ABSENT in (before, value) else 1 << row
-                runs[number // _RUN_CHUNKS] = None
+                page.stale |= _ALL_LINES if before == ABSENT or value == ABSENT else line
+                runs[run] = None
                 self._stale.add(chunk)
 
     def discard(self, key: K) -> None:

@@ -104,9 +104,7 @@ class _Folder:
         self.folders: dict[str, None] = _NONE
         self.leads: dict[str, list[_Place]] = _NONE  # symbolic links in it -> each link on the way, and the end
         self.links: dict[str, set[str]] = _NONE  # names that symbolic links lead over -> the links' paths
-        self.followed: dict[str, str] = (
-            _NONE  # names of rotated files that match nothing -> their former path
-        )
+        self.followed: dict[str, str] = _NONE  # names of rotated files that match nothing -> their former path
 
     def own(self, attribute: str) -> dict[str, Any]:
         """Return one of its dictionaries to put something into."""

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fstat_cache.directories import OF_FILES, Directories
 from fstat_cache.hot import HotWatches
@@ -549,6 +549,7 @@ class Follower:
             busy += [event.wd for event in names if event.mask == IN_MODIFY and event.wd in self.directories]
             come_and_gone = [event for event in names if event.mask & ~(OF_FILES | IN_ISDIR)]
             self.directories.take_in_names(come_and_gone, now, overflow=bool(overflow))
+        written = []
         for wd, mask in notes.items():
             if wd in self.directories:
                 self.directories.take_in_note(wd, mask)
@@ -558,11 +559,15 @@ class Follower:
                 self._watches.discard(wd)
                 self.hot.discard(wd)
             for entry in entries:
-                self._grown.pop(entry.path, None)
-                self.refresh(entry, rebind=mask != IN_MODIFY or entry.home is self.doubtful)
+                if self._grown:
+                    self._grown.pop(entry.path, None)
+                if mask == IN_MODIFY and entry.home is self.served:
+                    written.append(entry)
+                else:
+                    self.refresh(entry, rebind=True)
             if wd in self._watches:
                 busy.append(wd)
-        # Who wrote so much that the queue overflowed would make it overflow again.
+        self._look_at_many([entry for entry in written if entry.home is self.served and entry.wd != NO_WATCH])
         busy = list(dict.fromkeys(busy))
         for wd in busy if overflow else self.hot.after_batch(busy, now):
             if wd in self.directories:
@@ -621,33 +626,37 @@ class Follower:
 
     def sample_hot(self) -> None:
         """Look at the hot files, and arm those again that have been quiet."""
+        changed = self._look_at_many([entry for wd in tuple(self.hot) for entry in self._watches.entries(wd)])
+        busy = [entry.wd for entry in changed if entry.wd in self.hot]
+        for wd in self.hot.after_samples(busy, time.monotonic()):
+            for entry in self._watches.entries(wd):
+                self.refresh(entry, rebind=True)
+
+    def _look_at_many(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Look at the files of watched entries, which are not armed by it; return those that were found changed."""
         changed: list[tuple[Entry, FileStats]] = []
         replaced: list[Entry] = []
-        for wd in tuple(self.hot):
-            for entry in self._watches.entries(wd):
-                known = entry.stats
-                try:
-                    stats = read_again(entry.path, known)
-                except OSError:
-                    stats = None
-                if stats is None:
-                    replaced.append(entry)
-                elif stats is not known:
-                    changed.append((entry, stats))
+        for entry in entries:
+            known = entry.stats
+            try:
+                stats = read_again(entry.path, known)
+            except OSError:
+                stats = None
+            if stats is None:
+                replaced.append(entry)
+            elif stats is not known:
+                changed.append((entry, stats))
         # As in refresh(), but asked once for all of them. Looks are told in their order, so these before any later one.
         is_certain = not self._has_pending_events()
         for entry, stats in changed:
             if is_certain:
                 self._take_over(entry, stats)
             elif not entry.is_dropped:
-                self.refresh(entry, rebind=False)  # not to be armed by it
+                self.refresh(entry, rebind=False)
         for entry in replaced:
             if not entry.is_dropped:
                 self.refresh(entry, rebind=True)
-        busy = [entry.wd for entry, _ in changed if entry.wd in self.hot]
-        for wd in self.hot.after_samples(busy, time.monotonic()):
-            for entry in self._watches.entries(wd):
-                self.refresh(entry, rebind=True)
+        return [entry for entry, _ in changed]
 
     def recover(self, files: int | None = None) -> None:
         """Watch again and look at what is doubtful.
