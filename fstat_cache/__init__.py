@@ -3,14 +3,16 @@
 from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache
 from fstat_cache.directories import DirectoryEvent
 from fstat_cache.errors import CacheClosedError, FStatCacheError
-from fstat_cache.follower import AUTOFS, FILESYSTEM, POLL_REASONS, REMOTE, WATCH_FAILURES
+from fstat_cache.follower import AUTOFS, FILESYSTEM, HOT, POLL_REASONS, REMOTE, WATCH_FAILURES, WATCHED
 from fstat_cache.stats import FileStats
 
 __all__ = [
     "AUTOFS",
     "FILESYSTEM",
+    "HOT",
     "POLL_REASONS",
     "REMOTE",
+    "WATCHED",
     "WATCH_FAILURES",
     "CacheClosedError",
     "CacheInfo",

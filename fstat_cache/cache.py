@@ -472,6 +472,19 @@ class FStatCache:
         with self._lock, self._intact:
             return [entry.path for entry in self._follower]
 
+    def how_followed(self, paths: Iterable[str]) -> list[str | None]:
+        """How files are followed just now.
+
+        Args:
+            paths: absolute.
+
+        Returns:
+            For each path ``watched``; ``hot``: written all the time, so sampled instead; or for which of
+            :data:`POLL_REASONS` it is looked at whenever asked. None for one that is not in the cache.
+        """
+        with self._lock, self._intact:
+            return [self._follower.how(path) for path in paths]
+
     def cache_info(self) -> CacheInfo:
         """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
         hits = self._clock - self._stamps_without_hit

@@ -41,6 +41,9 @@ ARMED = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
 """What an armed watch reports. IN_ATTRIB also tells that a name was unlinked or replaced (the link count)."""
 DISARMED = IN_MOVE_SELF | IN_DELETE_SELF
 
+WATCHED = "watched"
+HOT = "hot"
+
 # Why a file is polled.
 WATCH_LIMIT = "watch_limit"
 INSTANCE_LIMIT = "instance_limit"
@@ -170,6 +173,13 @@ class Follower:
         if entry is None and (self.doubtful or self.polled or self.remote):
             entry = self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
         return entry
+
+    def how(self, path: str) -> str | None:
+        """How a path is followed: WATCHED, HOT, the reason for which it is polled; None when it has no entry."""
+        entry = self.find(path)
+        if entry is None or entry.reason is not None:
+            return None if entry is None else entry.reason
+        return HOT if entry.wd in self.hot else WATCHED
 
     def open(self) -> None:
         """Learn which filesystems there are; to be called before the first look at a file. Free when that is done."""

@@ -488,3 +488,20 @@ def test_caches_share_nothing(file: Path) -> None:
         second.sync()
         assert second.get_file_stats(file) == truth(file)
         assert kernel_watches() == 1
+
+
+def test_how_followed(tmp_path: Path, cache: FStatCache) -> None:
+    """Of each file: watched, hot while it is written all the time, polled for which reason; None when not cached."""
+    quiet, busy = tmp_path / "quiet.log", tmp_path / "busy.log"
+    quiet.touch()
+    paths = [str(quiet), str(busy), "/proc/version", str(tmp_path / "unknown.log")]
+    busy.touch()
+    cache.build(paths[:3])
+    assert cache.how_followed(paths) == ["watched", "watched", "filesystem", None]
+
+    def is_hot() -> bool:
+        busy.write_text("x")
+        cache.sync()
+        return cache.how_followed(paths) == ["watched", "hot", "filesystem", None]
+
+    wait_until(is_hot)
