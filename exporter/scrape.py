@@ -11,6 +11,7 @@ from exporter.checkpoint import Checkpoint
 from exporter.collector import AgentCollector, audit_share, make_registry
 from exporter.config import LogGroup
 from exporter.exposition import Exposition
+from exporter.history import History
 from exporter.tracker import Tracker
 
 
@@ -35,6 +36,8 @@ class Scraper:
         self._save = save
         self._registry = make_registry(AgentCollector(tracker, groups, checkpoint))
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
+        self.history = History(tracker.ledger)
+        """What has grown of late, as of the latest look."""
         self.groups = frozenset(group.group for group in groups)
         """The names of the groups."""
 
@@ -43,6 +46,7 @@ class Scraper:
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
         self._tracker.expire(is_scrape=is_scrape)
         self._exposition.update()
+        self.history.update()
 
     def scrape(
         self,

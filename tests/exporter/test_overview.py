@@ -1,0 +1,352 @@
+"""What the API tells of files, groups and the agent, over a real tracker."""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.config import CacheConfig, Config, LogGroup
+from exporter.history import STEPS, History
+from exporter.overview import FilesQuery, Json, Overview
+from exporter.scrape import Scraper
+from exporter.tracker import Tracker
+from exporter.web import api
+from tests.exporter.tracking import Track, append, touch
+
+Ask = Callable[..., Json]
+
+
+class Shown:
+    """An overview that can be asked as over HTTP."""
+
+    def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
+        self.tracker = tracker
+        self.scraper = Scraper(tracker, groups)
+        self.overview = Overview(tracker, groups, self.scraper)
+        self._ahead_s = 0
+        self.scraper.history = History(tracker.ledger, clock=lambda: time.monotonic() + self._ahead_s)
+        self.scraper.history.update()
+        self._ahead_s = 30  # so that there is a time over which growth can be measured
+
+    def ask(self, name: str, **parameters: str | list[str]) -> Json:
+        """An answer, of files that are all looked at for it; as the client reads it."""
+        self.overview._look_is_good_until_s = 0
+        arguments = {key: [value] if isinstance(value, str) else value for key, value in parameters.items()}
+        found = json.loads(api.encode(api.ANSWERS[name](self.overview, arguments)))
+        assert isinstance(found, dict)
+        return found
+
+    def names(self, **parameters: str | list[str]) -> list[str]:
+        """The base names of the files in an answer."""
+        return [os.path.basename(row["path"]) for row in self.ask("files", **parameters)["files"]]
+
+
+@pytest.fixture
+def show(tmp_path: Path, track: Track) -> Callable[..., Shown]:
+    """Shows groups that have scanned; by default one, `g`, of all logs in the test's directory."""
+
+    def show(*groups: LogGroup) -> Shown:
+        groups = groups or (LogGroup("g", (f"{tmp_path}/**/*.log",)),)
+        return Shown(track(groups=groups), groups)
+
+    return show
+
+
+def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Every field, as of now."""
+    path = tmp_path / "shop" / "a.log"
+    touch(path, tmp_path / "other.log")
+    regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[a-z]+)/")
+    group = LogGroup("g", (f"{tmp_path}/**/*.log",), labels={"team": "infra"}, path_regex=regex, aggregate_by=("team",))
+    shown = show(group)
+    append(path, "x" * 3000)
+    os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+    began_s = time.time()
+    answer = shown.ask("files")
+    assert began_s - 1 < answer["as_of_seconds"] <= time.time() + 0.001  # it is rounded
+    assert 30 <= answer["window_seconds"] < 60
+    assert answer["matched"] == 2
+    (row, other) = answer["files"]
+    growth, history = row.pop("growth_bytes_per_second"), row.pop("history")
+    assert row == {
+        "path": str(path),
+        "group": "g",
+        "labels": {"team": "infra", "site": "shop"},
+        "size_bytes": 3000,
+        "mtime_seconds": os.stat(path).st_mtime,
+        "changes_total": 1,
+        "appended_bytes_total": 3000,
+        "has_series": True,
+        "followed": "watched",
+        "polled_reason": None,
+    }
+    assert list(row["labels"]) == ["team", "site"]  # those that are aggregated by come first
+    assert growth == pytest.approx(3000 / answer["window_seconds"], rel=0.01)
+    assert len(history) == answer["history"]["steps"] == STEPS
+    assert sum(filter(None, history)) == pytest.approx(3000, rel=0.001)
+    assert (other["labels"], other["growth_bytes_per_second"], other["size_bytes"]) == ({"team": "infra"}, 0, 0)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, show: Callable[..., Shown]) -> Shown:
+    """Files that are in another order by everything: `a` has grown, `b` is big, `c` is silent, `d` changed often."""
+    for number, (name, size) in enumerate({"a": 10, "b": 5000, "c": 20, "d": 30}.items()):
+        (tmp_path / f"{name}.log").write_bytes(b"x" * size)
+        os.utime(tmp_path / f"{name}.log", ns=(0, number * 10**18 if name != "c" else 5))
+    shown = show()
+    for mtime_s in (10, 20, 30):
+        os.utime(tmp_path / "d.log", (mtime_s, mtime_s))
+        shown.ask("status")
+    append(tmp_path / "a.log", "x" * 100)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("growth", ["a", "b", "d", "c"]),  # those that do not grow: which has changed latest
+        ("size", ["b", "a", "d", "c"]),
+        ("silent", ["c", "d", "b", "a"]),
+        ("changes", ["d", "a", "b", "c"]),
+        ("path", ["a", "b", "c", "d"]),
+    ],
+)
+def test_sort(mixed: Shown, sort: str, expected: list[str]) -> None:
+    """By each in both orders, however few are asked for; equals in one and the same order."""
+    found = [name[0] for name in mixed.names(sort=sort)]
+    assert found == expected
+    for limit in range(1, 5):
+        assert [name[0] for name in mixed.names(sort=sort, limit=str(limit))] == expected[:limit]
+    usual, other = ("asc", "desc") if sort == "path" else ("desc", "asc")
+    assert [name[0] for name in mixed.names(sort=sort, order=usual)] == expected
+    reverse = [name[0] for name in mixed.names(sort=sort, order=other)]
+    if sort in ("size", "silent", "path"):  # the others have equals
+        assert reverse == expected[::-1]
+    assert reverse[-1] == expected[0]
+    assert [name[0] for name in mixed.names(sort=sort, order=other, limit="2")] == reverse[:2]
+
+
+def test_many_files_as_one_sort_would_have_them(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """The choice of the first ones is that of sorting all by all keys."""
+    for number in range(300):
+        path = tmp_path / f"{number * 7919 % 300:03}.log"
+        path.write_bytes(b"x" * (number % 5))
+        os.utime(path, (number % 11, number % 11))
+    shown = show()
+    everything = shown.ask("files", limit="1000")["files"]
+    for sort, key in {
+        "size": lambda row: (-row["size_bytes"], -row["mtime_seconds"], row["path"]),
+        "silent": lambda row: (row["mtime_seconds"], row["path"]),
+        "changes": lambda row: (-row["mtime_seconds"], row["path"]),
+    }.items():
+        expected = [os.path.basename(row["path"]) for row in sorted(everything, key=key)]
+        for limit in (1, 59, 60, 61, 150, 300):
+            assert shown.names(sort=sort, limit=str(limit)) == expected[:limit], (sort, limit)
+
+
+def test_search(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Every word is somewhere in the path or in a label, in whatever case; what was found is counted."""
+    for name in ("Shop/Web.log", "shop/db.log", "other/web.log"):
+        touch(tmp_path / name)
+    shown = show(LogGroup("g", (f"{tmp_path}/**/*.log",), labels={"team": "Straße"}))
+    assert sorted(shown.names(search="shop")) == ["Web.log", "db.log"]
+    assert shown.names(search="  WEB   shop ") == ["Web.log"]
+    assert len(shown.names(search="STRASSE")) == 3
+    assert shown.names(search="no such") == []
+    assert shown.names(search="e " * 7 + "web .log") == []  # so long a search ends as it is written
+    assert len(shown.names(search="e " * 7 + "web.log ")) == 2
+    assert len(shown.names(search="")) == 3
+    answer = shown.ask("files", search="shop", limit="1")
+    assert (answer["matched"], len(answer["files"])) == (2, 1)
+
+
+def test_groups(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Their sums, files without series included; and the files of one group only."""
+    touch(tmp_path / "a/1.log", tmp_path / "a/2.log", tmp_path / "b/1.log", tmp_path / "b/2.log")
+    shown = show(
+        LogGroup("all", (f"{tmp_path}/a/*.log",), max_series=1),
+        LogGroup("sums", (f"{tmp_path}/b/*.log",), per_file=False),
+    )
+    append(tmp_path / "a/1.log", "123")
+    append(tmp_path / "b/1.log", "12345")
+    os.rename(tmp_path / "a/1.log", tmp_path / "a/1.log.1")
+    touch(tmp_path / "a/1.log")
+    every, sums = shown.ask("groups")["groups"]
+    assert (every["group"], every["files"], every["files_without_series"]) == ("all", 2, 1)
+    assert (every["appended_bytes_total"], every["rotations_total"], every["size_bytes"]) == (3, 1, 0)
+    assert (sums["group"], sums["files"], sums["files_without_series"]) == ("sums", 2, 2)
+    assert (sums["appended_bytes_total"], sums["size_bytes"], sums["truncations_total"]) == (5, 5, 0)
+    assert sums["newest_mtime_seconds"] == os.stat(tmp_path / "b/1.log").st_mtime
+    assert sums["growth_bytes_per_second"] > 0
+    assert sum(filter(None, sums["history"])) == pytest.approx(5, rel=0.01)
+    files = shown.ask("files", group="sums")["files"]
+    assert [(row["group"], row["has_series"]) for row in files] == [("sums", False)] * 2
+    assert files[0]["growth_bytes_per_second"] > 0
+    assert len(shown.names(group=["sums", "all"])) == len(shown.names()) == 4
+
+
+def test_deleted_files_are_left_out(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """At once, though their series stay for a while."""
+    touch(tmp_path / "a.log", tmp_path / "b.log")
+    shown = show()
+    (tmp_path / "a.log").unlink()
+    assert shown.names() == ["b.log"]
+    assert shown.ask("status")["files"] == 1
+
+
+def test_other_names_of_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """What a file grows by is told under one name; of the others it is not known, as in the scrape."""
+    touch(tmp_path / "a.log")
+    os.link(tmp_path / "a.log", tmp_path / "b.log")
+    shown = show()
+    append(tmp_path / "a.log", "123")
+    rows = {os.path.basename(row["path"]): row for row in shown.ask("files")["files"]}
+    fields = ("size_bytes", "appended_bytes_total", "changes_total")
+    assert [rows["a.log"][field] for field in fields] == [3, 3, 1]
+    assert [rows["b.log"][field] for field in fields] == [3, None, None]
+    assert rows["b.log"]["growth_bytes_per_second"] is None
+
+
+def test_how_files_are_followed(tmp_path: Path) -> None:
+    """Watched, hot, or polled with the reason: of each file, in the sums, and as a filter."""
+    logs = [tmp_path / f"{number}.log" for number in range(4)]
+    touch(*logs)
+    groups = (LogGroup("g", (f"{tmp_path}/*.log",)),)
+    tracker = Tracker(Config(logs=groups, cache=CacheConfig(max_files=3)))
+    try:
+        tracker.scan()
+        shown = Shown(tracker, groups)
+
+        def by_how() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for row in shown.ask("files")["files"]:
+                found.setdefault(f"{row['followed']} {row['polled_reason']}", []).append(row["path"])
+            return found
+
+        found = by_how()
+        assert {how: len(paths) for how, paths in found.items()} == {"watched None": 3, "polled max_files": 1}
+        assert shown.ask("status")["followed"] == {"watched": 3, "hot": 0, "polled": {"max_files": 1}}
+        (row,) = shown.ask("files", followed="polled")["files"]  # another one perhaps: one that changes takes a place
+        assert (row["followed"], row["polled_reason"]) == ("polled", "max_files")
+        busy = found["watched None"][0]
+        deadline = time.monotonic() + 10
+        while "hot None" not in found and time.monotonic() < deadline:
+            append(Path(busy), "x")
+            found = by_how()
+        assert found["hot None"] == [busy]
+        append(Path(busy), "x")
+        assert [f"{tmp_path}/{name}" for name in shown.names(followed="hot")] == [busy]
+    finally:
+        tracker.cache.close()
+
+
+def test_status(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """The sums and the cache's counts are those of the metrics."""
+    (tmp_path / "a.log").write_bytes(b"xx")
+    (tmp_path / "b.log").write_bytes(b"x")
+    shown = show()
+    shown.scraper.look(is_scrape=True)
+    status = shown.ask("status")
+    info = shown.tracker.cache.cache_info()
+    assert (status["files"], status["size_bytes"], status["groups"]) == (2, 3, 1)
+    assert (status["cache"]["hits_total"], status["cache"]["misses_total"]) == (info.hits, info.misses)
+    assert status["cache"]["hit_ratio"] == pytest.approx(info.hits / (info.hits + info.misses))
+    assert (status["cache"]["max_files"], status["cache"]["queue_overflows_total"]) == (info.max_files, 0)
+    assert status["directories"] == {
+        "known": len(shown.tracker.discovery),
+        "unreadable": 0,
+        "unwatched": 0,
+    }
+
+
+def test_a_young_history_says_so(tmp_path: Path, track: Track) -> None:
+    """Within the first second nobody can tell how fast a file grows; what it grew by is told."""
+    touch(tmp_path / "a.log")
+    groups = (LogGroup("g", (f"{tmp_path}/*.log",)),)
+    tracker = track(groups=groups)
+    overview = Overview(tracker, groups, Scraper(tracker, groups))
+    answer = overview.files(FilesQuery())
+    assert answer["window_seconds"] == 0
+    assert answer["history"]["begins_seconds"] == answer["as_of_seconds"]
+    assert [row["growth_bytes_per_second"] for row in answer["files"]] == [None]
+    assert [row["history"] for row in answer["files"]] == [[None] * (STEPS - 1) + [0]]
+
+
+def test_undecodable_names(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """As in the labels: escaped, so that the answer is valid Unicode."""
+    path = os.fsencode(tmp_path) + b"/\xff\xfe\n.log"
+    with open(path, "wb"):
+        pass
+    shown = show()
+    assert shown.names() == ["\\xff\\xfe\n.log"]
+    assert shown.names(search="\\XFF") == ["\\xff\\xfe\n.log"]
+
+
+def test_looks_are_shared(tmp_path: Path, show: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who ask while one looks wait for that look; one that took long is good for a second, a quick one less."""
+    shown = show()
+    looks = []
+    go_on = threading.Event()
+    real = shown.scraper.look
+
+    def look(*, is_scrape: bool) -> None:
+        looks.append(is_scrape)
+        assert go_on.wait(10)
+        real(is_scrape=is_scrape)
+
+    monkeypatch.setattr(shown.scraper, "look", look)
+    threads = [threading.Thread(target=shown.overview.status) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)  # so that the look takes as long
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert looks == [False]
+    deadline = time.monotonic() + 3
+    while len(looks) < 2 and time.monotonic() < deadline:
+        shown.overview.status()
+    assert looks == [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("files", {"sort": "name"}, "sort: unknown value 'name', expected growth, size, silent, changes or path"),
+        ("files", {"order": "up"}, "order: unknown value 'up', expected asc or desc"),
+        ("files", {"limit": "0"}, "limit: '0', expected a whole number from 1 to 1000"),
+        ("files", {"limit": "1001"}, "limit: '1001', expected a whole number from 1 to 1000"),
+        ("files", {"limit": "-5"}, "limit: '-5', expected a whole number from 1 to 1000"),
+        ("files", {"limit": "1e3"}, "limit: '1e3', expected a whole number from 1 to 1000"),
+        ("files", {"limit": "٣"}, "limit: '\\u0663', expected a whole number from 1 to 1000"),
+        ("files", {"limit": "9" * 5000}, f"limit: '{'9' * 37}...', expected a whole number from 1 to 1000"),
+        ("files", {"window": "5m"}, "window: '5m', expected a whole number from 15 to 900"),
+        ("files", {"group": ["g", "h"]}, "group: there is no group 'h'"),
+        ("files", {"followed": "no"}, "followed: unknown value 'no', expected watched, hot or polled"),
+        ("files", {"sort": ["size", "size"]}, "sort: given 2 times, expected once"),
+        (
+            "files",
+            {"sorted": "size"},
+            "unknown parameter 'sorted': expected sort, order, limit, window, group, search or followed",
+        ),
+        ("groups", {"window": "14"}, "window: '14', expected a whole number from 15 to 900"),
+        ("groups", {"limit": "5"}, "unknown parameter 'limit': expected window"),
+        ("status", {"a\nb": ""}, "unknown parameter 'a\\nb': expected none"),
+    ],
+)
+def test_bad_parameters(
+    show: Callable[..., Shown], name: str, parameters: dict[str, str | list[str]], message: str
+) -> None:
+    """Each is one line that says what was expected."""
+    with pytest.raises(api.BadQueryError, match=rf"^{re.escape(message)}$"):
+        show().ask(name, **parameters)
+
+
+def test_empty_parameters_are_as_none(show: Callable[..., Shown]) -> None:
+    """A form sends the fields that nobody has filled in too."""
+    assert show().names(sort="", order="", limit="", window="", group="", search="", followed="") == []
