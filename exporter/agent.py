@@ -14,6 +14,7 @@ from exporter.checkpoint import Checkpoint, GroupState, Restored
 from exporter.config import Config
 from exporter.growth import Labels
 from exporter.log import fields
+from exporter.overview import Overview
 from exporter.patterns import Match
 from exporter.saver import Saver
 from exporter.scrape import Scraper
@@ -89,6 +90,7 @@ class Agent:
         scraper = Scraper(tracker, self._config.logs, self._save, self._checkpoint)
         site = Site(
             scraper=scraper,
+            overview=Overview(tracker, self._config.logs, scraper),
             telemetry_path=self._config.web.telemetry_path,
             is_healthy=lambda: tracker.cache.alive,
             is_ready=lambda: tracker.is_ready,
@@ -99,7 +101,7 @@ class Agent:
             host, port = bound.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _log.info("listening", extra=fields(address=address, version=__version__))
-        tasks = [asyncio.create_task(self._scan_for_ever()), asyncio.create_task(self._audit_for_ever(scraper))]
+        tasks = [asyncio.create_task(self._scan_for_ever(scraper)), asyncio.create_task(self._audit_for_ever(scraper))]
         try:
             await stop.wait()
         finally:
@@ -117,13 +119,15 @@ class Agent:
                 self._save()
             self._checkpoint.close()
 
-    async def _scan_for_ever(self) -> None:
+    async def _scan_for_ever(self, scraper: Scraper) -> None:
         is_first = True
         while True:
             try:
                 await call_in_thread(self._tracker.scan, "scan")
-                if is_first and self._saver is not None:
-                    self._saver.start()
+                if is_first:
+                    await call_in_thread(scraper.history.update, "history")
+                    if self._saver is not None:
+                        self._saver.start()
                 is_first = False
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")

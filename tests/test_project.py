@@ -35,7 +35,7 @@ def test_wheel_has_both_packages_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(REPOSITORY))
         for package in PACKAGES
         for path in (REPOSITORY / package).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix == ".py" or path.name == "py.typed" or (path.parent.name == "static" and path.is_file())
     }
     assert {f"{package}/py.typed" for package in PACKAGES} <= expected
     with zipfile.ZipFile(wheel) as archive:

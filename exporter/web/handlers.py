@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import html
+import gzip
 import http.client
 import logging
 import re
@@ -14,35 +14,24 @@ from typing import Any
 from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
-from exporter import __version__
+from exporter.overview import Overview
 from exporter.scrape import Scraper
 from exporter.threads import call_in_thread
+from exporter.web import api
 from exporter.web.negotiation import accepts_gzip, metrics_encoder
+from exporter.web.page import CONTENT_SECURITY_POLICY, StaticFile, index, static_files
 from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
+_LEAST_GZIPPED_BYTES = 1_000
+_QUERIES_AT_ONCE = 2  # besides the scrapes, which need not wait for them
 _SCRAPES_AT_ONCE = 2  # each has all series in memory, and they share one interpreter
 _SEND_TIMEOUT_S = 60
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
 _TEXT = "text/plain; charset=utf-8"
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>fstat-exporter</title></head>
-<body>
-<h1>fstat-exporter {version}</h1>
-<p>Size, age and changes of log files as Prometheus metrics.</p>
-<ul>
-<li><a href="{metrics}">Metrics</a></li>
-<li><a href="/-/healthy">Healthy</a></li>
-<li><a href="/-/ready">Ready</a></li>
-</ul>
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +40,14 @@ class Site:
 
     Attributes:
         scraper: answers /metrics, in threads, several at once.
+        overview: answers /api/v1/, likewise.
         telemetry_path: where the metrics are.
         is_healthy: whether the agent works.
         is_ready: whether the first scan is done; before it there are no metrics.
     """
 
     scraper: Scraper
+    overview: Overview
     telemetry_path: str
     is_healthy: Callable[[], bool]
     is_ready: Callable[[], bool]
@@ -65,12 +56,18 @@ class Site:
 def make_application(site: Site) -> web.Application:
     """Return the application that serves `site`."""
     arguments = {"site": site}
+    queries = asyncio.Semaphore(_QUERIES_AT_ONCE)
+    page = {"": index(site.telemetry_path)} | {f"static/{name}": file for name, file in static_files().items()}
     return _Application(
         [
             (re.escape(site.telemetry_path), _Metrics, {**arguments, "slots": asyncio.Semaphore(_SCRAPES_AT_ONCE)}),
             (r"/-/healthy", _Healthy, arguments),
             (r"/-/ready", _Ready, arguments),
-            (r"/", _Index, arguments),
+            *(
+                (f"/api/v1/{name}", _Api, {**arguments, "answer": answer, "slots": queries})
+                for name, answer in api.ANSWERS.items()
+            ),
+            *((f"/{re.escape(name)}", _Page, {**arguments, "file": file}) for name, file in page.items()),
         ],
         default_handler_class=_Unknown,
         default_handler_args=arguments,
@@ -192,11 +189,57 @@ class _Ready(_Handler):
             self.send("The first scan is not done yet.\n", 503)
 
 
-class _Index(_Handler):
+class _Api(_Handler):
+    def initialize(self, site: Site, answer: api.Answer, slots: asyncio.Semaphore) -> None:  # type: ignore[override]
+        super().initialize(site)
+        self._answer = answer
+        self._slots = slots
+
     async def get(self) -> None:
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Content-Security-Policy", "default-src 'none'")
-        self.send(_PAGE.format(version=__version__, metrics=html.escape(self.site.telemetry_path)))
+        if not self.site.is_ready():
+            self.send("The first scan is not done yet.\n", 503)
+            return
+        arguments = {name: self.get_query_arguments(name) for name in self.request.query_arguments}
+        takes_gzip = accepts_gzip(",".join(self.request.headers.get_list("Accept-Encoding")))
+
+        def answer() -> tuple[bytes, bool]:
+            body = api.encode(self._answer(self.site.overview, arguments))
+            if not takes_gzip or len(body) < _LEAST_GZIPPED_BYTES:
+                return body, False
+            return gzip.compress(body, compresslevel=1, mtime=0), True
+
+        async with self._slots:
+            if self.stream.closed():
+                return
+            try:
+                body, is_compressed = await call_in_thread(answer, "query")
+            except api.BadQueryError as error:
+                self.send(f"{error}\n", 400)
+                return
+            except CacheClosedError:
+                self.send("The agent is stopping.\n", 503)
+                return
+        if self.stream.closed():
+            return
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Vary", "Accept-Encoding")
+        if is_compressed:
+            self.set_header("Content-Encoding", "gzip")
+        self.send(body)
+
+
+class _Page(_Handler):
+    def initialize(self, site: Site, file: StaticFile) -> None:  # type: ignore[override]
+        super().initialize(site)
+        self._file = file
+
+    async def get(self) -> None:
+        self.set_header("Content-Type", self._file.content_type)
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        self.set_header("Cache-Control", "no-cache")  # another version may be started
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.send(self._file.body)
 
 
 class _Unknown(_Handler):

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gzip
+import json
+import re
 import socket
 import threading
 import time
@@ -14,7 +16,9 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from exporter.config import ListenAddress
+from exporter.overview import FilesQuery, Json
 from exporter.web import handlers, server
+from fstat_cache import CacheClosedError
 from tests.support import PROMETHEUS_ACCEPT, parse_scrape, wait_until
 
 
@@ -65,6 +69,21 @@ class Registered:
         return [gzip.compress(body) if is_compressed else body]
 
 
+class Known:
+    """Shows an overview of nothing."""
+
+    groups = frozenset({"g"})
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def files(self, query: FilesQuery) -> Json:
+        """What was asked for, more than once: so there is something to compress."""
+        if self.error is not None:
+            raise self.error
+        return {"search": query.search * 1000}
+
+
 class Web:
     """The server, on a loop of its own."""
 
@@ -74,7 +93,8 @@ class Web:
         self.healthy = self.ready = True
         registry = CollectorRegistry()
         registry.register(self.answer)
-        self._site = handlers.Site(Registered(registry), path, lambda: self.healthy, lambda: self.ready)
+        self.known = Known()
+        self._site = handlers.Site(Registered(registry), self.known, path, lambda: self.healthy, lambda: self.ready)
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
         started = threading.Event()
@@ -222,10 +242,11 @@ def test_filter(web: Web) -> None:
 def test_before_the_first_scan(web: Web) -> None:
     """Neither metrics nor ready; healthy all the same."""
     web.ready = False
-    assert [web.get(path).status for path in ("/metrics", "/-/ready", "/-/healthy")] == [503, 503, 200]
+    paths = ("/metrics", "/-/ready", "/api/v1/files", "/-/healthy", "/")
+    assert [web.get(path).status for path in paths] == [503, 503, 503, 200, 200]
     assert web.get("/metrics").body == b"The first scan is not done yet.\n"
     web.ready = True
-    assert [web.get(path).status for path in ("/metrics", "/-/ready")] == [200, 200]
+    assert [web.get(path).status for path in paths] == [200] * 5
 
 
 def test_healthy(web: Web) -> None:
@@ -246,6 +267,54 @@ def test_index(make: Callable[..., Web]) -> None:
     assert web.get("/metrics").status == 404
 
 
+def test_page_loads_nothing_from_elsewhere(web: Web) -> None:
+    """What it names is here, with its type; the policy allows nothing else and nothing inline."""
+    page = web.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(directive.strip().split(" ", 1) for directive in page.headers["content-security-policy"].split(";"))
+    assert policy.pop("default-src") == "'none'"
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "connect", "img")} == {"'self'"}
+    named = re.findall(r'(?:src|href)="(static/[^"]+)"', page.body.decode())
+    types = {"svg": "image/svg+xml", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+    assert {name.rsplit(".")[-1] for name in named} == types.keys()
+    for name in named:
+        reply = web.get(f"/{name}")
+        assert (reply.status, reply.headers["content-type"]) == (200, types[name.rsplit(".")[-1]])
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(rb"https?://(?!www\.w3\.org/2000/svg)", reply.body)
+    assert web.get("/static/index.html").status == web.get("/static/").status == 404
+
+
+def test_api(web: Web) -> None:
+    """JSON, never stored, compressed when asked for; a bad parameter is 400 with a line that says what was expected."""
+    reply = web.get("/api/v1/files?search=a%20b")
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"
+    assert "content-encoding" not in reply.headers
+    assert json.loads(reply.body) == {"search": ["a", "b"] * 1000}
+    packed = web.get("/api/v1/files?search=a%20b", Accept_Encoding="gzip")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == reply.body
+    assert "content-encoding" not in web.get("/api/v1/files", Accept_Encoding="gzip").headers
+    bad = web.get("/api/v1/files?limit=many")
+    assert (bad.status, bad.body) == (400, b"limit: 'many', expected a whole number from 1 to 1000\n")
+    assert bad.headers["content-type"] == "text/plain; charset=utf-8"
+    assert web.get("/api/v1/files?search=%ff").status == 400
+    assert web.get("/api/v1/files?%ff=").status == 400
+    assert web.get("/api/v1/").status == web.get("/api/v1/files/").status == 404
+
+
+def test_api_while_the_agent_stops(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """503, and no word in the log; what fails otherwise is 500 and told there."""
+    web.known.error = CacheClosedError("closed")
+    assert web.get("/api/v1/files").status == 503
+    assert caplog.records == []
+    web.known.error = RuntimeError("secret")
+    reply = web.get("/api/v1/files")
+    assert (reply.status, reply.body) == (500, b"500 Internal Server Error\n")
+    assert "secret" in caplog.text
+
+
 @pytest.mark.parametrize("path", ["/x", "/metrics/", "/metricsx", "/-/", "//metrics", "/../etc/passwd", "/%2e%2e", "*"])
 def test_unknown_paths(web: Web, path: str) -> None:
     """404, and nothing else."""
@@ -254,7 +323,7 @@ def test_unknown_paths(web: Web, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
-@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/"])
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/", "/api/v1/files", "/static/page.js"])
 def test_other_methods(web: Web, method: str, path: str) -> None:
     """405 with the methods that are allowed, whatever page the request came from."""
     reply = web.get(path, method, Content_Length="0", Origin="http://elsewhere")
@@ -262,7 +331,7 @@ def test_other_methods(web: Web, method: str, path: str) -> None:
     assert reply.body == b"405 Method Not Allowed\n"
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/x"])
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/x", "/api/v1/files"])
 def test_head(web: Web, path: str) -> None:
     """HEAD has the headers of GET and no body; the connection can be used again."""
     get = web.get(path)

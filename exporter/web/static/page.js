@@ -1,0 +1,602 @@
+// The page at /: asks the agent's JSON API every few seconds while it is looked at, and shows what comes.
+// Names of files are anything but trusted. They become text (textContent), never markup.
+
+const EVERY_MS = 3000;
+const TIMEOUT_MS = 10000;
+const TYPING_MS = 150;
+const FIRST_ROWS = 50;
+const MOST_ROWS = 1000;
+const FEW_GROUPS = 8;
+const WIDTH = 240; // of a plot, in its own units
+const HEIGHT = 40;
+
+const $ = (id) => document.getElementById(id);
+
+// What the address tells behind its #, so that a view can be sent to somebody else.
+const state = { sort: "growth", order: "", search: "", group: "", followed: "", window: "60", limit: FIRST_ROWS };
+
+let isPaused = false;
+let areAllGroupsShown = false;
+let timer = 0;
+let asking = null; // the AbortController of what is under way
+let shown = null; // the latest answer: {files, groups, status}
+let isFailing = false;
+let objection = ""; // what the agent had against an address, until the next choice
+
+// -- numbers and names ------------------------------------------------------------------------------------------------
+
+const whole = new Intl.NumberFormat("en");
+const PREFIXES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+function bytes(size) {
+  const power = Math.min(Math.floor(Math.log2(Math.max(size, 1)) / 10), PREFIXES.length - 1);
+  const value = size / 1024 ** power;
+  const digits = power === 0 ? (value && value < 10 ? 1 : 0) : value < 10 ? 2 : value < 100 ? 1 : 0;
+  return `${value.toFixed(digits)} ${PREFIXES[power]}`;
+}
+
+const rate = (bytesPerSecond) => `${bytes(bytesPerSecond)}/s`;
+
+function duration(seconds) {
+  for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= 2 * length || (unit !== "min" && seconds >= length)) return `${Math.floor(seconds / length)} ${unit}`;
+  }
+  return `${Math.max(0, Math.floor(seconds))} s`;
+}
+
+const ago = (seconds) => (seconds < 1 ? "just now" : `${duration(seconds)} ago`);
+const clock = (unixSeconds) => new Date(unixSeconds * 1000).toLocaleTimeString();
+const moment = (unixSeconds) => new Date(unixSeconds * 1000).toISOString().replace("T", " ");
+const count = (number, one, many) => `${whole.format(number)} ${number === 1 ? one : many}`;
+
+// Characters that can not be seen, or that turn the text around them, are told by their numbers.
+const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
+const visible = (text) =>
+  text.replace(INVISIBLE, (found) => `⟨U+${found.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+
+// -- making elements --------------------------------------------------------------------------------------------------
+
+function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+// Only what differs is written, so that a selection and a tooltip stay.
+function setText(node, text, title = "") {
+  if (node.textContent !== text) node.textContent = text;
+  setAttribute(node, "title", title);
+}
+
+function setAttribute(node, name, value) {
+  if (!value) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+}
+
+function cell(className, label = "") {
+  const made = element("td", className);
+  made.setAttribute("role", "cell");
+  if (label) made.dataset.label = label;
+  return made;
+}
+
+function twoLines(td, text, small, title) {
+  if (!td.lastElementChild) td.append(element("span"), element("small"));
+  setText(td.firstElementChild, text);
+  setText(td.lastElementChild, small);
+  setAttribute(td, "title", title);
+}
+
+// -- plots ------------------------------------------------------------------------------------------------------------
+
+function makePlot() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.append(document.createElementNS(svg.namespaceURI, "title"));
+  for (const part of ["ground", "unknown", "area", "line"]) {
+    const path = document.createElementNS(svg.namespaceURI, "path");
+    path.setAttribute("class", part);
+    svg.append(path);
+  }
+  return svg;
+}
+
+// The mean rate in each step; the one under way is told only once it says something. null: not known.
+function rates(steps, answer) {
+  const { step_seconds: step, begins_seconds: begins, first_step_seconds: first } = answer.history;
+  const last = steps.length - 1;
+  return steps.map((size, index) => {
+    const begin = Math.max(first + index * step, begins);
+    const length = Math.min(first + (index + 1) * step, answer.as_of_seconds) - begin;
+    return size === null || (index === last && length < step / 3) || length <= 0 ? null : size / length;
+  });
+}
+
+function drawPlot(svg, steps, answer) {
+  const values = rates(steps, answer);
+  const known = values.flatMap((value, index) => (value === null ? [] : [[index, value]]));
+  const peak = Math.max(0, ...known.map(([, value]) => value));
+  const across = (index) => ((index * WIDTH) / (steps.length - 1)).toFixed(1);
+  const up = (value) => (HEIGHT - 1 - (peak ? (value / peak) * (HEIGHT - 4) : 0)).toFixed(1);
+  const [title, ground, unknown, area, line] = svg.children;
+  const begin = known.length ? across(known[0][0]) : WIDTH;
+  setAttribute(unknown, "d", begin > 0 ? `M0 ${HEIGHT - 1}H${begin}` : "");
+  setAttribute(ground, "d", known.length ? `M${begin} ${HEIGHT - 1}H${WIDTH}` : "");
+  const points = known.map(([index, value]) => `${across(index)} ${up(value)}`).join("L");
+  const end = known.length ? across(known[known.length - 1][0]) : 0;
+  setAttribute(line, "d", peak ? `M${points}` : "");
+  setAttribute(area, "d", peak ? `M${begin} ${HEIGHT - 1}L${points}L${end} ${HEIGHT - 1}Z` : "");
+  const told = known.length
+    ? `Growth in the last ${span(answer)}: ${bytes(total(steps))}, at most ${rate(peak)}`
+    : "Growth is not known yet";
+  setText(title, told);
+  setAttribute(svg, "aria-label", told);
+}
+
+// What all steps are of: the last 15 minutes, or less if growth has not been written down for so long.
+function span(answer) {
+  const { begins_seconds: begins, steps, step_seconds: step } = answer.history;
+  return duration(Math.min(answer.as_of_seconds - begins, steps * step));
+}
+
+const total = (steps) => steps.reduce((sum, size) => sum + (size ?? 0), 0);
+
+// -- rows -------------------------------------------------------------------------------------------------------------
+
+// Show one row each item; a row stays the same element as long as its item is there.
+function showRows(table, items, keyOf, make, update, nothing) {
+  const body = table.tBodies[0];
+  const kept = (table.rowsByKey ??= new Map());
+  const rows = new Map();
+  let place = body.firstElementChild;
+  for (const item of items) {
+    const key = keyOf(item);
+    let row = kept.get(key);
+    if (!row) {
+      row = element("tr");
+      row.setAttribute("role", "row");
+      make(row, item);
+    }
+    update(row, item);
+    rows.set(key, row);
+    if (row === place) place = place.nextElementSibling;
+    else body.insertBefore(row, place);
+  }
+  while (place) {
+    const next = place.nextElementSibling;
+    place.remove();
+    place = next;
+  }
+  table.rowsByKey = rows;
+  if (!items.length) {
+    const row = element("tr");
+    const empty = cell("empty none");
+    empty.colSpan = table.tHead.rows[0].cells.length;
+    empty.textContent = nothing;
+    row.append(empty);
+    body.append(row);
+  }
+}
+
+function plotCell() {
+  const td = cell("trend");
+  const plot = element("div", "plot");
+  plot.append(makePlot());
+  td.append(plot);
+  return td;
+}
+
+function showGrowth(td, item, answer) {
+  const growth = item.growth_bytes_per_second;
+  if (item.appended_bytes_total === null) {
+    twoLines(td, "–", "", "Another name of this file is what its growth is counted for");
+  } else {
+    const grown = total(item.history);
+    twoLines(
+      td,
+      growth === null ? "…" : rate(growth),
+      grown ? `${bytes(grown)} in ${span(answer)}` : "",
+      growth === null
+        ? "The history begins now"
+        : `${whole.format(growth)} bytes a second over the last ${Math.round(answer.window_seconds)} s; ` +
+            `${whole.format(item.appended_bytes_total)} bytes appended since the file was first seen`,
+    );
+  }
+  td.firstElementChild.classList.toggle("none", !growth);
+}
+
+function showTime(td, unixSeconds, answer) {
+  if (unixSeconds === null) setText(td, "–");
+  else setText(td, ago(answer.as_of_seconds - unixSeconds), moment(unixSeconds));
+}
+
+function makeFile(row, file) {
+  const name = cell("name");
+  const cut = file.path.lastIndexOf("/") + 1;
+  const labels = Object.entries(file.labels);
+  name.append(
+    element("b", "", visible(file.path.slice(cut))),
+    element("small", "folder", visible(file.path.slice(0, cut))),
+    element("small", "labels"),
+  );
+  name.title = [file.path, `group: ${file.group}`, ...labels.map(([label, value]) => `${label}: ${value}`)]
+    .map(visible)
+    .join("\n");
+  name.lastElementChild.textContent = visible([file.group, ...labels.map(([, value]) => value)].join(" · "));
+  row.append(
+    name,
+    plotCell(),
+    cell("number"),
+    cell("number", "Size"),
+    cell("number", "Last write"),
+    cell("number", "Changes"),
+    cell("status"),
+  );
+  row.lastElementChild.append(element("span"), element("small"));
+}
+
+const REASONS = {
+  watch_limit: "no watch left: raise fs.inotify.max_user_watches",
+  instance_limit: "no inotify instance left: raise fs.inotify.max_user_instances",
+  permission: "no permission to read it",
+  unsupported: "the kernel refuses to watch it",
+  thread_failed: "the thread that follows changes has failed: restart the agent",
+  filesystem: "its filesystem tells of no changes",
+  remote: "others may write to its filesystem",
+  audit: "it changed without an event",
+  max_files: "no room in the cache: raise cache.max_files",
+};
+
+const HOW = {
+  watched: "The kernel tells of each change",
+  hot: "Written all the time, so looked at every half second",
+  polled: "Looked at on every scrape",
+};
+
+function updateFile(row, file) {
+  const answer = shown.files;
+  const [, trend, growth, size, time, changes, status] = row.cells;
+  drawPlot(trend.firstElementChild.firstElementChild, file.history, answer);
+  showGrowth(growth, file, answer);
+  setText(size, bytes(file.size_bytes), `${whole.format(file.size_bytes)} bytes`);
+  showTime(time, file.mtime_seconds, answer);
+  setText(changes, file.changes_total === null ? "–" : whole.format(file.changes_total));
+  const reason = file.polled_reason;
+  const [how, small] = status.children;
+  how.className = `how ${file.followed}`;
+  setText(how, file.followed, reason ? `${HOW.polled}: ${REASONS[reason] ?? reason}` : HOW[file.followed]);
+  setText(small, [reason?.replaceAll("_", " "), file.has_series ? "" : "no series"].filter(Boolean).join(", "));
+}
+
+function makeGroup(row, group) {
+  const name = cell("name");
+  const button = element("button", "", visible(group.group));
+  button.type = "button";
+  button.title = "Show the files of this group only";
+  button.addEventListener("click", () => change({ group: group.group }));
+  name.append(button);
+  row.append(
+    name,
+    plotCell(),
+    cell("number"),
+    cell("number", "Size"),
+    cell("number", "Files"),
+    cell("number", "Last write"),
+    cell("number", "Rotations"),
+  );
+}
+
+function updateGroup(row, group) {
+  const answer = shown.groups;
+  const [, trend, growth, size, files, time, rotations] = row.cells;
+  drawPlot(trend.firstElementChild.firstElementChild, group.history, answer);
+  showGrowth(growth, group, answer);
+  setText(size, bytes(group.size_bytes), `${whole.format(group.size_bytes)} bytes`);
+  const without = group.files_without_series;
+  twoLines(
+    files,
+    whole.format(group.files),
+    without ? `${whole.format(without)} without series` : "",
+    without ? "Those are in the sums only (per_file, max_series)" : "",
+  );
+  showTime(time, group.newest_mtime_seconds, answer);
+  setText(rotations, whole.format(group.rotations_total), count(group.truncations_total, "truncation", "truncations"));
+}
+
+// -- the whole --------------------------------------------------------------------------------------------------------
+
+function showSummary() {
+  const { groups, status } = shown;
+  const { cache, followed } = status;
+  $("summary").hidden = false;
+
+  const known = groups.groups.every((group) => group.growth_bytes_per_second !== null);
+  const growth = groups.groups.reduce((sum, group) => sum + group.growth_bytes_per_second, 0);
+  const history = groups.groups.reduce(
+    (sums, group) => sums.map((sum, index) => (group.history[index] === null ? null : sum + group.history[index])),
+    new Array(groups.history.steps).fill(0),
+  );
+  setText($("growth"), known ? rate(growth) : "…", known ? `${whole.format(growth)} bytes a second over the last ${Math.round(groups.window_seconds)} s` : "");
+  setText(
+    $("growth-detail"),
+    known ? `${bytes(total(history))} in ${span(groups)}` : "the history begins now",
+  );
+  const plot = $("growth-plot");
+  if (!plot.firstElementChild) plot.append(makePlot());
+  drawPlot(plot.firstElementChild, history, groups);
+
+  setText($("total"), whole.format(status.files));
+  setText(
+    $("total-detail"),
+    `${bytes(status.size_bytes)} in ${count(status.groups, "group", "groups")}`,
+    `${whole.format(status.size_bytes)} bytes`,
+  );
+
+  const polled = Object.values(followed.polled).reduce((sum, files) => sum + files, 0);
+  const shares = [["watched", followed.watched], ["hot", followed.hot], ["polled", polled]].filter(([, files]) => files);
+  const reasons = Object.entries(followed.polled).map(
+    ([reason, files]) => `${whole.format(files)} polled (${reason.replaceAll("_", " ")})`,
+  );
+  setText($("followed"), `${whole.format(followed.watched)} watched`, HOW.watched);
+  setText(
+    $("followed-detail"),
+    [`${whole.format(followed.hot)} hot`, ...(reasons.length ? reasons : ["none polled"])]
+      .concat(status.late_files ? [`${whole.format(status.late_files)} late`] : [])
+      .join(", "),
+    Object.keys(followed.polled).map((reason) => `${reason}: ${REASONS[reason] ?? reason}`).join("\n"),
+  );
+  $("followed-bar").replaceChildren(
+    ...shares.map(([how, files]) => {
+      const part = element("i", how);
+      part.style.flexGrow = files;
+      return part;
+    }),
+  );
+
+  const looked = cache.hits_total + cache.misses_total;
+  setText(
+    $("hits"),
+    looked ? `${(Math.floor(cache.hit_ratio * 1000) / 10).toFixed(1)} %` : "–",
+    `${whole.format(cache.hits_total)} hits, ${whole.format(cache.misses_total)} misses`,
+  );
+  const room = cache.max_files === null ? "" : ` of ${whole.format(cache.max_files)}`;
+  setText(
+    $("hits-detail"),
+    `${count(cache.misses_total, "miss", "misses")}, ${count(cache.evictions_total, "eviction", "evictions")}`,
+    `${whole.format(cache.files)}${room} files are in the cache`,
+  );
+
+  const failures = Object.entries(cache.watch_failures_total);
+  const failed = failures.reduce((sum, [, files]) => sum + files, 0);
+  setText($("overflows"), whole.format(cache.queue_overflows_total));
+  $("overflows").classList.toggle("bad", cache.queue_overflows_total > 0);
+  setText(
+    $("overflows-detail"),
+    `${count(failed, "failed watch", "failed watches")}, ${count(cache.audit_mismatches_total, "mismatch", "mismatches")}`,
+    [
+      ...failures.map(([reason, files]) => `${whole.format(files)} could not be watched: ${REASONS[reason] ?? reason}`),
+      `${whole.format(cache.audit_mismatches_total)} of ${count(cache.audit_checks_total, "check", "checks")} ` +
+        "found a change of which the kernel had not told",
+    ].join("\n"),
+  );
+}
+
+function showTools() {
+  const names = shown.groups.groups.map((group) => group.group);
+  const choice = $("group");
+  if (choice.options.length !== names.length + 1 || names.some((name, at) => choice.options[at + 1].value !== name)) {
+    choice.replaceChildren(
+      new Option("all", ""),
+      ...names.map((name) => new Option(visible(name), name)),
+    );
+  }
+  showState();
+}
+
+function showState() {
+  $("group").value = state.group;
+  $("how").value = state.followed;
+  $("window").value = state.window;
+  if (document.activeElement !== $("search")) $("search").value = state.search;
+  for (const button of $("views").children) {
+    button.setAttribute("aria-pressed", String(button.dataset.sort === state.sort && !state.order));
+  }
+  const order = state.order || (state.sort === "path" ? "asc" : "desc");
+  for (const heading of $("list").tHead.rows[0].cells) {
+    const sorts = heading.dataset.sort === state.sort;
+    setAttribute(heading, "aria-sort", sorts ? (order === "asc" ? "ascending" : "descending") : "");
+  }
+}
+
+function show() {
+  const { files, groups } = shown;
+  showSummary();
+  showTools();
+  const byGrowth = groups.groups.toSorted((a, b) => b.growth_bytes_per_second - a.growth_bytes_per_second);
+  const fewGroups = areAllGroupsShown ? byGrowth : byGrowth.slice(0, FEW_GROUPS);
+  $("all-groups").hidden = fewGroups.length === byGrowth.length;
+  setText($("all-groups"), `Show all ${byGrowth.length} groups`);
+  showRows($("groups"), fewGroups, (group) => group.group, makeGroup, updateGroup, "There are no groups.");
+  const filtered = state.search || state.group || state.followed;
+  showRows(
+    $("list"),
+    files.files,
+    (file) => JSON.stringify([file.group, file.path, file.labels]),
+    makeFile,
+    updateFile,
+    filtered ? "No file is like that." : "No file matches the patterns of the configuration.",
+  );
+  setText(
+    $("matched"),
+    files.files.length < files.matched
+      ? `${whole.format(files.files.length)} of ${whole.format(files.matched)} files`
+      : count(files.matched, "file", "files"),
+  );
+  $("more").hidden = files.files.length >= files.matched || state.limit >= MOST_ROWS;
+  const known = files.as_of_seconds - files.history.begins_seconds;
+  const length = files.history.steps * files.history.step_seconds;
+  setText(
+    $("history"),
+    known >= length
+      ? `Growth is over the last ${Math.round(files.window_seconds)} s; the plots show the last 15 minutes.`
+      : known < 1
+        ? "The history of growth begins now: there is nothing to show of the time before."
+        : `The history of growth begins at ${clock(files.history.begins_seconds)}, ${ago(known)}; ` +
+          "of the time before there is nothing to show.",
+  );
+}
+
+function showLive() {
+  const live = $("live");
+  live.className = isFailing ? "off" : isPaused ? "" : "on";
+  setText(live, isFailing ? "No answer" : isPaused ? "Paused" : shown ? "Live" : "Loading");
+  setAttribute(live, "title", shown ? `As of ${clock(shown.files.as_of_seconds)}` : "");
+  document.querySelector("main").classList.toggle("stale", isFailing && shown !== null);
+}
+
+function showNotice(text) {
+  if ($("notice").textContent !== text) $("notice").textContent = text; // it is read aloud when it changes
+  $("notice").hidden = !text;
+}
+
+function showFailure(reason) {
+  isFailing = true;
+  const numbers = shown ? ` The numbers are as of ${clock(shown.files.as_of_seconds)}.` : "";
+  showNotice(`${reason}${numbers} Trying again every few seconds.`);
+  showLive();
+}
+
+// -- asking -----------------------------------------------------------------------------------------------------------
+
+async function ask(name, parameters, signal) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
+  const response = await fetch(`api/v1/${name}?${query}`, { signal, cache: "no-store" });
+  if (!response.ok) throw new Refusal(response.status, (await response.text()).trim());
+  return response.json();
+}
+
+class Refusal extends Error {
+  constructor(status, text) {
+    super(status < 500 || status === 503 ? text : `The agent answers with an error (${status}).`);
+    this.status = status;
+  }
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  asking?.abort();
+  const own = (asking = new AbortController());
+  const timeout = setTimeout(() => own.abort(), TIMEOUT_MS);
+  const window = { window: state.window };
+  try {
+    const [files, groups, status] = await Promise.all([
+      ask("files", state, own.signal),
+      ask("groups", window, own.signal),
+      ask("status", {}, own.signal),
+    ]);
+    if (own !== asking) return;
+    shown = { files, groups, status };
+    isFailing = false;
+    showNotice(objection);
+    show();
+    showLive();
+  } catch (error) {
+    if (own !== asking) return; // it was asked again meanwhile
+    if (error.status === 400) {
+      change(DEFAULTS); // the address asks for what is not there, perhaps not any more
+      objection = `${error.message}. Here is everything instead.`;
+    } else if (error instanceof Refusal) {
+      showFailure(error.message);
+    } else if (error instanceof TypeError || error.name === "AbortError") {
+      showFailure("The agent does not answer.");
+    } else {
+      showFailure("The agent's answer can not be read.");
+      throw error;
+    }
+  } finally {
+    clearTimeout(timeout);
+    own.abort(); // when one of them fails the others are not needed
+    if (own === asking) schedule();
+  }
+}
+
+function schedule() {
+  clearTimeout(timer);
+  if (!isPaused && !document.hidden) timer = setTimeout(refresh, EVERY_MS);
+}
+
+// -- what the user does -----------------------------------------------------------------------------------------------
+
+const DEFAULTS = { ...state };
+
+function readAddress() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  Object.assign(state, DEFAULTS);
+  for (const name of ["sort", "order", "search", "group", "followed", "window"]) {
+    if (told.has(name)) state[name] = told.get(name);
+  }
+}
+
+function change(wanted, delayMs = 0) {
+  Object.assign(state, { limit: FIRST_ROWS }, wanted);
+  objection = "";
+  const differing = Object.entries(state).filter(([name, value]) => name !== "limit" && value !== DEFAULTS[name]);
+  const told = new URLSearchParams(differing).toString();
+  history.replaceState(null, "", told ? `#${told}` : location.pathname + location.search);
+  showState();
+  asking?.abort();
+  asking = null; // nobody wants to see that any more
+  clearTimeout(timer);
+  timer = setTimeout(refresh, delayMs);
+}
+
+$("views").addEventListener("click", (event) => {
+  const { sort } = event.target.dataset;
+  if (sort) change({ sort, order: "" });
+});
+
+$("list").tHead.addEventListener("click", (event) => {
+  const sort = event.target.closest("button")?.parentElement.dataset.sort;
+  if (!sort) return;
+  const usual = sort === "path" ? "asc" : "desc";
+  const other = usual === "asc" ? "desc" : "asc";
+  change({ sort, order: sort === state.sort && !state.order ? other : "" });
+});
+
+$("search").addEventListener("input", (event) => change({ search: event.target.value }, TYPING_MS));
+$("group").addEventListener("change", (event) => change({ group: event.target.value }));
+$("how").addEventListener("change", (event) => change({ followed: event.target.value }));
+$("window").addEventListener("change", (event) => change({ window: event.target.value }));
+$("tools").addEventListener("submit", (event) => event.preventDefault());
+$("more").addEventListener("click", () => change({ limit: Math.min(2 * state.limit, MOST_ROWS) }));
+
+$("all-groups").addEventListener("click", () => {
+  areAllGroupsShown = true;
+  show();
+});
+
+$("pause").addEventListener("click", (event) => {
+  isPaused = !isPaused;
+  event.currentTarget.setAttribute("aria-pressed", String(isPaused));
+  if (isPaused) schedule();
+  else refresh();
+  showLive();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || isPaused) schedule();
+  else refresh();
+});
+
+addEventListener("hashchange", () => {
+  readAddress();
+  refresh();
+});
+
+$("view").hidden = false;
+readAddress();
+showState();
+refresh();
