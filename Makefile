@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench schema clean programs
+.PHONY: help run test lint bench schema screenshot clean programs
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -38,13 +38,16 @@ schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of t
 	@$(VENV)/bin/python -m exporter.config_schema > config/exporter.schema.json.new
 	@mv config/exporter.schema.json.new config/exporter.schema.json
 
+screenshot: $(VENV)/.test programs ## make docs/page.png again
+	$(VENV)/bin/python -m tools.screenshot
+
 clean: ## remove everything that make made
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
 programs:
-	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate || test "$$CI" != true
+	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate chromium || test "$$CI" != true
 
 # A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
 # a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.

@@ -4,6 +4,7 @@ A block is run by its language: `sh` line by line, `python`, `yaml`. Anything el
 nothing here knows how to run, fails.
 """
 
+import json
 import os
 import re
 import shlex
@@ -214,9 +215,21 @@ def test_endpoints_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """Each of the endpoints answers."""
     agent = start_agent(str(tmp_path / "*.log"))
     endpoints = readme_table("HTTP")
-    assert len(endpoints) == 4
+    assert len(endpoints) == 7
     for path in endpoints:
         assert agent.get(path).status == 200
+
+
+def test_api_tables(tmp_path: Path, start_agent: StartAgent) -> None:
+    """They have every parameter that the API takes and every field of a file, and no other."""
+    (tmp_path / "a.log").touch()
+    agent = start_agent(str(tmp_path / "*.log"))
+    refusal = agent.get("/api/v1/files?no=such").body.decode()
+    assert (
+        set(re.findall(r"\w+", refusal.split("expected ")[1])) - {"or"} == readme_table("The page and its JSON").keys()
+    )
+    (file,) = json.loads(agent.get("/api/v1/files").body)["files"]
+    assert file.keys() == readme_table("The fields of a file").keys()
 
 
 def test_dependencies_table() -> None:

@@ -1,0 +1,351 @@
+"""The page at / of the real agent in a real Chromium."""
+
+import json
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.overview import SORTS
+from tests.browser import Browser, open_browser
+from tests.support import Agent, Server, StartAgent, wait_until
+
+ROWS = "[...document.querySelectorAll('#list tbody tr')]"
+NAMES = f"{ROWS}.map(row => row.querySelector('b')?.textContent)"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests: each opens a page of its own agent."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """As on a desk; a page that complains of anything, or asks another host for anything, fails its test."""
+    chromium.call("Page.navigate", url="about:blank")
+    chromium.requests.clear()
+    chromium.complaints.clear()
+    chromium.resize(1280)
+    chromium.prefer(color_scheme="light")
+    yield chromium
+    assert chromium.complaints == []
+    hosts = {urllib.parse.urlsplit(url).hostname for url in chromium.requests}
+    assert hosts == {"127.0.0.1"}
+
+
+Look = Callable[..., Browser]
+
+
+@pytest.fixture
+def look(browser: Browser) -> Look:
+    """Opens the page of an agent and waits for its files: `look(agent, "#sort=size")`."""
+
+    def look(agent: Agent, address: str = "") -> Browser:
+        browser.open(f"{agent.url}/{address}")
+        browser.wait_for(f"{ROWS}.length > 0")
+        return browser
+
+    return look
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """A folder with three files that differ in everything."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name, size, mtime_s in (("app", 5000, 1_700_000_000), ("big", 50_000_000, 1_600_000_000), ("db", 10, 1.7e9)):
+        (folder / f"{name}.log").touch()
+        os.truncate(folder / f"{name}.log", size)
+        os.utime(folder / f"{name}.log", (mtime_s, mtime_s))
+    return folder
+
+
+def sorted_by(browser: Browser) -> dict[str, str]:
+    """What the headings say of the order: text -> aria-sort."""
+    told = "[...document.querySelectorAll('#list th[aria-sort]')].map(th => [th.textContent, th.ariaSort])"
+    return dict(browser.evaluate(told))
+
+
+def test_what_it_tells(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """Name and version, links that are answered, the files, and how they are followed; exact numbers in the titles."""
+    agent = start_agent(f"{logs}/*.log")
+    browser = look(agent)
+    assert "fstat-exporter 0.1.0" in browser.evaluate("document.body.innerText")
+    links = browser.evaluate("[...document.links].map(link => link.href)")
+    assert all(link.startswith(agent.url) for link in links)
+    paths = {urllib.parse.urldefrag(link).url.removeprefix(agent.url) for link in links}
+    assert {"/metrics", "/-/healthy", "/-/ready", "/api/v1/files?sort=growth&limit=50"} <= paths
+    assert {agent.get(path).status for path in paths} == {200}
+    assert browser.evaluate("document.querySelector('#total').innerText") == "3"
+    assert browser.evaluate("document.querySelector('#followed').innerText") == "3 watched"
+    assert browser.evaluate("document.querySelector('#groups tbody').innerText").startswith("default")
+    text = browser.evaluate(f"{ROWS}.find(row => row.innerText.includes('big.log')).innerText")
+    assert "47.7 MiB" in text
+    assert "watched" in text
+    exact = browser.evaluate(f"{ROWS}.find(row => row.innerText.includes('big.log')).cells[3].title")
+    assert exact == "50,000,000 bytes"
+
+
+def test_sort_by_clicking(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """A heading sorts, again the other way; so do the views, by the keyboard too. The address can be sent to others."""
+    agent = start_agent(f"{logs}/*.log")
+    browser = look(agent)
+    assert sorted_by(browser) == {"Growth": "descending"}
+    browser.click("th[data-sort=size] button")
+    browser.wait_for(f"{NAMES}.join() === 'big.log,app.log,db.log'")
+    assert sorted_by(browser) == {"Size": "descending"}
+    browser.click("th[data-sort=size] button")
+    browser.wait_for(f"{NAMES}.join() === 'db.log,app.log,big.log'")
+    assert sorted_by(browser) == {"Size": "ascending"}
+    browser.click("th[data-sort=path] button")
+    browser.wait_for(f"{NAMES}.join() === 'app.log,big.log,db.log'")
+    assert sorted_by(browser) == {"File": "ascending"}
+    browser.evaluate("document.querySelector('#views [data-sort=silent]').focus()")
+    browser.press("Enter", 13)
+    browser.wait_for(f"{NAMES}[0] === 'big.log'")
+    assert sorted_by(browser) == {"Last write": "descending"}
+    pressed = "[...document.querySelectorAll('#views [aria-pressed=true]')].map(view => view.innerText)"
+    assert browser.evaluate(pressed) == ["Silent longest"]
+    address = browser.evaluate("location.hash")
+    browser.call("Page.navigate", url="about:blank")
+    look(agent, address)
+    assert browser.evaluate(pressed) == ["Silent longest"]
+    assert {
+        th for th in browser.evaluate("[...document.querySelectorAll('#list th')].map(th => th.dataset.sort)") if th
+    }
+    assert set(browser.evaluate("[...document.querySelectorAll('[data-sort]')].map(e => e.dataset.sort)")) == set(SORTS)
+
+
+def test_search_and_filter(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """What is typed is searched for; a group or a way to follow leaves the others out; nothing found is said."""
+    config = f"logs: [{{group: one, paths: ['{logs}/app*']}}, {{group: two, paths: ['{logs}/*.log']}}]"
+    browser = look(start_agent(config=config))
+    browser.click("#search")
+    browser.type("BIG")
+    browser.wait_for(f"{NAMES}.join() === 'big.log'")
+    assert browser.evaluate("document.querySelector('#matched').innerText") == "1 file"
+    browser.type("ger")
+    browser.wait_for("document.querySelector('#list tbody').innerText === 'No file is like that.'")
+    browser.evaluate("document.querySelector('#search').select()")
+    browser.press("Delete", 46)
+    browser.wait_for(f"{ROWS}.length === 3")
+    browser.click("#groups tbody tr button")
+    first = browser.evaluate("document.querySelector('#groups tbody tr button').innerText")
+    browser.wait_for(f"{ROWS}.length === {1 if first == 'one' else 2}")
+    assert browser.evaluate("document.querySelector('#group').value") == first
+    browser.evaluate(
+        "(how => { how.value = 'polled'; how.dispatchEvent(new Event('change')) })(document.querySelector('#how'))"
+    )
+    browser.wait_for("document.querySelector('#list tbody').innerText === 'No file is like that.'")
+
+
+def test_live_without_reloading(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """An append shows by itself, with its growth and a plot; a new file comes, a deleted one goes."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.evaluate("window.mark = document.querySelector('#list tbody tr')")
+    app = f"{ROWS}.find(row => row.innerText.includes('app.log'))"
+    assert browser.evaluate(f"{app}.cells[3].innerText") == "4.88 KiB"
+    with (logs / "app.log").open("ab") as file:
+        file.write(b"x" * 100_000)
+    browser.wait_for(f"{app}.cells[3].innerText === '103 KiB'")
+    browser.wait_for(f"{app}.cells[2].innerText.includes('97.7 KiB in')")
+    assert browser.evaluate(f"{NAMES}[0]") == "app.log"
+    plot = f"{app}.querySelector('svg')"
+    browser.wait_for(f"{plot}.querySelector('.line').getAttribute('d')")
+    assert browser.evaluate(f"{plot}.getAttribute('aria-label')").startswith("Growth in the last ")
+    (logs / "new.log").touch()
+    (logs / "db.log").unlink()
+    browser.wait_for(f"{NAMES}.toSorted().join() === 'app.log,big.log,new.log'")
+    assert browser.evaluate("document.contains(mark)")  # neither was the page loaded again nor the row made anew
+    assert len([url for url in browser.requests if url.endswith("/")]) == 1
+
+
+def test_history_begins_with_the_agent(logs: Path, start_agent: StartAgent) -> None:
+    """What grew since the first scan is told to the first who asks; what was there before is no growth."""
+    agent = start_agent(f"{logs}/*.log")
+    with (logs / "app.log").open("ab") as file:
+        file.write(b"x" * 700)
+    answer = json.loads(agent.get("/api/v1/files").body)
+    (row,) = (row for row in answer["files"] if row["path"].endswith("app.log"))
+    assert sum(filter(None, row["history"])) == pytest.approx(700, abs=1)
+    assert answer["history"]["begins_seconds"] < answer["as_of_seconds"]
+    assert [sum(filter(None, other["history"])) for other in answer["files"] if other is not row] == [0, 0]
+
+
+def test_pauses(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """While it is hidden or paused nothing is asked; afterwards at once."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.click("#pause")
+    browser.wait_for("document.querySelector('#live').innerText === 'Paused'")
+    before = len(browser.requests)
+    (logs / "db.log").write_bytes(b"x" * 2000)
+    browser.evaluate("new Promise(done => setTimeout(done, 3500))")  # longer than between two updates
+    assert len(browser.requests) == before
+    browser.click("#pause")
+    browser.wait_for("document.querySelector('#list').innerText.includes('1.95 KiB')")
+    assert browser.evaluate("document.querySelector('#live').innerText") == "Live"
+
+
+def test_says_when_the_agent_does_not_answer(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """Above the last numbers, once; and goes on by itself."""
+    agent = start_agent(f"{logs}/*.log")
+    browser = look(agent)
+    agent.stop()
+    browser.wait_for("document.querySelector('#notice').innerText.startsWith('The agent does not answer.')")
+    assert browser.evaluate("document.querySelector('#live').innerText") == "No answer"
+    assert browser.evaluate(f"{ROWS}.length") == 3
+    assert {text.split(" ")[0] for text in browser.complaints} <= {"Failed"}
+    browser.complaints.clear()
+    again = Server(agent.arguments, logs.parent / "again.out", agent.port)
+    try:
+        browser.wait_for("document.querySelector('#notice').hidden")
+        assert browser.evaluate("document.querySelector('#live').innerText") == "Live"
+    finally:
+        again.stop()
+    browser.complaints.clear()
+
+
+HOSTILE = [
+    b"<script>document.title='owned'</script>.log",
+    b"<img src=x onerror=document.title='owned'>.log",
+    b"\"'><b>&amp;${1}.log",
+    b"line\nbreak\ttab\x1b[31m.log",
+    "right-to-left \u202egol.exe.log".encode(),
+    b"undecodable \xff\xfe.log",
+    "日本語 ünï 🐟.log".encode(),
+    b"x" * 251 + b".log",
+]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_hostile_names(tmp_path: Path, start_agent: StartAgent, look: Look, width: int) -> None:
+    """Names are shown as text, whatever is in them: nothing runs, turns the text around or widens the page."""
+    deep = tmp_path.joinpath(*["d" * 200] * 17)  # 4 KiB are the most that a path can have
+    deep.mkdir(parents=True)
+    (deep / "deep.log").touch()
+    for name in HOSTILE:
+        path = os.fsencode(tmp_path) + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb"):
+            pass
+    agent = start_agent(f"{tmp_path}/**/*.log")
+    browser = look(agent)
+    browser.resize(width)
+    browser.wait_for(f"{ROWS}.length === {len(HOSTILE) + 1}")
+    names = set(browser.evaluate(NAMES))
+    assert "<script>document.title='owned'<" not in names
+    assert names >= {
+        "script>.log",  # what is behind the last slash
+        HOSTILE[1].decode(),
+        HOSTILE[2].decode(),
+        "line⟨U+000A⟩break⟨U+0009⟩tab⟨U+001B⟩[31m.log",
+        "right-to-left ⟨U+202E⟩gol.exe.log",
+        "undecodable \\xff\\xfe.log",
+        HOSTILE[6].decode(),
+        HOSTILE[7].decode(),
+        "deep.log",
+    }
+    assert browser.evaluate("document.title") == "fstat-exporter 0.1.0"
+    assert browser.evaluate("document.querySelectorAll('main script, main img, main b b').length") == 0
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_policy_holds(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """A script that somebody managed to put into the page does not run, and a request to another host is not made."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.owned = 1'}))"
+    )
+    browser.evaluate("fetch('http://192.0.2.1/').catch(() => 0)")
+    assert browser.evaluate("window.owned") is None
+    wait_until(lambda: browser.evaluate("1") and len(browser.complaints) >= 2)
+    assert all("Content Security Policy" in text for text in browser.complaints), browser.complaints
+    browser.complaints.clear()
+    browser.requests[:] = [url for url in browser.requests if "192.0.2.1" not in url]
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_fits_the_screen(logs: Path, start_agent: StartAgent, look: Look, width: int) -> None:
+    """Nothing has to be scrolled sideways, and nothing is cut off at the right."""
+    folder = logs / "a-rather-long-name-of-a-folder-as-they-come" / "and-another-one-below-it"
+    folder.mkdir(parents=True)
+    (folder / "service-with-a-name.log").touch()
+    browser = look(start_agent(f"{logs}/**/*.log"))
+    browser.resize(width, 800, is_phone=width < 600)
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    is_beyond = "!e.closest('thead') && e.getBoundingClientRect().right > innerWidth + 1"
+    beyond = f"[...document.querySelectorAll('main *')].filter(e => {is_beyond}).map(e => e.outerHTML)"
+    assert browser.evaluate(beyond) == []
+    if width < 600:
+        buttons = "[...document.querySelectorAll('main button, main select, main input')].filter(e => e.offsetParent)"
+        heights = browser.evaluate(f"{buttons}.map(e => e.getBoundingClientRect().height)")
+        assert min(heights) >= 24  # WCAG 2.2, 2.5.8
+
+
+def contrast(browser: Browser) -> dict[str, float]:
+    """How text stands out from what is behind it: the least contrast of each colour, by WCAG's formula."""
+    return dict(
+        browser.evaluate("""(() => {
+          const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+          const light = ([r, g, b]) => [r, g, b]
+            .map(c => c / 255)
+            .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+          const behind = (e) => {
+            const color = parse(getComputedStyle(e).backgroundColor);
+            return color[3] === 0 ? e.parentElement ? behind(e.parentElement) : [255, 255, 255] : color;
+          };
+          const found = {};
+          for (const e of document.querySelectorAll('body *')) {
+            if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !e.offsetParent) continue;
+            const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+            const ratio = (a + 0.05) / (b + 0.05);
+            const name = getComputedStyle(e).color;
+            found[name] = Math.min(found[name] ?? 99, ratio);
+          }
+          return Object.entries(found);
+        })()""")
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(logs: Path, start_agent: StartAgent, look: Look, scheme: str) -> None:
+    """As the system is set; text has the contrast of WCAG's level AA in both."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.prefer(color_scheme=scheme)
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(json.loads(ground.replace("rgb(", "[").replace(")", "]"))) > 380) == (scheme == "light")
+    ratios = contrast(browser)
+    assert len(ratios) >= 3
+    assert min(ratios.values()) >= 4.5, ratios
+
+
+def test_accessible(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """Every control and plot has a name for those who do not see it, and nothing moves for those who do not want it."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.call("Accessibility.enable")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    named = ("button", "link", "searchbox", "combobox", "table", "columnheader", "img", "image", "search")
+    seen = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]}
+    assert {role for role, _ in seen} >= {"button", "link", "searchbox", "combobox", "table", "columnheader", "row"}
+    assert [(role, name) for role, name in seen if role in named and role != "search" and not name] == []
+    browser.call("Accessibility.disable")
+    assert browser.evaluate("document.getAnimations().length") > 0
+    browser.prefer(prefers_reduced_motion="reduce", reduced_motion="reduce")
+    assert browser.evaluate("document.getAnimations().length") == 0
+
+
+def test_an_address_that_is_out_of_date(logs: Path, start_agent: StartAgent, look: Look, browser: Browser) -> None:
+    """A group that is no more: the page says so and shows everything."""
+    agent = start_agent(f"{logs}/*.log")
+    look(agent, "#group=gone&sort=size")
+    browser.wait_for("document.querySelector('#notice').innerText.includes(\"no group 'gone'\")")
+    assert browser.evaluate(f"{ROWS}.length") == 3
+    browser.click("th[data-sort=size] button")
+    browser.wait_for("document.querySelector('#notice').hidden")
+    assert [text for text in browser.complaints if "400" not in text] == []
+    browser.complaints.clear()

@@ -1,0 +1,183 @@
+"""Makes docs/page.png: the page of a real agent over a busy machine's logs, in a real Chromium.
+
+To be run from the repository with `make screenshot`, on Linux with Chromium and unshare(1). The logs are made up, in a
+mount namespace of their own, so that they have the names that such files have. Time runs a minute a second.
+"""
+
+import asyncio
+import contextlib
+import functools
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from exporter import scrape
+from exporter.agent import Agent
+from exporter.config import ListenAddress, parse
+from exporter.history import STEP_S, STEPS, History
+from exporter.web.server import listen
+from tests.browser import open_browser
+
+SPEED = 60
+FRESH_S = STEP_S * STEPS / SPEED + 0.5  # how long to write before the plots are full
+CONFIG = """
+logs:
+  - group: system
+    paths: ["/var/log/{syslog,*.log}", "/var/log/{postgresql,redis}/*.log"]
+  - group: web
+    paths: ["/var/log/nginx/*.log"]
+  - preset: kubernetes-pods
+    per_file: false
+"""
+MIB = 1 << 20
+POD = "/var/log/pods/{0}_{1}_{2}/{3}/0.log"
+
+
+def pod(namespace: str, name: str, container: str) -> str:
+    """Where the kubelet has a container's log."""
+    number = random.Random(name).getrandbits(128)
+    uid = f"{number:032x}"
+    uid = "-".join((uid[:8], uid[8:12], uid[12:16], uid[16:20], uid[20:]))
+    return POD.format(namespace, name, uid, container)
+
+
+def steady(rate: float) -> Callable[[float], float]:
+    """Bytes a second, more or less."""
+    return lambda at_s: rate * random.uniform(0.8, 1.2)
+
+
+def wave(rate: float, length_s: float) -> Callable[[float], float]:
+    """Bytes a second, up and down."""
+    return lambda at_s: rate * (1 + 0.7 * math.sin(2 * math.pi * at_s / length_s)) * random.uniform(0.9, 1.1)
+
+
+def bursts(rate: float, every_s: float) -> Callable[[float], float]:
+    """Bytes a second now and then."""
+    return lambda at_s: rate * (at_s % every_s < 50)
+
+
+def runaway(rate: float, since_s: float) -> Callable[[float], float]:
+    """Bytes a second, and ever more since something broke."""
+    return lambda at_s: rate * (0.02 + (max(0.0, at_s - since_s) / 300) ** 1.5) * random.uniform(0.9, 1.1)
+
+
+GROWING = {
+    pod("shop", "checkout-api-7d9c5b8f6-x2kvp", "app"): runaway(3.1 * MIB, 480),
+    "/var/log/nginx/access.log": wave(410_000, 640),
+    pod("shop", "cart-6f7d8c9b5-qm4zt", "app"): wave(96_000, 400),
+    pod("payments", "ledger-0", "worker"): bursts(310_000, 240),
+    "/var/log/postgresql/postgresql-15-main.log": steady(23_000),
+    pod("monitoring", "prometheus-0", "prometheus"): bursts(18_000, 420),
+    "/var/log/syslog": steady(3_900),
+    "/var/log/nginx/error.log": bursts(2_600, 330),
+    "/var/log/auth.log": steady(420),
+}
+HOT = 3
+"""How many of them are written all the time."""
+SILENT = {  # path -> size, and for how many seconds
+    pod("shop", "search-5c6b7d8f9-8hjlw", "app"): (412 * MIB, 340),
+    pod("ingress", "traefik-84d5f6-p9xqz", "traefik"): (96 * MIB, 4_300),
+    "/var/log/redis/redis-server.log": (7 * MIB, 9_100),
+    "/var/log/kern.log": (2 * MIB, 61_000),
+    "/var/log/dpkg.log": (640_000, 1_400_000),
+}
+
+
+def make_logs() -> None:
+    """Put made-up logs over /var/log, for this process and its children only."""
+    folder = tempfile.mkdtemp()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "--bind", folder, "/var/log"], check=True)
+    for path in (*GROWING, *SILENT):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        size, silent_s = SILENT.get(path, (random.randrange(3 * MIB, 800 * MIB), 0))
+        Path(path).touch()
+        os.truncate(path, size)
+        os.utime(path, (time.time() - silent_s,) * 2)
+
+
+def grow(until: threading.Event) -> None:
+    """Have the logs grow, without a byte on any disk."""
+    began_s = time.monotonic()
+    latest_s = dict.fromkeys(GROWING, began_s)
+    while not until.wait(0.05):
+        now_s = time.monotonic()
+        for number, (path, rate) in enumerate(GROWING.items()):
+            if now_s - latest_s[path] < (0.05 if number < HOT else 0.8):
+                continue
+            size = int(rate((now_s - began_s) * SPEED) * (now_s - latest_s[path]) * SPEED)
+            latest_s[path] = now_s
+            if size:
+                os.truncate(path, os.stat(path).st_size + size)
+
+
+def keep_scraping(url: str, until: threading.Event) -> None:
+    """Scrape as Prometheus does."""
+    while not until.wait(STEP_S / SPEED):
+        with contextlib.suppress(urllib.error.HTTPError):  # before the first scan
+            urllib.request.urlopen(f"{url}metrics", timeout=10).read()
+
+
+def serve(agent: Agent, until: threading.Event) -> None:
+    """Run the agent."""
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(agent.run(stop))
+        await asyncio.get_running_loop().run_in_executor(None, until.wait)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+
+
+def main() -> None:
+    """Make the picture."""
+    if os.environ.get("FSTAT_SCREENSHOT") != "inside":
+        os.environ["FSTAT_SCREENSHOT"] = "inside"
+        own = [] if os.geteuid() == 0 else ["--map-root-user"]
+        os.execvp("unshare", ["unshare", "--mount", *own, sys.executable, "-m", "tools.screenshot"])
+    with busy_agent() as url, open_browser() as browser:
+        browser.resize(1280, 860)
+        browser.open(url)
+        time.sleep(FRESH_S)
+        browser.wait_for("document.querySelector('#growth-detail').innerText.endsWith('15 min')")
+        browser.screenshot(Path("docs/page.png"))
+
+
+@contextlib.contextmanager
+def busy_agent() -> Iterator[str]:
+    """An agent that has enough to show; gives its address."""
+    began_s = time.monotonic()
+    clock = lambda: began_s + (time.monotonic() - began_s) * SPEED  # noqa: E731
+    scrape.History = functools.partial(History, clock=clock)
+    make_logs()
+    (bound,) = listen(ListenAddress("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+    until = threading.Event()
+    threads = [
+        threading.Thread(target=grow, args=(until,)),
+        threading.Thread(target=serve, args=(Agent(parse(CONFIG, "screenshot"), [bound]), until)),
+        threading.Thread(target=keep_scraping, args=(url, until)),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield url
+    finally:
+        until.set()
+        for thread in threads:
+            thread.join()
+
+
+if __name__ == "__main__":
+    main()
