@@ -104,6 +104,31 @@ class History:
             if len(most) < len(grown):
                 self._known_from = _step(now_s) + 1
 
+    def go_on_from(self, other: History, groups: Iterable[int | None]) -> None:
+        """Go on where the history of another ledger is, whose counters this one has: a reload loses no plot.
+
+        To be called once, after the first :meth:`update`.
+
+        Args:
+            other: it goes on too, for itself.
+            groups: of each group the number that it has there; None where there is none.
+        """
+        with other._lock, self._lock:
+            if other._began_s is None:
+                return
+            self._began_s, self._looked_s, self._as_of_s = other._began_s, other._looked_s, other._as_of_s
+            self._known_from = other._known_from
+            known = self._ledger
+            self._files = OrderedDict((path, ring.copy()) for path, ring in other._files.items() if path in known)
+            # A counter that is less than it was there is that of another series.
+            self._counters |= {
+                path: size for path, size in other._counters.items() if size <= self._counters.get(path, 0)
+            }
+            for number, before in enumerate(groups):
+                if before is not None:
+                    self._groups[number] = other._groups[before].copy()
+                    self._group_counters[number] = min(self._group_counters[number], other._group_counters[before])
+
     def _growth(self, changed: Iterable[Series]) -> dict[str, int]:
         counters = self._counters
         for series in changed:
@@ -170,6 +195,12 @@ class _Ring:
         self._bytes = array("d", bytes(8 * STEPS))
         self._known_from = known_from
         self.latest = known_from - 1  # the last step that was written
+
+    def copy(self) -> _Ring:
+        ring = _Ring(self._known_from)
+        ring._bytes[:] = self._bytes
+        ring.latest = self.latest
+        return ring
 
     def add(self, shares: Iterable[tuple[int, float]], size: int) -> None:
         for step, share in shares:

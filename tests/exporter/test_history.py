@@ -187,3 +187,28 @@ def test_silent_files_cost_nothing() -> None:
     tracemalloc.stop()
     assert grown < 10_000
     assert growing.history.recent(60).files == {}
+
+
+def test_a_reload_loses_no_plot() -> None:
+    """Another ledger goes on with the counters, and its history with the steps; what grew meanwhile counts once."""
+    old = Growing()
+    old.look()
+    old.grow("a", 100)
+    old.grow("gone", 5)
+    old.look(STEP_S)
+    new = Growing()
+    new.now_s = old.now_s + 1
+    new.grow("b", 40)
+    new.grow("a", 0)
+    for series in new.ledger.series():
+        if series.path == "a":
+            series.appended_bytes = 103  # as restored, and grown by 3 until the first look
+    new.ledger.groups[0].appended_bytes = 148
+    new.history.update()
+    new.history.go_on_from(old.history, [0, None])
+    new.grow("a", 4)
+    new.look(1)
+    assert new.steps("a") == pytest.approx([100, 7])
+    assert new.history.recent(60).files == {"a": pytest.approx(107)}
+    assert known(new.history.of_groups()[0]) == pytest.approx([105, 47])
+    assert old.steps("a") == pytest.approx([100, 0])
