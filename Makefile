@@ -10,11 +10,11 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench schema screenshot clean programs
+.PHONY: help run test lint bench schema screenshot clean programs test-image prometheus-rule programs-image
 
 help: ## say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
-		|| sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.yml
 	@echo 'Look at http://localhost:10943/ (metrics at http://localhost:10943/metrics); stop with Ctrl-C.'
@@ -23,10 +23,14 @@ run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.y
 test: $(VENV)/.test programs ## install what the tests need and run every test
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-lint: $(VENV)/.lint ## ruff and mypy --strict
+test-image: $(VENV)/.test build/image/base.tar ## as root: build the image without Docker, run it, and run the pod
+	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
+
+lint: $(VENV)/.lint ## ruff, mypy --strict and hadolint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/hadolint Dockerfile
 
 bench: $(VENV)/.run ## measure the figures of the README, each beside what is asked of it
 	@for name in $(BENCH); do \
@@ -41,6 +45,9 @@ schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of t
 screenshot: $(VENV)/.test programs ## make docs/page.png again
 	$(VENV)/bin/python -m tools.screenshot
 
+prometheus-rule: ## write the PrometheusRule for Kubernetes from config/prometheus/rules/
+	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml
+
 clean: ## remove everything that make made
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -48,6 +55,21 @@ clean: ## remove everything that make made
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
 programs:
 	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate chromium || test "$$CI" != true
+
+programs-image:
+	@tools/debian-programs buildah podman runc catatonit debootstrap
+
+# What the image is built on where there is no registry: a Debian with Python, of the release that the real base has.
+build/image/base.tar: | programs-image
+	@echo 'making a Debian in $(@D), which takes two minutes'
+	@rm -rf $(@D)/base
+	@mkdir -p $(@D)
+	@debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip trixie $(@D)/base >$(@D)/base.log \
+		|| { tail $(@D)/base.log; exit 1; }
+	@rm -rf $(@D)/base/var/cache/apt/* $(@D)/base/var/lib/apt/lists/*
+	@touch $(@D)/base/etc/pip.conf # where the tests mount theirs
+	@tar --directory $(@D)/base --create --file $@ .
+	@rm -rf $(@D)/base
 
 # A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
 # a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.

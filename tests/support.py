@@ -53,11 +53,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def program(name: str) -> str:
-    """The path of a program from Debian. Where it is missing the test is skipped, in CI (CI=true) it fails."""
+def program(name: str, source: str = "`make test` as root installs it") -> str:
+    """The path of a program. Where it is missing the test is skipped, in CI (CI=true) it fails.
+
+    `source` says where the program comes from.
+    """
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is missing: `make test` as root installs it"
+        reason = f"{name} is missing: {source}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
