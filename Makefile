@@ -3,6 +3,8 @@ VENV := .venv
 # Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
 # make bench BENCH=lookups ARGS='--files 1000'.
 ARGS ?=
+# The behaviour of the installed packages; the rest is about the repository, or takes long.
+WHEEL_TESTS ?= tests/exporter tests/fstat_cache tests/examples tests/e2e/test_agent.py
 BENCH ?= lookups engine discovery scrape writers idle
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -10,7 +12,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench schema screenshot clean programs test-image prometheus-rule programs-image
+.PHONY: help run test lint bench schema screenshot clean programs test-image prometheus-rule programs-image test-wheel
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -25,6 +27,18 @@ test: $(VENV)/.test programs ## install what the tests need and run every test
 
 test-image: $(VENV)/.test build/image/base.tar ## as root: build the image without Docker, run it, and run the pod
 	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
+
+test-wheel: $(VENV)/.test ## build the distributions and run the packages' tests on the wheel, in an environment of its own
+	@rm -rf dist build/wheel
+	@mkdir -p build
+	@echo 'building dist/'
+	@$(VENV)/bin/python -m build >build/build.log || { cat build/build.log; exit 1; }
+	@$(PYTHON) -m venv build/wheel/.venv
+	@set -- dist/*.whl && build/wheel/.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$1[test]"
+	@tar --directory build/wheel --extract --strip-components=1 --file dist/*.tar.gz
+	@rm -r build/wheel/exporter build/wheel/fstat_cache # so that only what is installed can be tested
+	build/wheel/.venv/bin/fstat-exporter --version
+	cd build/wheel && .venv/bin/python -m pytest $(WHEEL_TESTS) $(ARGS)
 
 lint: $(VENV)/.lint ## ruff, mypy --strict and hadolint
 	$(VENV)/bin/ruff check .

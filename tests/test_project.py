@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +17,38 @@ PACKAGES = ("fstat_cache", "exporter")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy because setuptools leaves its scratch files beside the source."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    for name in (*PACKAGES, "tests", "examples", "benchmarks", "config"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, f"--wheel-dir={target}", str(source)], check=True, timeout=50)
-    (built,) = target.glob("*.whl")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository, less what git ignores: setuptools leaves its scratch files beside the source."""
+    ignored = [line.strip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
+    ignore = shutil.ignore_patterns(".git", *ignored)
+    return Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("source") / "copy", ignore=ignore))
+
+
+@pytest.fixture(scope="module")
+def distributions(source: Path) -> Path:
+    """The folder with the sdist, and with the wheel that was built from the sdist."""
+    files = {path for path in source.rglob("*") if path.is_file()}
+    command = [sys.executable, "-m", "build", "--no-isolation", f"--outdir={source.parent}", str(source)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=50)
+    for path in {path for path in source.rglob("*") if path.is_file()} - files:
+        path.unlink()
+    return source.parent
+
+
+@pytest.fixture
+def wheel(distributions: Path) -> Path:
+    """The wheel."""
+    (built,) = distributions.glob("*.whl")
     return built
+
+
+def test_sdist_is_the_repository(distributions: Path, source: Path) -> None:
+    """Everything it takes to build, test and operate the agent is in the sdist."""
+    (sdist,) = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
+    made = {name for name in names if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
+    assert names - made == {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
 
 
 def test_wheel_has_both_packages_and_nothing_else(wheel: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,19 @@ import yaml
 from tests.support import REPOSITORY, program
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
+RULES = REPOSITORY / "config" / "prometheus" / "rules"
 KUSTOMIZATIONS = ("base", "overlays/prometheus-operator", "overlays/tls-and-basic-auth")
 OF_THE_OPERATOR = {"PodMonitor", "PrometheusRule"}  # resource definitions that come with it, not with Kubernetes
 
 
 def render(kustomization: Path) -> dict[str, Any]:
-    """Its resources by their kind; the ConfigMap of the probe is called Probe."""
+    """Its resources by their kinds; those of which there are several by their names."""
     kubectl = program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
     done = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=True)
     assert not done.stderr
     resources = list(yaml.safe_load_all(done.stdout))
-    found = {"Probe" if "probe" in each["metadata"]["name"] else each["kind"]: each for each in resources}
-    assert len(found) == len(resources)
-    return found
+    kinds = Counter(resource["kind"] for resource in resources)
+    return {each["kind"] if kinds[each["kind"]] == 1 else each["metadata"]["name"]: each for each in resources}
 
 
 def newest_minor_versions(count: int) -> list[str]:
@@ -39,8 +40,8 @@ def test_kubernetes_accepts_it(kustomization: str) -> None:
     """Everything rendered is what the three newest versions define, without a property that they do not know."""
     resources = render(KUBERNETES / kustomization)
     for version in newest_minor_versions(3):
-        for kind, resource in resources.items():
-            if kind not in OF_THE_OPERATOR:
+        for resource in resources.values():
+            if resource["kind"] not in OF_THE_OPERATOR:
                 assert kubernetes_validate.validate(resource, version, strict=True) == version
 
 
@@ -67,13 +68,20 @@ def test_configuration_is_valid() -> None:
     subprocess.run([*command, KUBERNETES / "base" / "exporter.yml"], cwd=REPOSITORY, check=True)
 
 
-def test_prometheus_rule_is_up_to_date() -> None:
-    """The PrometheusRule has the groups of config/prometheus/rules/; `make prometheus-rule` writes it again."""
-    expected = []
-    for path in sorted((REPOSITORY / "config" / "prometheus" / "rules").glob("*.yml")):
-        expected += yaml.safe_load(path.read_text())["groups"]
-    rule = render(KUBERNETES / "overlays" / "prometheus-operator")["PrometheusRule"]
-    assert rule["spec"]["groups"] == expected
+def test_prometheus_rules_are_up_to_date() -> None:
+    """There is a PrometheusRule for each file of config/prometheus/rules/; `make prometheus-rule` writes them again."""
+    expected = [yaml.safe_load(path.read_text()) for path in sorted(RULES.glob("*.yml"))]
+    rules = yaml.safe_load_all((KUBERNETES / "overlays" / "prometheus-operator" / "prometheusrule.yml").read_text())
+    assert [rule["spec"] for rule in rules if rule] == expected
+
+
+def test_prometheus_rules_are_rendered_right(tmp_path: Path) -> None:
+    """What kubectl makes of the rules are rules still."""
+    resources = render(KUBERNETES / "overlays" / "prometheus-operator")
+    for name, rule in resources.items():
+        if rule["kind"] == "PrometheusRule":
+            (tmp_path / name).write_text(yaml.safe_dump(rule["spec"]))
+            subprocess.run([program("promtool"), "check", "rules", tmp_path / name], check=True)
 
 
 def test_operator_keeps_the_labels_of_the_logs() -> None:
@@ -102,5 +110,5 @@ def test_operator_with_tls(tmp_path: Path) -> None:
         each for each in resources["DaemonSet"]["spec"]["template"]["spec"]["volumes"] if "projected" in each
     )
     mounted = {next(iter(source.values()))["name"] for source in projected["projected"]["sources"]}
-    assert resources["Probe"]["metadata"]["name"] in mounted
+    assert any(name.startswith("fstat-exporter-probe") for name in mounted & set(resources))
     assert {endpoint["tlsConfig"]["ca"]["secret"]["name"], endpoint["basicAuth"]["password"]["name"]} <= mounted
