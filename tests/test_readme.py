@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter import __version__
 from tests.support import README, REPOSITORY, Server, StartAgent, environment, free_port, program, readme_table
 
 
@@ -133,8 +134,39 @@ def run_curl(command: str, tmp_path: Path) -> None:
         server.stop()
 
 
+def run_in_make_test_image(_command: str, _tmp_path: Path) -> None:
+    """Nothing: tests/image takes the options from the README and runs them with podman."""
+
+
+def render_manifests(command: str, _tmp_path: Path) -> None:
+    """Without a cluster: what would be applied can be rendered."""
+    program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
+    assert run(shlex.split(command.replace("apply --kustomize", "kustomize")))
+
+
+def install(command: str, tmp_path: Path) -> None:
+    """Below another root."""
+    for folder in ("etc/systemd/system", "opt"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    run(["bash", "-c", re.sub(r" /(etc|opt)/", rf" {tmp_path}/\1/", command)])
+
+
+def install_wheel(command: str, _tmp_path: Path) -> None:
+    """The wheel has this name; `make test-wheel` installs it."""
+    assert f"/fstat_exporter-{__version__}-" in command
+
+
+def run_by_systemd(_command: str, _tmp_path: Path) -> None:
+    """Nothing: tests/config/test_systemd.py has systemd judge the unit, here nobody runs systemd."""
+
+
 COMMANDS: dict[str, Callable[[str, Path], None]] = {
-    r"make [a-z]+": run_make,
+    r"make [a-z-]+": run_make,
+    r"docker (build|run) .*": run_in_make_test_image,
+    r"kubectl apply --kustomize .*": render_manifests,
+    r"(python3 -m venv|install) .*": install,
+    r"/opt/fstat-exporter/bin/pip install .*": install_wheel,
+    r"systemctl .*": run_by_systemd,
     r"\.venv/bin/fstat-exporter --config\.check .*": run_to_the_end,
     r"\.venv/bin/fstat-exporter '.*": and_stop(serve_agent),
     r"\.venv/bin/python examples/flask_app\.py /tmp": and_stop(serve_flask),

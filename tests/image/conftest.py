@@ -23,11 +23,10 @@ BASE_ARCHIVE = SCRATCH / "base.tar"
 IMAGE = "localhost/fstat-exporter:test"
 
 # runc: crun refuses machines that have both versions of control groups mounted. The limits: podman's own are above what
-# a container in a container may ask for. No network of its own, so that none has to be set up.
+# a container in a container may ask for.
 CONTAINERS_CONF = f"""
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
-netns = "host"
 
 [network]
 network_config_dir = "{SCRATCH}/networks"
@@ -69,14 +68,14 @@ def logged(container: str) -> str:
 
 
 class Container(Agent):
-    """The agent in a container, its root read-only and without any capability, on a free port of the loopback."""
+    """The agent in a container, its root read-only, its port at a free one of the loopback."""
 
     def __init__(self, name: str, log_path: Path, *arguments: str, options: list[str]) -> None:
         """Start it and wait until it is ready; `options` are podman's, `arguments` the agent's."""
         self.name = name
         port = free_port()
-        command = ["podman", "run", "--rm", f"--name={name}", "--read-only", "--cap-drop=ALL", *options, IMAGE]
-        Server.__init__(self, [*command, f"--web.listen-address=127.0.0.1:{port}", *arguments], log_path, port)
+        command = ["podman", "run", "--rm", f"--name={name}", "--read-only", f"--publish=127.0.0.1:{port}:10943"]
+        Server.__init__(self, [*command, *options, IMAGE, *arguments], log_path, port)
         self.wait_for("/-/ready")
 
 

@@ -1,6 +1,7 @@
 """The image: what is in it, and what the agent sees from within."""
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -9,11 +10,11 @@ import pytest
 
 from exporter import __version__
 from tests.image.conftest import StartContainer, inspect, logged, run
-from tests.support import wait_until
+from tests.support import README, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]  # the first one waits for the image to be built
 
-SEE_ALL = ["--user=0", "--cap-add=DAC_READ_SEARCH"]
+SEE_ALL = ["--user=0", "--cap-drop=ALL", "--cap-add=DAC_READ_SEARCH"]
 
 
 @pytest.fixture
@@ -27,6 +28,16 @@ def logs(tmp_path: Path) -> Path:
     (folder / "private").chmod(0o750)
     tmp_path.chmod(0o755)
     return folder
+
+
+def options_in_readme(number: int, logs: Path) -> list[str]:
+    """Those of a command `docker run` in the README, for other logs than those of this machine."""
+    line = re.findall(r"^docker run (.*) fstat-exporter$", README, re.MULTILINE)[number]
+    options = [option for option in line.split() if option != "--publish=10943:10943"]
+    assert len(options) == line.count("--") - 1
+    volume = options.index("--volume=/var/log:/var/log:ro")
+    options[volume] = f"--volume={logs}:/var/log:ro"
+    return options
 
 
 def test_settings(image: str) -> None:
@@ -46,6 +57,10 @@ def test_settings(image: str) -> None:
 
 def test_nothing_else_is_left(image: str, base: str) -> None:
     """To the base come the agent's environment and its configuration: no wheel, no cache, no compiler, no pip."""
+    added_mb = (inspect(image)["Size"] - inspect(base)["Size"]) / 1e6
+    told_mb = re.search(r"adds (\d+) MB to `python:3\.13-slim`", README)
+    assert told_mb
+    assert added_mb < int(told_mb[1]) + 2
     changes = [line.split(maxsplit=1) for line in run("podman", "diff", image, base).splitlines()]
     added = {path for kind, path in changes if kind != "C"}
     assert {path for path in added if not path.startswith(("/opt/fstat-exporter", "/etc/fstat-exporter"))} == set()
@@ -63,7 +78,7 @@ def test_arguments_are_the_agents(image: str) -> None:
 
 def test_unprivileged_user(start_container: StartContainer, logs: Path) -> None:
     """By default it publishes what everybody may see, and says in metrics and in the log what it may not."""
-    container = start_container(options=[f"--volume={logs}:/var/log:ro"])
+    container = start_container(options=options_in_readme(0, logs))
     scrape = container.scrape()
     assert scrape.value("fstat_file_size_bytes", path="/var/log/open.log") == 9
     assert scrape.value("fstat_file_size_bytes", path="/var/log/closed.log") == 9
@@ -78,7 +93,9 @@ def test_unprivileged_user(start_container: StartContainer, logs: Path) -> None:
 
 def test_root_with_one_capability(start_container: StartContainer, logs: Path) -> None:
     """It watches every log, and what the host appends is in the next scrape."""
-    container = start_container(options=[f"--volume={logs}:/var/log:ro", *SEE_ALL])
+    options = options_in_readme(1, logs)
+    assert set(SEE_ALL) < set(options)
+    container = start_container(options=options)
     before = container.scrape()
     assert before.value("fstat_exporter_unreadable_directories") == 0
     assert sum(before.values("fstat_cache_polled_files")) == 0
