@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from exporter import __version__
 from tests.support import REPOSITORY, program
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
@@ -46,13 +47,14 @@ def test_kubernetes_accepts_it(kustomization: str) -> None:
 
 
 def test_everything_is_in_one_namespace() -> None:
-    """Namespace, pod, service and configuration find each other by their names and labels."""
+    """Namespace, pod, service and configuration find each other by their names and labels; the image is this version."""
     base = render(KUBERNETES / "base")
     assert set(base) == {"Namespace", "ConfigMap", "DaemonSet", "ServiceAccount", "Service", "PriorityClass"}
     namespace = base["Namespace"]["metadata"]["name"]
     namespaced = [base[kind]["metadata"] for kind in ("ConfigMap", "DaemonSet", "ServiceAccount", "Service")]
     assert {metadata["namespace"] for metadata in namespaced} == {namespace}
     template = base["DaemonSet"]["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == f"fstat-exporter:{__version__}"
     assert base["Service"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert base["Service"]["spec"]["clusterIP"] == "None"
     assert template["spec"]["serviceAccountName"] == base["ServiceAccount"]["metadata"]["name"]
