@@ -47,7 +47,7 @@ def test_kubernetes_accepts_it(kustomization: str) -> None:
 
 
 def test_everything_is_in_one_namespace() -> None:
-    """Namespace, pod, service and configuration find each other by their names and labels; the image is this version."""
+    """Namespace, pod, service and configuration find each other by their names; the image is this version."""
     base = render(KUBERNETES / "base")
     assert set(base) == {"Namespace", "ConfigMap", "DaemonSet", "ServiceAccount", "Service", "PriorityClass"}
     namespace = base["Namespace"]["metadata"]["name"]
