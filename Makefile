@@ -68,7 +68,7 @@ clean: ## remove everything that make made
 
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
 programs:
-	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate chromium || test "$$CI" != true
+	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate chromium openssl || test "$$CI" != true
 
 programs-image:
 	@tools/debian-programs buildah podman runc catatonit debootstrap

@@ -1,0 +1,213 @@
+"""TLS as the web configuration has it, in terms of Python's ssl."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+VERSIONS = {
+    "TLS10": ssl.TLSVersion.TLSv1,
+    "TLS11": ssl.TLSVersion.TLSv1_1,
+    "TLS12": ssl.TLSVersion.TLSv1_2,
+    "TLS13": ssl.TLSVersion.TLSv1_3,
+}
+"""The versions by the names of the web configuration, in their order."""
+
+CLIENT_AUTH_TYPES = {
+    "NoClientCert": ssl.CERT_NONE,
+    "RequestClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+"""What is asked of clients. A certificate that is only requested decides nothing, so none is asked for."""
+
+CIPHER_SUITES = {
+    "TLS_AES_128_GCM_SHA256": "",
+    "TLS_AES_256_GCM_SHA384": "",
+    "TLS_CHACHA20_POLY1305_SHA256": "",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+}
+"""Go's names -> OpenSSL's; "" for those of TLS 1.3, which can not be chosen, neither there nor here."""
+
+CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+"""Go's names -> OpenSSL's."""
+
+_PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+    b"This is an HTTPS port, and the request was plain HTTP.\n"
+)
+
+
+class TlsError(Exception):
+    """TLS can not be had like this.
+
+    Args:
+        key: the part that is at fault: "cert", "key", "client_ca" or "cipher_suites".
+        text: what is wrong with it. Quotes nothing of it.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """What a server's TLS is made of; `repr` shows neither certificates nor the key.
+
+    Attributes:
+        cert, key: as PEM; of a chain the server's own certificate comes first.
+        client_ca: whose certificates of clients are good, as PEM; None for those that the system trusts.
+        client_auth_type: one of CLIENT_AUTH_TYPES.
+        min_version, max_version: of VERSIONS, TLS12 or later.
+        cipher_suites: names of CIPHER_SUITES, the best first; () for OpenSSL's own choice.
+        prefer_server_cipher_suites: whether their order counts, or that of the client.
+        curve: one of CURVES, the only one to be used; "" for OpenSSL's own choice.
+    """
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None = None
+    client_auth_type: str = "NoClientCert"
+    min_version: str = "TLS12"
+    max_version: str = "TLS13"
+    cipher_suites: Sequence[str] = ()
+    prefer_server_cipher_suites: bool = True
+    curve: str = ""
+
+    def __repr__(self) -> str:
+        return "TlsSettings(...)"
+
+
+def make_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Return the context of a server.
+
+    Raises:
+        TlsError: certificate, key or another part can not be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = _Socket
+    context.set_alpn_protocols(["http/1.1"])
+    context.minimum_version = VERSIONS[settings.min_version]
+    context.maximum_version = VERSIONS[settings.max_version]
+    _set_cipher_suites(context, settings)
+    if settings.curve:
+        context.set_ecdh_curve(CURVES[settings.curve])
+    _load_pair(context, settings.cert, settings.key)
+    context.verify_mode = CLIENT_AUTH_TYPES[settings.client_auth_type]
+    if settings.client_ca is not None:
+        _load_authorities(context, settings.client_ca, "client_ca")
+    elif context.verify_mode != ssl.CERT_NONE:
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    return context
+
+
+def has_allowed_name(certificate: Mapping[str, Any] | None, allowed: Collection[str]) -> bool:
+    """Tell whether a certificate has one of the names as a DNS name, an e-mail address, an IP address or a URI.
+
+    Args:
+        certificate: of a client, as `ssl.SSLSocket.getpeercert` gives it.
+        allowed: the names, of which one must be met exactly; IP addresses in the short form.
+    """
+    for kind, value in (certificate or {}).get("subjectAltName", ()):
+        name = _short_address(value) if kind == "IP Address" else value
+        if kind in ("DNS", "email", "IP Address", "URI") and name in allowed:
+            return True
+    return False
+
+
+def _short_address(text: str) -> str:
+    with contextlib.suppress(ValueError):  # OpenSSL writes all zeros of IPv6
+        return str(ipaddress.ip_address(text.strip()))
+    return text
+
+
+def _set_cipher_suites(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    if settings.prefer_server_cipher_suites:
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    else:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if not settings.cipher_suites:
+        return
+    if older := list(filter(None, (CIPHER_SUITES[name] for name in settings.cipher_suites))):
+        context.set_ciphers(":".join(older))
+    elif settings.max_version == "TLS13":
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    else:
+        raise TlsError("cipher_suites", "all of them are of TLS 1.3, which max_version excludes")
+
+
+def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, "cert")
+    is_encrypted = False
+
+    def password() -> str:
+        nonlocal is_encrypted
+        is_encrypted = True
+        return ""
+
+    # The ssl module reads these two from files only. Both are of the same moment here, and inline ones touch no disk.
+    with _memory_file(cert) as cert_path, _memory_file(key) as key_path:
+        try:
+            context.load_cert_chain(cert_path, key_path, password)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None)
+            if is_encrypted:
+                raise TlsError("key", "is encrypted, expected a private key without a passphrase") from None
+            if reason == "KEY_VALUES_MISMATCH":
+                raise TlsError("key", "is not the key of the certificate") from None
+            if b" PRIVATE KEY-----" not in key or reason is None:
+                raise TlsError("key", "no private key in it, expected one in PEM") from None
+            raise TlsError("cert", f"can not be used: {_told(reason)}") from None
+
+
+def _load_authorities(context: ssl.SSLContext, pem: bytes, key: str) -> None:
+    try:
+        context.load_verify_locations(cadata=pem.decode("ascii", "replace").replace("\ufffd", "?"))
+    except (ssl.SSLError, ValueError):
+        raise TlsError(key, "no certificate in it, expected at least one in PEM") from None
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _told(reason: str) -> str:
+    return reason.lower().replace("_", " ")
+
+
+class _Socket(ssl.SSLSocket):
+    """Tells a client that speaks plain HTTP so, as Go's servers do."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands, or answer what is no TLS."""
+        try:
+            super().do_handshake(block)
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                with contextlib.suppress(OSError):
+                    # What is left unread would make the kernel reset the connection, and the answer would be lost.
+                    socket.socket.recv(self, 65536)
+                    socket.socket.send(self, _PLAIN_HTTP_ANSWER)
+            raise
