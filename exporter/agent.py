@@ -22,6 +22,7 @@ from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
 from exporter.web.server import Server
+from exporter.web.web_config_file import WebConfigFile
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +35,17 @@ class Agent:
     Args:
         config: what to do.
         sockets: where to serve, listening already; closed at the end of `run`.
+        web_config: how that is protected; by default not at all.
 
     Raises:
         StateError: the state file can not be used.
     """
 
-    def __init__(self, config: Config, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, config: Config, sockets: Sequence[socket.socket], web_config: WebConfigFile | None = None
+    ) -> None:
         self._config = config
+        self._web_config = web_config or WebConfigFile(None)
         self._sockets = sockets
         self._saver: Saver | None = None
         self._tracker = Tracker(config, on_change=self._tell_saver)
@@ -87,15 +92,16 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
         tracker = self._tracker
-        scraper = Scraper(tracker, self._config.logs, self._save, self._checkpoint)
+        scraper = Scraper(tracker, self._config.logs, self._save, self._checkpoint, [self._web_config])
         site = Site(
             scraper=scraper,
             overview=Overview(tracker, self._config.logs, scraper),
             telemetry_path=self._config.web.telemetry_path,
             is_healthy=lambda: tracker.cache.alive,
             is_ready=lambda: tracker.is_ready,
+            headers=lambda: self._web_config.current().headers,
         )
-        server = Server(make_application(site))
+        server = Server(make_application(site), self._web_config)
         server.add_sockets(self._sockets)
         for bound in self._sockets:
             host, port = bound.getsockname()[:2]

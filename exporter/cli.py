@@ -21,6 +21,7 @@ from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
 from exporter.mistakes import one_line
 from exporter.web.server import ListenError, listen
+from exporter.web.web_config_file import WebConfigFile
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
 
@@ -42,17 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     try:
         settings = _with_flags(_read_config(flags), flags)
+        web_config = WebConfigFile(flags.web_config_file)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     if flags.config_check:
+        for warning in web_config.current().warnings:
+            print(f"{flags.web_config_file}: {warning}", file=sys.stderr)
         patterns = sum(len(group.paths) for group in settings.logs)
         print(one_line(f"{_source(flags)}: valid, groups: {len(settings.logs)}, patterns: {patterns}"))
         return 0
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
+    web_config.tell_warnings()
     _raise_descriptor_limit()
     try:
-        agent = Agent(settings, listen(settings.web.listen_address))
+        agent = Agent(settings, listen(settings.web.listen_address), web_config)
     except (ListenError, StateError) as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
@@ -103,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--web.telemetry-path", dest="telemetry_path", metavar="PATH", help="where the metrics are (default: /metrics)"
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        metavar="FILE",
+        help="TLS and basic authentication, in the format of Prometheus' exporter-toolkit",
     )
     parser.add_argument(
         "--log.level", dest="log_level", choices=tuple(log.LEVELS), default="info", help="(default: info)"

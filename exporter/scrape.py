@@ -23,6 +23,7 @@ class Scraper:
         groups: the groups of its configuration.
         save: called before anything is shown, so that no counter that was shown ever goes back.
         checkpoint: where to, if at all.
+        more: what else to show.
     """
 
     def __init__(
@@ -31,10 +32,13 @@ class Scraper:
         groups: Sequence[LogGroup],
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
+        more: Iterable[Collector] = (),
     ) -> None:
         self._tracker = tracker
         self._save = save
         self._registry = make_registry(AgentCollector(tracker, groups, checkpoint))
+        for collector in more:
+            self._registry.register(collector)
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
         self.history = History(tracker.ledger)
         """What has grown of late, as of the latest look."""

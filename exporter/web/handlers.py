@@ -7,7 +7,7 @@ import gzip
 import http.client
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,18 @@ from exporter.scrape import Scraper
 from exporter.threads import call_in_thread
 from exporter.web import api
 from exporter.web.negotiation import accepts_gzip, metrics_encoder
+from exporter.web.outbox import Outbox
 from exporter.web.page import CONTENT_SECURITY_POLICY, StaticFile, index, static_files
+from exporter.web.sharing import SharedCalls
 from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
 _LEAST_GZIPPED_BYTES = 1_000
 _QUERIES_AT_ONCE = 2  # besides the scrapes, which need not wait for them
-_SCRAPES_AT_ONCE = 2  # each has all series in memory, and they share one interpreter
 _SEND_TIMEOUT_S = 60
+
+_Scrapes = SharedCalls[list[bytes]]
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
@@ -44,6 +47,7 @@ class Site:
         telemetry_path: where the metrics are.
         is_healthy: whether the agent works.
         is_ready: whether the first scan is done; before it there are no metrics.
+        headers: those that every answer has, beside its own or in their place.
     """
 
     scraper: Scraper
@@ -51,6 +55,7 @@ class Site:
     telemetry_path: str
     is_healthy: Callable[[], bool]
     is_ready: Callable[[], bool]
+    headers: Callable[[], Mapping[str, str]] = dict
 
 
 def make_application(site: Site) -> web.Application:
@@ -58,9 +63,10 @@ def make_application(site: Site) -> web.Application:
     arguments = {"site": site}
     queries = asyncio.Semaphore(_QUERIES_AT_ONCE)
     page = {"": index(site.telemetry_path)} | {f"static/{name}": file for name, file in static_files().items()}
+    scraping: dict[str, _Scrapes] = {"whole": SharedCalls(), "filtered": SharedCalls()}
     return _Application(
         [
-            (re.escape(site.telemetry_path), _Metrics, {**arguments, "slots": asyncio.Semaphore(_SCRAPES_AT_ONCE)}),
+            (re.escape(site.telemetry_path), _Metrics, {**arguments, **scraping}),
             (r"/-/healthy", _Healthy, arguments),
             (r"/-/ready", _Ready, arguments),
             *(
@@ -72,6 +78,7 @@ def make_application(site: Site) -> web.Application:
         default_handler_class=_Unknown,
         default_handler_args=arguments,
         log_function=lambda handler: None,
+        outbox=Outbox(),
     )
 
 
@@ -98,6 +105,13 @@ class _Handler(web.RequestHandler):
         self.clear_header("Server")
         self.set_header("Content-Type", _TEXT)
         self.set_header("X-Content-Type-Options", "nosniff")
+
+    def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
+        """Send what there is so far."""
+        if not self._headers_written:
+            for name, value in self.site.headers().items():
+                self.set_header(name, value)
+        return super().flush(include_footers)
 
     def compute_etag(self) -> None:
         """None: to hash every scrape would be for nothing, no two are alike."""
@@ -129,11 +143,22 @@ class _Handler(web.RequestHandler):
         # That the client went away while it was sent to is its own decision, and no news.
         sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    async def send_long(self, parts: Sequence[bytes]) -> None:
+        """Answer with much; beside that it is as `send`, but many who do not read what they asked for make room."""
+        self.set_header("Content-Length", str(sum(map(len, parts))))
+        outbox: Outbox = self.settings["outbox"]
+        await outbox.send(self.stream, self._send_piece, parts)
+
+    def _send_piece(self, piece: bytes) -> asyncio.Future[None]:
+        self.write(piece)
+        return self.flush()
+
 
 class _Metrics(_Handler):
-    def initialize(self, site: Site, slots: asyncio.Semaphore) -> None:  # type: ignore[override]
+    def initialize(self, site: Site, whole: _Scrapes, filtered: _Scrapes) -> None:  # type: ignore[override]
         super().initialize(site)
-        self._slots = slots
+        self._whole = whole
+        self._filtered = filtered
 
     async def get(self) -> None:
         if not self.site.is_ready():
@@ -147,8 +172,10 @@ class _Metrics(_Handler):
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
             return
 
+        scraper = self.site.scraper
+
         def scrape() -> list[bytes]:
-            return self.site.scraper.scrape(
+            return scraper.scrape(
                 encode,
                 is_openmetrics=content_type.startswith("application/openmetrics-text"),
                 is_compressed=compressed,
@@ -156,21 +183,21 @@ class _Metrics(_Handler):
                 groups=groups,
             )
 
-        async with self._slots:
-            if self.stream.closed():
-                return
-            try:
-                parts = await call_in_thread(scrape, "scrape")
-            except CacheClosedError:
-                self.send("The agent is stopping.\n", 503)
-                return
-        if self.stream.closed():
+        # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
+        scrapes = self._filtered if names or groups else self._whole
+        key = scraper, content_type, compressed, tuple(names), tuple(groups)
+        try:
+            parts = await scrapes.call(key, lambda: call_in_thread(scrape, "scrape"), lambda: not self.stream.closed())
+        except CacheClosedError:
+            self.send("The agent is stopping.\n", 503)
+            return
+        if parts is None or self.stream.closed():
             return
         self.set_header("Content-Type", content_type)
         self.set_header("Vary", "Accept, Accept-Encoding")
         if compressed:
             self.set_header("Content-Encoding", "gzip")
-        self.send(b"".join(parts))
+        await self.send_long(parts)
 
 
 class _Healthy(_Handler):
@@ -226,7 +253,7 @@ class _Api(_Handler):
         self.set_header("Vary", "Accept-Encoding")
         if is_compressed:
             self.set_header("Content-Encoding", "gzip")
-        self.send(body)
+        await self.send_long([body])
 
 
 class _Page(_Handler):

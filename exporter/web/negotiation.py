@@ -9,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 _ESCAPING = re.compile(r";\s*escaping\s*=\s*(dots|values)\b")
+_MAX_ELEMENTS = 64  # of a header; whoever sends more asks for nothing
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 
 
@@ -19,14 +20,15 @@ def metrics_encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     (``q=0``) or have a version that is none are taken out before it sees them, and all are in lower case. So are the
     escapings that would change even the names that need none, as ours.
     """
-    kept = [_ESCAPING.sub("", media_range) for media_range in accept.lower().split(",") if _acceptable(media_range)]
+    media_ranges = accept.lower().split(",")[:_MAX_ELEMENTS]
+    kept = [_ESCAPING.sub("", media_range) for media_range in media_ranges if _acceptable(media_range)]
     return choose_encoder(",".join(kept))
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Tell whether an Accept-Encoding header allows gzip: by its name, else by ``*``; ``q=0`` refuses."""
     allowed = {}
-    for element in accept_encoding.split(","):
+    for element in accept_encoding.split(",")[:_MAX_ELEMENTS]:
         coding, _, parameters = element.partition(";")
         allowed[coding.strip().lower()] = _weight(parameters) > 0
     return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))

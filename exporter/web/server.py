@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import copy
 import errno
+import resource
 import socket
 from typing import Any
 
-from tornado import httpserver, httputil, iostream, web
+from tornado import httpserver, httputil, web
 from tornado.http1connection import HTTP1ServerConnection
 
 from exporter.config import ListenAddress
+from exporter.web import streams
+from exporter.web.guard import Guard, GuardedRequest
+from exporter.web.web_config_file import WebConfigFile
 
-_REQUEST_TIMEOUT_S = 30
+_MAX_CONNECTIONS = 2000
 _KEEP_ALIVE_S = 300
 _MAX_HEADER_BYTES = 16 << 10
-_MAX_BODY_BYTES = 16 << 10
+_MAX_BODY_BYTES = 4 << 10  # there is nothing to say in one
 _BACKLOG = 1024
 
 
@@ -77,48 +81,99 @@ def _bind(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
     return bound
 
 
-class Server(httpserver.HTTPServer):
-    """HTTP/1.1 with keep-alive, and an end to waiting.
+def _stream_of(server_conn: object) -> streams.Stream:
+    assert isinstance(server_conn, HTTP1ServerConnection)
+    assert isinstance(server_conn.stream, streams.Stream)
+    return server_conn.stream
 
-    A new connection has 30 s for the headers of its first request, each body has 30 s; between requests a connection is
-    kept for 5 minutes. These are timers of the event loop, so a connection that waits costs no thread.
+
+class Server(httpserver.HTTPServer):
+    """HTTP/1.1 with keep-alive, over TLS if the web configuration says so, and an end to waiting.
+
+    A new connection has 30 s for TLS and the headers of its first request; each later request has 30 s for its headers
+    from their first byte on, and each body has 30 s. Between requests a connection is kept for 5 minutes. These are
+    timers of the event loop, so a connection that waits costs no thread. When there are too many connections the one
+    that has waited longest for a request makes room.
 
     Args:
         application: answers the requests.
+        web_config: how connections and requests are protected; looked at for each of them.
     """
 
-    def initialize(self, application: web.Application) -> None:  # type: ignore[override]
+    def initialize(self, application: web.Application, web_config: WebConfigFile) -> None:  # type: ignore[override]
         """Set the limits; tornado's own way of constructing."""
         super().initialize(
             application,
             max_header_size=_MAX_HEADER_BYTES,
             max_body_size=_MAX_BODY_BYTES,
-            idle_connection_timeout=_REQUEST_TIMEOUT_S,
-            body_timeout=_REQUEST_TIMEOUT_S,
+            idle_connection_timeout=_KEEP_ALIVE_S,
+            body_timeout=streams.REQUEST_TIMEOUT_S,
         )
-        self._served: set[object] = set()  # connections that are past the start of their first request
+        self._guard = Guard(web_config)
+        self._tls = web_config.current().tls
+        self._waiting: dict[streams.Stream, None] = {}  # for a request, the longest first
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_connections = min(_MAX_CONNECTIONS, soft_limit // 2)
 
-    def handle_stream(self, stream: iostream.IOStream, address: tuple[object, ...]) -> None:
-        """Serve a connection with parameters of its own, because its patience changes with its first request."""
-        shared = self.conn_params
-        self.conn_params = copy.copy(shared)
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        """Take a new connection; in place of tornado's, which has one TLS context for ever."""
+        self._renew_tls()
+        if not self._make_room():
+            connection.close()
+            return
+        stream: streams.Stream
         try:
-            super().handle_stream(stream, address)
-        finally:
-            self.conn_params = shared
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                stream = streams.TlsStream(connection, address[0])
+            else:
+                stream = streams.Stream(connection, address[0])
+        except OSError:  # the client has gone already
+            connection.close()
+            return
+        stream.expect_request(is_begun=True)
+        self._waiting[stream] = None
+        self.handle_stream(stream, address)
+
+    def _renew_tls(self) -> None:
+        """Take new certificates, and have the connections of the old ones end with the answer to their next request."""
+        tls = self._guard.file.current().tls
+        if tls is not self._tls:
+            old = self.conn_params
+            self._tls, self.conn_params = tls, copy.copy(old)
+            old.no_keep_alive = True
+
+    def _make_room(self) -> bool:
+        if len(self._connections) >= self._max_connections:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                return False
+            del self._waiting[longest]
+            longest.close()
+        return True
 
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
         """Begin to read the next request of a connection."""
-        assert isinstance(server_conn, HTTP1ServerConnection)
-        if server_conn in self._served:
-            server_conn.params.header_timeout = _KEEP_ALIVE_S
-        self._served.add(server_conn)
-        return super().start_request(server_conn, request_conn)
+        stream = _stream_of(server_conn)
+        if stream not in self._waiting and not stream.closed():  # then it is not the first
+            stream.expect_request(is_begun=False)
+            self._waiting[stream] = None
+        inner = super().start_request(server_conn, request_conn)
+
+        def on_headers() -> None:
+            self._wait_no_more(stream)
+            self._renew_tls()
+
+        return GuardedRequest(inner, request_conn, stream, self._guard, on_headers)
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection."""
         super().on_close(server_conn)
-        self._served.discard(server_conn)
+        self._wait_no_more(_stream_of(server_conn))
+
+    def _wait_no_more(self, stream: streams.Stream) -> None:
+        stream.have_request()
+        self._waiting.pop(stream, None)
 
     async def shut_down(self, timeout_s: float) -> None:
         """Stop listening and close every connection, however busy; wait for that at most `timeout_s` seconds."""

@@ -71,7 +71,15 @@ def test_version() -> None:
 def test_help() -> None:
     """Every flag is told."""
     text = run("--help").stdout
-    for flag in ("config.file", "config.check", "web.listen-address", "web.telemetry-path", "log.level", "log.format"):
+    for flag in (
+        "config.file",
+        "config.check",
+        "web.listen-address",
+        "web.telemetry-path",
+        "web.config.file",
+        "log.level",
+        "log.format",
+    ):
         assert f"--{flag}" in text
 
 

@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 
 from exporter.config import ListenAddress
 from exporter.overview import FilesQuery, Json
-from exporter.web import handlers, server
+from exporter.web import handlers, outbox, server, streams
+from exporter.web.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 from tests.support import PROMETHEUS_ACCEPT, parse_scrape, wait_until
 
@@ -87,7 +88,8 @@ class Known:
 class Web:
     """The server, on a loop of its own."""
 
-    def __init__(self, path: str = "/metrics") -> None:
+    def __init__(self, path: str = "/metrics", web_config_path: str | None = None) -> None:
+        self._web_config_path = web_config_path
         self.answer = Answer()
         self.answer.go_on.set()
         self.healthy = self.ready = True
@@ -104,7 +106,7 @@ class Web:
 
     async def _serve(self, bound: socket.socket, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.server = server.Server(handlers.make_application(self._site))
+        self.server = server.Server(handlers.make_application(self._site), WebConfigFile(self._web_config_path))
         self.server.add_sockets([bound])
         started.set()
         await self._stop.wait()
@@ -184,8 +186,8 @@ def make() -> Iterator[Callable[..., Web]]:
     """Makes servers and stops them."""
     made: list[Web] = []
 
-    def start(path: str = "/metrics") -> Web:
-        made.append(Web(path))
+    def start(path: str = "/metrics", web_config_path: str | None = None) -> Web:
+        made.append(Web(path, web_config_path))
         return made[-1]
 
     yield start
@@ -402,37 +404,72 @@ def test_strange_queries(web: Web, query: str) -> None:
 
 
 def test_scrapes_do_not_block_the_loop(web: Web) -> None:
-    """While scrapes take their time everything else is answered; only two run at once, the rest wait their turn."""
+    """While a scrape takes its time everything else is answered; those who wait share the next one."""
     web.answer.go_on.clear()
     connections = [web.connect() for _ in range(10)]
-    for connection in connections:
+    connections[0].send("GET", "/metrics")
+    assert web.answer.entered.acquire(timeout=10)
+    for connection in connections[1:]:
         connection.send("GET", "/metrics")
-    for _ in range(2):
-        assert web.answer.entered.acquire(timeout=10)
     assert web.get("/-/healthy").status == 200
     assert not web.answer.entered.acquire(timeout=0.1)
     web.answer.go_on.set()
-    assert [connection.read().status for connection in connections] == [200] * 10
+    replies = [connection.read() for connection in connections]
+    assert [reply.status for reply in replies] == [200] * 10
+    assert web.answer.entered.acquire(timeout=10)
+    assert not web.answer.entered.acquire(timeout=0.1)
     for connection in connections:
         connection.__exit__()
+
+
+def test_what_is_shared_is_the_same_question(web: Web) -> None:
+    """Another format or coding is another scrape; one that has begun already is shared with nobody."""
+    web.answer.go_on.clear()
+    with contextlib.ExitStack() as stack:
+        first, plain, again, packed, openmetrics = [stack.enter_context(web.connect()) for _ in range(5)]
+        first.send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
+        plain.send("GET", "/metrics")
+        again.send("GET", "/metrics")
+        packed.send("GET", "/metrics", Accept_Encoding="gzip")
+        openmetrics.send("GET", "/metrics", Accept=PROMETHEUS_ACCEPT)
+        assert web.get("/-/healthy").status == 200
+        web.answer.go_on.set()
+        bodies = [connection.read().body for connection in (first, plain, again, packed, openmetrics)]
+    assert bodies[0] == bodies[1] == bodies[2] == gzip.decompress(bodies[3])
+    assert bodies[4].endswith(b"# EOF\n")
+    for _ in range(3):
+        assert web.answer.entered.acquire(timeout=10)
+    assert not web.answer.entered.acquire(timeout=0.1)
+
+
+def test_filters_do_not_keep_scrapes_waiting(web: Web) -> None:
+    """However many ask for something special, a scrape of everything has a queue of its own."""
+    web.answer.go_on.clear()
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            stack.enter_context(web.connect()).send("GET", f"/metrics?name[]=one&name[]={number}")
+        assert web.answer.entered.acquire(timeout=10)
+        with web.connect() as whole:
+            whole.send("GET", "/metrics")
+            assert web.answer.entered.acquire(timeout=10)
+            web.answer.go_on.set()
+            assert whole.read().status == 200
 
 
 def test_clients_that_left_cost_no_scrape(web: Web) -> None:
     """A request in the queue whose client has gone is dropped."""
     web.answer.go_on.clear()
-    with web.connect() as one, web.connect() as two:
-        running = (one, two)
-        for connection in running:
-            connection.send("GET", "/metrics")
-        for _ in running:
-            assert web.answer.entered.acquire(timeout=10)
+    with web.connect() as running:
+        running.send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
         for _ in range(20):
             with web.connect() as connection:
                 connection.send("GET", "/metrics")
         assert web.get("/-/healthy").status == 200  # sent later, so those have been read
-        wait_until(lambda: len(web.server._connections) == 2)
+        wait_until(lambda: len(web.server._connections) == 1)
         web.answer.go_on.set()
-        assert [connection.read().status for connection in running] == [200] * 2
+        assert running.read().status == 200
     assert web.get("/metrics").status == 200
     count = 0
     while web.answer.entered.acquire(timeout=0.1):
@@ -442,15 +479,14 @@ def test_clients_that_left_cost_no_scrape(web: Web) -> None:
 
 def test_slow_readers_hold_nothing(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that ask and do not read keep nobody waiting, and are disconnected after a while."""
-    monkeypatch.setattr(handlers, "_SEND_TIMEOUT_S", 1)
+    monkeypatch.setattr(outbox, "STALL_TIMEOUT_S", 1)
     web.answer.padding = 8 << 20
     slow = []
     for _ in range(6):
         connection = web.connect()
         connection.send("GET", "/metrics")
         slow.append(connection)
-    for _ in slow:
-        assert web.answer.entered.acquire(timeout=10)
+    assert web.answer.entered.acquire(timeout=10)
     assert web.get("/metrics?name[]=one").status == 200
     wait_until(lambda: len(web.server._connections) == 0)
     for connection in slow:
@@ -462,7 +498,7 @@ def test_slow_readers_hold_nothing(web: Web, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_half_open_connections_time_out(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """A request that is never complete is not waited for for ever."""
-    monkeypatch.setattr(server, "_REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(streams, "REQUEST_TIMEOUT_S", 0.3)
     web = make()
     with web.connect() as connection:
         connection.socket.sendall(sent)
@@ -471,7 +507,7 @@ def test_half_open_connections_time_out(make: Callable[..., Web], monkeypatch: p
 
 def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first request a connection may be silent for longer than before it, but not for ever."""
-    monkeypatch.setattr(server, "_REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(streams, "REQUEST_TIMEOUT_S", 0.2)
     monkeypatch.setattr(server, "_KEEP_ALIVE_S", 1.5)
     web = make()
     with web.connect() as silent, web.connect() as kept:
@@ -486,6 +522,71 @@ def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytes
         assert time.monotonic() - began < 1.5
         assert kept.closed()
         assert time.monotonic() - began > 1.5
+
+
+def test_a_later_request_has_no_more_time_than_the_first(
+    make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a kept connection too, from its first byte on; one that came behind the request before it as well."""
+    monkeypatch.setattr(streams, "REQUEST_TIMEOUT_S", 0.3)
+    web = make()
+    complete = b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    with web.connect() as first, web.connect() as second, web.connect() as kept:
+        kept.socket.sendall(complete)
+        second.socket.sendall(complete + b"GET /-/re")
+        first.socket.sendall(complete)
+        for connection in (kept, second, first):
+            assert connection.read().status == 200
+        wait_until(lambda: len(web.server._waiting) == 3)
+        first.socket.sendall(b"G")
+        assert first.closed()
+        assert second.closed()
+        kept.socket.sendall(complete)
+        assert kept.read().status == 200
+
+
+def test_those_who_stall_longest_make_room(web: Web) -> None:
+    """Of many clients that do not read only some are kept; those who read slowly get everything."""
+    web.answer.padding = 8 << 20
+    with contextlib.ExitStack() as stack:
+        stalled = []
+        for _ in range(20):
+            stalled.append(stack.enter_context(web.connect()))
+            stalled[-1].send("GET", "/metrics?name[]=one")
+            assert web.answer.entered.acquire(timeout=10)
+        wait_until(lambda: len(web.server._connections) == 16)
+        reply = web.get("/metrics?name[]=one")
+        assert (reply.status, len(reply.body) > 8 << 20) == (200, True)
+        assert stalled[-1].read().status == 200
+
+
+def test_the_longest_waiting_connection_makes_room(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there are too many of them; requests that are being answered are left alone, and a new client gets in."""
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 10)
+    web = make()
+    web.answer.go_on.clear()
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(web.connect())
+        busy.send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
+        idle = [stack.enter_context(web.connect()) for _ in range(30)]
+        assert web.get("/-/ready").status == 200
+        assert len(web.server._connections) <= 10
+        assert all(connection.closed() for connection in idle[:20])
+        web.answer.go_on.set()
+        assert busy.read().status == 200
+
+
+def test_what_is_sent_far_ahead_is_not_kept(web: Web) -> None:
+    """Of a client that sends requests without end and does not wait for answers not everything is read."""
+    web.answer.go_on.clear()
+    with web.connect() as connection:
+        connection.send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
+        connection.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
+    assert web.get("/-/ready").status == 200
 
 
 @pytest.mark.usefixtures("many_descriptors")

@@ -1,0 +1,153 @@
+"""Basic authentication: who may pass, at a bounded price."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import enum
+import hashlib
+import hmac
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+
+import bcrypt
+
+from exporter.threads import call_in_thread
+from exporter.web.streams import Stream
+
+_BCRYPT_BYTES = 72  # what comes after them counts in no implementation of bcrypt
+_FAILURES_KEPT = 1000
+_WAITING_AT_MOST = 64
+_WAITING_AT_MOST_EACH = 16
+_BUSY_S = 1
+_DEFAULT_COST = 10
+
+
+class Verdict(enum.Enum):
+    """What to do with a request."""
+
+    PASS = enum.auto()
+    REFUSE = enum.auto()
+    BUSY = enum.auto()
+
+
+class Authenticator:
+    """Compares credentials with bcrypt hashes. To be used from the event loop only.
+
+    bcrypt is slow on purpose, so it runs in a thread, for one client after the other, and what it said is remembered
+    under a keyed hash of what was asked. Clients that are known are answered at once, however many others wait. Each
+    address has its turn, and a failure is followed by a rest as long as the comparison took: a flood of wrong passwords
+    gets half a core at most. A user that does not exist takes as long as one that does.
+    """
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._passed: dict[bytes, bytes] = {}  # user -> the digest that is right
+        self._failed: OrderedDict[bytes, None] = OrderedDict()  # digests, the oldest first
+        self._waiting: OrderedDict[str, deque[_Question]] = OrderedDict()  # address -> its questions
+        self._worker: asyncio.Task[None] | None = None
+
+    async def check(self, authorization: str, users: Mapping[bytes, bytes], stream: Stream) -> Verdict:
+        """Tell whether a request may pass.
+
+        Args:
+            authorization: the header's value, "" if there is none.
+            users: name -> bcrypt hash.
+            stream: the client's; that it is closed ends the waiting.
+        """
+        credentials = _parse(authorization)
+        if credentials is None:
+            return Verdict.REFUSE
+        user, password = credentials
+        hashed = users.get(user)
+        digest = self._digest(user, hashed or b"", password)
+        if hmac.compare_digest(self._passed.get(user, b""), digest):
+            return Verdict.PASS
+        if digest in self._failed:
+            self._failed.move_to_end(digest)
+            return Verdict.REFUSE
+        question = _Question(hashed or self._stand_in(user, users), password)
+        if not self._ask(question, stream.address):
+            # Not at once: who gets a quick answer is quick to ask again.
+            asyncio.get_running_loop().call_later(_BUSY_S, question.give_up)
+        stream.set_close_callback(question.give_up)
+        is_right = await question.answer
+        stream.set_close_callback(None)
+        if is_right is None:
+            return Verdict.BUSY
+        if is_right and hashed is not None:
+            self._passed = {name: right for name, right in self._passed.items() if name in users}
+            self._passed[user] = digest
+            return Verdict.PASS
+        self._failed[digest] = None
+        if len(self._failed) > _FAILURES_KEPT:
+            self._failed.popitem(last=False)
+        return Verdict.REFUSE
+
+    def _digest(self, user: bytes, hashed: bytes, password: bytes) -> bytes:
+        parts = (hashlib.sha256(part).digest() for part in (user, hashed, password))
+        return hmac.digest(self._key, b"".join(parts), "sha256")
+
+    def _stand_in(self, user: bytes, users: Mapping[bytes, bytes]) -> bytes:
+        """A hash for a user that does not exist, at the cost of one that does: always the same for the same name."""
+        costs = [hashed[4:6] for hashed in users.values()] or [b"%02d" % _DEFAULT_COST]
+        number = int.from_bytes(hmac.digest(self._key, user, "sha256")[:8]) % len(costs)
+        return b"$2b$" + costs[number] + b"$" + b"." * 53
+
+    def _ask(self, question: _Question, address: str) -> bool:
+        own = self._waiting.get(address, ())
+        if len(own) >= _WAITING_AT_MOST_EACH or sum(map(len, self._waiting.values())) >= _WAITING_AT_MOST:
+            return False
+        self._waiting.setdefault(address, deque()).append(question)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._answer_all())
+        return True
+
+    async def _answer_all(self) -> None:
+        """Answer until nobody waits, each address in its turn."""
+        try:
+            while self._waiting:
+                address, questions = self._waiting.popitem(last=False)
+                question = questions.popleft()
+                if questions:
+                    self._waiting[address] = questions
+                if question.answer.done():
+                    continue
+                began = time.monotonic()
+                is_right = await call_in_thread(question.compare, "bcrypt")
+                question.settle(is_right)
+                if not is_right:
+                    await asyncio.sleep(time.monotonic() - began)
+        finally:
+            self._worker = None
+
+
+class _Question:
+    def __init__(self, hashed: bytes, password: bytes) -> None:
+        self._hashed = hashed
+        self._password = password[:_BCRYPT_BYTES]
+        self.answer: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+
+    def compare(self) -> bool:
+        return bcrypt.checkpw(self._password, self._hashed)
+
+    def settle(self, is_right: bool | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(is_right)
+
+    def give_up(self) -> None:
+        self.settle(None)
+
+
+def _parse(authorization: str) -> tuple[bytes, bytes] | None:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if colon else None

@@ -1,0 +1,62 @@
+"""Connections with an end to patience: a request that has begun must get on, and none may be hoarded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from tornado import iostream
+
+REQUEST_TIMEOUT_S = 30
+_CHUNK_BYTES = 16 << 10
+
+
+class Stream(iostream.IOStream):
+    """One that closes itself when the headers of a request take longer than 30 s, from their first byte on.
+
+    Args:
+        connection: the socket.
+        address: of the client.
+    """
+
+    def __init__(self, connection: Any, address: str) -> None:
+        super().__init__(connection, max_buffer_size=16 * _CHUNK_BYTES, read_chunk_size=_CHUNK_BYTES)
+        self.address = address
+        self._is_waiting = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expect_request(self, *, is_begun: bool) -> None:
+        """Wait for a request; `is_begun` if its time runs from now on, whether there is a byte of it or not."""
+        self._is_waiting = True
+        if is_begun or self._read_buffer_size:
+            self._start_timer()
+
+    def have_request(self) -> None:
+        """Take note that the headers are complete, or that nobody waits for them any more."""
+        self._is_waiting = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def peer_certificate(self) -> Mapping[str, Any] | None:
+        """Return the certificate of the client, verified, or None."""
+        return None
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read; tornado's own hook."""
+        count = super().read_from_fd(buf)
+        if count and self._is_waiting and self._timer is None:
+            self._start_timer()
+        return count
+
+    def _start_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, self.close)
+
+
+class TlsStream(Stream, iostream.SSLIOStream):
+    """The same over TLS, whose handshake counts as part of the first request."""
+
+    def peer_certificate(self) -> Mapping[str, Any] | None:
+        """Return the certificate of the client, verified, or None."""
+        return self.socket.getpeercert()
