@@ -1,0 +1,65 @@
+"""The real agent under attack: a well-behaved client beside is answered, memory stays flat, nothing is in the log."""
+
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.attacker import ATTACKS
+from tests.support import Process, StartAgent
+
+FILES = 2000
+SECONDS = 3
+
+
+def resident_mib(pid: int) -> float:
+    """The memory of a process."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> str:
+    """A pattern of some thousand files."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for number in range(FILES):
+        (folder / f"{number}.log").write_bytes(b"x")
+    return f"{folder}/*.log"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -> None:
+    """Each kind for some seconds: scrapes beside it within a second, less than 64 MiB more of memory, not a word."""
+    agent = start_agent(logs, "--log.level=info")
+    for _ in range(3):
+        agent.get("/metrics")
+        agent.get("/metrics", {"Accept-Encoding": "gzip"})
+    before = resident_mib(agent.pid)
+    log = agent.log_path.read_text()
+    attacker = Process([sys.executable, "-m", "tests.e2e.attacker", name, str(agent.port)], tmp_path / "attacker.out")
+    try:
+        seconds = []
+        greatest = 0.0
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            began = time.monotonic()
+            answer = agent.get("/metrics", {"Accept-Encoding": "gzip"})
+            seconds.append(time.monotonic() - began)
+            assert answer.status == 200
+            greatest = max(greatest, resident_mib(agent.pid))
+            time.sleep(0.1)
+        attacker.alive()
+    finally:
+        attacker.stop()
+    print(f"{name}: slowest {max(seconds):.3f} s of {len(seconds)}, {before:.0f} -> {greatest:.0f} MiB")
+    # A second is the promise; one that takes longer may be the fault of whatever else this machine is doing.
+    assert sorted(seconds)[-2] < 1
+    assert statistics.median(seconds) < 0.6
+    assert greatest - before < 64
+    assert agent.log_path.read_text() == log
+    agent.alive()
