@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+GRAFANA := tests/config/grafana
 # Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
 # make bench BENCH=lookups ARGS='--files 1000'.
 ARGS ?=
@@ -22,7 +23,7 @@ run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.y
 	@echo 'Look at http://localhost:10943/ (metrics at http://localhost:10943/metrics); stop with Ctrl-C.'
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
-test: $(VENV)/.test programs ## install what the tests need and run every test
+test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install what the tests need and run every test
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-image: $(VENV)/.test build/image/base.tar ## as root: build the image without Docker, run it, and run the pod
@@ -63,7 +64,7 @@ prometheus-rule: ## write the PrometheusRule for Kubernetes from config/promethe
 	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GRAFANA)/node_modules *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
@@ -84,6 +85,15 @@ build/image/base.tar: | programs-image
 	@touch $(@D)/base/etc/pip.conf # where the tests mount theirs
 	@tar --directory $(@D)/base --create --file $@ .
 	@rm -rf $(@D)/base
+
+# Grafana's types, against which the dashboard is checked. Without npm that test is skipped; in CI it fails.
+$(GRAFANA)/node_modules/.installed: $(GRAFANA)/package-lock.json
+	@if command -v npm >/dev/null; then \
+		echo 'installing into $(@D)'; \
+		cd $(GRAFANA) && npm ci --loglevel=error >/dev/null && touch node_modules/.installed; \
+	else \
+		echo 'missing: npm; on Debian: apt-get install npm'; \
+	fi || test "$$CI" != true
 
 # A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
 # a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.

@@ -2,7 +2,7 @@
 
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,18 +32,22 @@ def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
-    """Starts a real Prometheus that scrapes the ports of the loopback it is given, by job name, twice a second."""
+    """Starts a real Prometheus that scrapes the ports of the loopback it is given, by job name, twice a second.
+
+    `start_prometheus(config)` starts one with a configuration of its own.
+    """
     binary = program("prometheus")
     servers: list[Prometheus] = []
 
-    def start(**ports: int) -> Prometheus:
+    def start(config: Mapping[str, object] | None = None, **ports: int) -> Prometheus:
         folder = tmp_path / f"prometheus-{len(servers)}"
         folder.mkdir()
         config_path = folder / "prometheus.yml"
         targets = {job: [f"127.0.0.1:{port}"] for job, port in ports.items()}
         jobs = [{"job_name": job, "static_configs": [{"targets": target}]} for job, target in targets.items()]
         timing = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
-        config_path.write_text(json.dumps({"global": timing, "scrape_configs": jobs}))  # JSON is YAML
+        config = config or {"global": timing, "scrape_configs": jobs}
+        config_path.write_text(json.dumps(config))  # JSON is YAML
         own_port = free_port()
         arguments = [
             binary,
