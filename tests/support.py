@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -60,11 +60,15 @@ def program(name: str, source: str = "`make test` as root installs it") -> str:
     """
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is missing: {source}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_unless_ci(f"{name} is missing: {source}")
     return path
+
+
+def skip_unless_ci(reason: str) -> NoReturn:
+    """End a test that lacks what it needs: it is skipped, in CI (CI=true) it fails."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def readme_table(heading: str) -> dict[str, list[str]]:
@@ -230,7 +234,7 @@ class Hanging:
     """A directory of a real FUSE filesystem, which can be made to hang and to answer again."""
 
     def __init__(self, source: Path, path: Path) -> None:
-        command = [program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", source, path]
+        command = [program("bindfs"), "-f", "-o", "attr_timeout=0,entry_timeout=0", str(source), str(path)]
         self.source, self.path = source, path
         self._daemon = subprocess.Popen(command)
         wait_until(lambda: os.path.ismount(path))

@@ -77,7 +77,7 @@ logs:
             ("shop", "checkout-84c5b", "app", 12_000),
             ("shop", "checkout-84c5b", "proxy", 5_000),
             ("payments", "api-5b9fd", "app", 15_000 + 12_000 * (t % 60 > 30)),
-            ("kube-system", "coredns-7db6d", "coredns", 2_500),
+            ("kube-system", "dns-7db6d", "dns", 2_500),
         ):
             append(f"pods/{namespace}_{pod}_4be8c0f2/{container}/0.log", rate)
         number, age = divmod(t, NIGHTLY_S)

@@ -123,10 +123,7 @@ def labels_of(vector: list[tuple[dict[str, str], float]]) -> list[Mapping[str, s
     return [{name: labels[name] for name in wanted if name in labels} for labels, _ in vector]
 
 
-@pytest.mark.parametrize("honor", [True, False])
-def test_labels_stay_ours(
-    tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus, honor: bool
-) -> None:
+def test_labels_stay_ours(tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus) -> None:
     """A target with labels pod and namespace of its own: ours stay; without honor_labels ours are renamed."""
     workload = Workload(tmp_path / "host")
     log = tmp_path / "host/var/log/pods/shop_cart-6f7d9_4be8c0f2/app/0.log"
@@ -134,16 +131,23 @@ def test_labels_stay_ours(
     log.write_bytes(b"x")
     agent = start_agent(config=workload.configuration())
     config = shipped_configuration(agent.port, namespace="monitoring", pod="fstat-exporter-x7k2p", container="agent")
-    if not honor:
-        del config["scrape_configs"][0]["honor_labels"]
+    (shipped,) = config["scrape_configs"]
+    without = {key: value for key, value in shipped.items() if key != "honor_labels"} | {"job_name": "without"}
+    config["scrape_configs"].append(without)
     prometheus = start_prometheus(config)
     ours = {"namespace": "shop", "pod": "cart-6f7d9", "container": "app"}
     theirs = {"namespace": "monitoring", "pod": "fstat-exporter-x7k2p", "container": "agent"}
     renamed = theirs | {f"exported_{name}": value for name, value in ours.items()}
-    for metric in ("fstat_aggregate_files", 'fstat_file_size_bytes{group="pods"}'):
-        found = wait_until(functools.partial(prometheus.query, metric))
-        assert labels_of(found) == [ours if honor else renamed]
-    # The empty labels of a file that belongs to no pod keep the target's away; groups and the agent itself have none.
-    (path,) = (each for each in labels_of(prometheus.query('fstat_file_size_bytes{path=~".*/boot.log"}')))
-    assert path == ({} if honor else theirs)
-    assert labels_of(prometheus.query('fstat_group_files{group="pods"}')) == [theirs]
+
+    def labels(job: str, metric: str, selector: str) -> list[Mapping[str, str]]:
+        query = f'{metric}{{job="{job}", {selector}}}'
+        return labels_of(wait_until(lambda: prometheus.query(query)))
+
+    for job, expected in (("fstat", ours), ("without", renamed)):
+        assert labels(job, "fstat_aggregate_files", 'group="pods"') == [expected]
+        assert labels(job, "fstat_file_size_bytes", 'group="pods"') == [expected]
+        # Groups and the agent have no such labels of their own.
+        assert labels(job, "fstat_group_files", 'group="pods"') == [theirs]
+    # A file of no pod has them empty, which keeps the target's away.
+    assert labels("fstat", "fstat_file_size_bytes", 'path=~".*/boot.log"') == [{}]
+    assert labels("without", "fstat_file_size_bytes", 'path=~".*/boot.log"') == [theirs]
