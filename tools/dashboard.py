@@ -392,13 +392,14 @@ AGENT = [
     graph(
         "Watch budget",
         "How the files and directories of all agents are followed: inotify watches held, files sampled because they "
-        "are written all the time, and files polled, by the reason. Polled because of watch_limit: the budget is "
-        "used up (half of fs.inotify.max_user_watches).",
+        "are written all the time, and files polled, by the reason. Files guarded by their directory's watch or polled "
+        "because of watch_limit: the budget is used up (fs.inotify.max_user_watches, less 16,384 for others).",
         "short",
         {
             "watched files": f"sum({agent('fstat_cache_watches')} - {agent('fstat_cache_directory_watches')})",
             "watched directories": f"sum({agent('fstat_cache_directory_watches')})",
             "sampled files": f"sum({agent('fstat_cache_hot_files')})",
+            "guarded files": f"sum({agent('fstat_cache_guarded_files')})",
             "polled: {{reason}}": sum_by("reason", agent("fstat_cache_polled_files")),
         },
         width=8,
