@@ -76,6 +76,14 @@ def test_alerts_say_what_to_do() -> None:
         assert rule["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
 
 
+def test_configuration_of_the_runbooks(tmp_path: Path, start_agent: StartAgent) -> None:
+    """The one in docs/alerts.md gives a file the label that FstatLogSilent looks at."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "alerts.md").read_text(), re.DOTALL)
+    (tmp_path / "a.log").touch()
+    scrape = start_agent(config=block.replace("/srv/payments", str(tmp_path))).scrape()
+    assert scrape.value("fstat_file_mtime_seconds", max_silence="10m", path=str(tmp_path / "a.log"))
+
+
 def test_recorded_names() -> None:
     """level:metric:operations, where the metric is one of the agent's without its _total."""
     published = {name.removesuffix("_total") for name in readme_table("Metrics")}
