@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 STEP_S = 0.1
-NIGHTLY_S, NIGHTLY_TAKES_S = 40, 12
-"""A job starts this often, and its pod lives so long."""
+JOB_EVERY_S, JOB_TAKES_S = 40, 12
+"""How often a job starts, and how long its pod lives."""
 
 
 class Workload:
@@ -80,9 +80,9 @@ logs:
             ("kube-system", "dns-7db6d", "dns", 2_500),
         ):
             append(f"pods/{namespace}_{pod}_4be8c0f2/{container}/0.log", rate)
-        number, age = divmod(t, NIGHTLY_S)
+        number, age = divmod(t, JOB_EVERY_S)
         job = f"pods/batch_import-{number:.0f}_91d3a77e"
-        if age < NIGHTLY_TAKES_S:
+        if age < JOB_TAKES_S:
             append(f"{job}/import/0.log", 70_000)
         elif (self._logs / job).exists():
             shutil.rmtree(self._logs / job)

@@ -17,7 +17,7 @@ from tools.workload import Workload
 FOLDER = REPOSITORY / "config" / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
 CASES = sorted((FOLDER / "tests").glob("*.yml"))
-# A metric of the reload, which comes with it.
+# Published once a configuration can be reloaded.
 NOT_YET = {"fstat_exporter_config_last_reload_successful"}
 
 
