@@ -13,7 +13,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench schema screenshot clean programs test-image prometheus-rule programs-image test-wheel
+.PHONY: help run test lint bench schema screenshot dashboard picture clean programs test-image prometheus-rule programs-image test-wheel
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -59,6 +59,14 @@ schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of t
 
 screenshot: $(VENV)/.test programs ## make docs/page.png again
 	$(VENV)/bin/python -m tools.screenshot
+
+dashboard: $(VENV)/.run ## write config/grafana/log-growth.json, after a change of tools/dashboard.py
+	@$(VENV)/bin/python -m tools.dashboard > config/grafana/log-growth.json.new
+	@mv config/grafana/log-growth.json.new config/grafana/log-growth.json
+
+picture: $(VENV)/.test programs ## make docs/log-growth.svg again, in two minutes
+	@$(VENV)/bin/python -m tools.picture > docs/log-growth.svg.new
+	@mv docs/log-growth.svg.new docs/log-growth.svg
 
 prometheus-rule: ## write the PrometheusRule for Kubernetes from config/prometheus/rules/
 	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml

@@ -1,4 +1,4 @@
-"""Prints the Grafana dashboard: python -m tools.dashboard > config/grafana/log-growth.json
+"""Prints the Grafana dashboard (make dashboard).
 
 Totals come from the counters of the groups, which outlive the files. The counter of a file or of an aggregate begins
 with the bytes that came before its first scrape, and rate() does not see those.
