@@ -48,6 +48,7 @@ _TABLES = (
 )
 _NO_INODE = (None,) * 7
 _EMPTY_ALL = tuple((f"DELETE FROM {table}", [()]) for table in ("meta", "totals", "series", "inodes"))
+_EMPTY_BUT_GROUPS = (*_EMPTY_ALL[2:], ("DELETE FROM totals WHERE label_values <> '[]'", [()]))
 # SQLite is faster at telling that there is nothing odd about nearly all rows.
 _IS_ODD = (
     "WHERE typeof(path) <> 'blob' OR typeof(group_name) <> 'text' OR typeof(last_name) NOT IN ('blob', 'null') "
@@ -198,6 +199,20 @@ class Checkpoint:
                 _log.info("the state is written again", extra=fields(path=self._path))
             return True
 
+    def go_on_with(self, ledger: Ledger, groups: Sequence[GroupState]) -> None:
+        """Keep another ledger from now on, that of another configuration; the next :meth:`save` writes all of it.
+
+        Args:
+            ledger, groups: as of the class, but the ledger is where the other one was.
+        """
+        with self._lock:
+            self._ledger = ledger
+            self._groups = tuple(groups)
+            self._label_names = [_json(group.aggregate_by) for group in groups]
+            self._journal = ledger.journal()
+            # The totals of groups that are no more stay, should they come back.
+            self._pending = [*_EMPTY_BUT_GROUPS, self._groups_statement()]
+
     def close(self) -> None:
         """Let the file go; nothing is saved by that. Idempotent."""
         with self._lock:
@@ -318,8 +333,6 @@ class Checkpoint:
                 if latest is not None:
                     others.append((latest, path, name))
                 continue
-            if numbers.get(name) != labels.group:  # its series ended with the configuration, and this is another one
-                is_counting, counters = False, Counters(0, 0, 0, 0)
             ledger.restore_series(path, labels, counters, is_counting=is_counting, since_ns=restored.saved_at_ns)
             if latest is not None:
                 ledger.restore_inode(*latest, home=path, group=labels.group, is_latest=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import platform
@@ -14,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from exporter import __version__, config, log
 from exporter.agent import Agent
 from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
+from exporter.systemd import Notifier
 from exporter.web.server import ListenError, listen
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
@@ -52,7 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     _raise_descriptor_limit()
     try:
-        agent = Agent(settings, listen(settings.web.listen_address))
+        agent = Agent(
+            settings,
+            listen(settings.web.listen_address),
+            read_config=lambda: _with_flags(_read_config(flags), flags),
+            config_path=None if flags.patterns else _source(flags),
+            has_lifecycle=flags.enable_lifecycle,
+            notifier=Notifier(os.environ),
+        )
     except (ListenError, StateError) as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
@@ -68,6 +78,7 @@ async def _serve(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, functools.partial(agent.ask_to_reload, "SIGHUP", is_asked_for=True))
     await agent.run(stop)
 
 
@@ -77,8 +88,14 @@ def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with 2 after one line."""
+        self.exit(2, f"{self.prog}: error: {message}, see --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fstat-exporter",
         description="Publish size, age and changes of log files as Prometheus metrics.",
         allow_abbrev=False,
@@ -103,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--web.telemetry-path", dest="telemetry_path", metavar="PATH", help="where the metrics are (default: /metrics)"
+    )
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="enable_lifecycle",
+        action="store_true",
+        help="reload the configuration on POST /-/reload too",
     )
     parser.add_argument(
         "--log.level", dest="log_level", choices=tuple(log.LEVELS), default="info", help="(default: info)"

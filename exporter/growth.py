@@ -447,6 +447,11 @@ class Ledger:
             self._journals.append(journal)
             return journal
 
+    def discard(self, journal: Journal) -> None:
+        """Write nothing into a journal any more."""
+        with self.lock:
+            self._journals = [each for each in self._journals if each is not journal]
+
     def fill(self, journal: Journal) -> None:
         """Put everything that is known into a journal."""
         with self.lock:
@@ -468,16 +473,28 @@ class Ledger:
             return taken
 
     # -- going on where another ledger was: the series first, then the rest, then looks, then the end of it ------------
+    # What is restored twice is as it was told last.
 
     def restore_series(
         self, path: str, labels: Labels, counters: Counters, *, is_counting: bool, since_ns: int
     ) -> None:
         """Declare a path and set its counters; it is published once its file is seen."""
         with self.lock:
-            series = self._begin(path, labels, since_ns=since_ns, is_new=False)
+            series = self._series.get(path) or self._begin(path, labels, since_ns=since_ns, is_new=False)
             counters.set(series)
             series.is_counting = is_counting
+            series.inode = None
             self._gone[series] = _Gone()
+
+    def restore_last_look(self, path: str, stats: FileStats) -> None:
+        """Show a series whose file has gone as it was seen last, for its grace."""
+        with self.lock:
+            series = self._series.get(path)
+            if series is not None and series.stats is None:
+                series.stats = stats
+                self._admit(series)
+                self._withdraw(series)
+                self._note(series)
 
     def restore_totals(self, group: int, values: tuple[str, ...], counters: Counters) -> None:
         """Set the counters of a group or an aggregate; of an aggregate without series nothing is kept."""
@@ -512,12 +529,18 @@ class Ledger:
             self._is_restoring = True
             series = self._series.get(home) or self._ended(home, group)
             series.is_counting = True
-            inode = Inode(identity, size, mtime_ns, series, last_name)
+            inode = self._inodes.get(identity)
+            if inode is None:
+                inode = self._inodes[identity] = self._lost[identity] = Inode(
+                    identity, size, mtime_ns, series, last_name
+                )
+            else:
+                inode.size, inode.mtime_ns, inode.series, inode.last_name = size, mtime_ns, series, last_name
             if is_latest:
                 series.inode = inode
-            self._inodes[identity] = self._lost[identity] = inode
             if identity[2]:
                 self._restored[identity[1], identity[2], last_name] = inode
+            self._emptied.pop(identity, None)
             if emptied_from is not None:
                 self._emptied[identity] = emptied_from
             self._note_inode(inode)

@@ -22,6 +22,7 @@ class Scraper:
         groups: the groups of its configuration.
         save: called before anything is shown, so that no counter that was shown ever goes back.
         checkpoint: where to, if at all.
+        more: what else to show of the agent.
     """
 
     def __init__(
@@ -30,10 +31,11 @@ class Scraper:
         groups: Sequence[LogGroup],
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
+        more: Sequence[Collector] = (),
     ) -> None:
         self._tracker = tracker
         self._save = save
-        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint))
+        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint), *more)
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
         self.groups = frozenset(group.group for group in groups)
         """The names of the groups."""
@@ -43,6 +45,15 @@ class Scraper:
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
         self._tracker.expire(is_scrape=is_scrape)
         self._exposition.update()
+
+    def prepare(self) -> None:
+        """Write and compress everything ahead of the first scrape."""
+        self._exposition.update()
+        self._exposition.render(b"", is_openmetrics=False, is_compressed=True)
+
+    def about_the_agent(self, encode: Callable[[Collector], bytes]) -> bytes:
+        """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
+        return encode(_WithoutGroups(self._registry))
 
     def scrape(
         self,
@@ -80,6 +91,16 @@ class Scraper:
         )
         self._save()  # after the text was made: another scrape may have written a later value into it
         return parts
+
+
+class _WithoutGroups(Collector):
+    """What another collector gives, but for what it tells of groups."""
+
+    def __init__(self, source: Collector) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        return (family for family in self._source.collect() if not family.name.startswith("fstat_group_"))
 
 
 class _OfGroups(Collector):

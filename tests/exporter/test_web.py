@@ -50,6 +50,10 @@ class Registered:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
+    def about_the_agent(self, encode: Callable[[Collector], bytes]) -> bytes:
+        """As the real one."""
+        return encode(self._registry)
+
     def scrape(
         self,
         encode: Callable[[Collector], bytes],
@@ -74,7 +78,7 @@ class Web:
         self.healthy = self.ready = True
         registry = CollectorRegistry()
         registry.register(self.answer)
-        self._site = handlers.Site(Registered(registry), path, lambda: self.healthy, lambda: self.ready)
+        self._site = handlers.Site(Registered(registry), path, self._find_fault, lambda: self.ready, lambda: "Not yet.")
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
         started = threading.Event()
@@ -89,6 +93,9 @@ class Web:
         started.set()
         await self._stop.wait()
         await self.server.shut_down(5)
+
+    async def _find_fault(self) -> str | None:
+        return None if self.healthy else "The thread is dead."
 
     def close(self) -> float:
         """Stop; return how many seconds that took."""
