@@ -257,10 +257,7 @@ class Agent:
         """Follow another configuration."""
         async with self._scanning:
             if _what_is_followed(config) != _what_is_followed(self._config):
-                tracker, scraper = await self._make_successor(config)
-                # What is asked for from here on is answered by the new ones, what was asked for before by either.
-                self._tracker, self._scraper, self._site.scraper = tracker, scraper, scraper
-                await call_in_thread(tracker.succeed, "reload")
+                await self._succeed(config)
             limits = config.cache
             await call_in_thread(
                 functools.partial(self._tracker.cache.limit, max_files=limits.max_files, cpu_budget=limits.cpu_budget),
@@ -271,26 +268,33 @@ class Agent:
             task.cancel()
         self._begin_tasks(is_first=False)
 
-    async def _make_successor(self, config: Config) -> tuple[Tracker, Scraper]:
-        make = functools.partial(succession.make_successor, self._tracker, self._config, config, self._tell_saver)
-        tracker = await call_in_thread(make, "reload")
-        try:
-            async with self._told_progress(tracker):
-                await call_in_thread(tracker.scan, "reload")
-            scraper = self._make_scraper(config, tracker)
-            await call_in_thread(functools.partial(self._prepare, config, tracker, scraper), "reload")
-        except Exception:
-            await call_in_thread(tracker.abandon, "reload")
-            raise
-        return tracker, scraper
+    async def _succeed(self, config: Config) -> None:
+        """Have another tracker take the place of the one that there is."""
+        line = succession.Succession(self._tracker, self._config, config, self._tell_saver)
+        scraper = self._make_scraper(config, line.new)
 
-    def _prepare(self, config: Config, tracker: Tracker, scraper: Scraper) -> None:
-        """Do what is left, and takes time, before a successor is published."""
-        tracker.settle()
-        scraper.prepare()
-        if self._checkpoint is not None:
-            self._checkpoint.go_on_with(tracker.ledger, _states(config))
-            self._checkpoint.save(tracker.as_of_ns)
+        def prepare() -> None:
+            line.scan()
+            scraper.prepare()
+
+        def publish() -> None:
+            self._scraper.successor = scraper
+            self._tracker, self._scraper, self._site.scraper = line.new, scraper, scraper
+
+        def end() -> None:
+            line.end(publish)
+            if self._checkpoint is not None:
+                self._checkpoint.go_on_with(line.new.ledger, _states(config))
+                self._save()
+
+        try:
+            await call_in_thread(line.begin, "reload")
+            async with self._told_progress(line.new):
+                await call_in_thread(prepare, "reload")
+            await call_in_thread(end, "reload")
+        except Exception:
+            await call_in_thread(line.abandon, "reload")
+            raise
 
 
 def _states(config: Config) -> list[GroupState]:

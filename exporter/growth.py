@@ -12,7 +12,7 @@ cut down to something else than nothing is booked as if what was left of it had 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fstat_cache import FileStats
@@ -424,6 +424,11 @@ class Ledger:
         with self.lock:
             return list(self._lost.values())
 
+    def followed(self) -> list[str]:
+        """The names that are not declared and lead to inodes that are known."""
+        with self.lock:
+            return list(self._followed)
+
     def find_newest(self) -> None:
         """Bring the ``newest`` of all totals up to date."""
         with self.lock:
@@ -495,6 +500,21 @@ class Ledger:
                 self._admit(series)
                 self._withdraw(series)
                 self._note(series)
+
+    def restore_grace(self, other: Ledger, paths: Container[str]) -> None:
+        """Have the series of files that have gone end when they would have ended in another ledger, if they have not.
+
+        Args:
+            other: it knows the files that were restored; its lock is held.
+            paths: those.
+        """
+        with self.lock:
+            for series, gone in tuple(self._gone.items()):
+                twin = other._series.get(series.path)
+                if twin is None and series.path in paths:
+                    self._end(series)
+                elif twin in other._gone:
+                    gone.since_s, gone.scrapes = other._gone[twin].since_s, other._gone[twin].scrapes
 
     def restore_totals(self, group: int, values: tuple[str, ...], counters: Counters) -> None:
         """Set the counters of a group or an aggregate; of an aggregate without series nothing is kept."""

@@ -39,10 +39,15 @@ class Scraper:
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
         self.groups = frozenset(group.group for group in groups)
         """The names of the groups."""
+        self.successor: Scraper | None = None
+        """Who answers instead since the configuration is another one; nothing is looked at for this one any more."""
 
     def look(self, *, is_scrape: bool) -> None:
         """Make everything true as of now; also to be called now and then while nobody scrapes."""
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
+        if self.successor is not None:
+            self.successor.look(is_scrape=is_scrape)
+            return
         self._tracker.expire(is_scrape=is_scrape)
         self._exposition.update()
 
@@ -77,6 +82,10 @@ class Scraper:
             The answer in parts, which nothing changes any more.
         """
         self.look(is_scrape=True)
+        if self.successor is not None:
+            return self.successor.scrape(
+                encode, is_openmetrics=is_openmetrics, is_compressed=is_compressed, names=names, groups=groups
+            )
         source: Collector = self._registry
         if names:
             source = self._registry.restricted_registry(names)

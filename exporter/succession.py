@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import islice
+from operator import add
 from typing import TypeVar
 
 from exporter.config import Config, LogGroup
@@ -26,67 +28,77 @@ MOST_ROUNDS = 10
 """How often what has changed during the copy is copied again while others go on."""
 
 
-def make_successor(
-    old: Tracker, old_config: Config, new_config: Config, on_change: Callable[[], object] | None = None
-) -> Tracker:
-    """Make a tracker that knows all that another one knows, and hears from now on all that it hears.
+class Succession:
+    """Makes a tracker that takes the place of another one, which is ready. Its methods are to be called in their order.
 
     Args:
-        old: the other one; it is ready. Nobody else scans with it, or makes another successor.
+        old: the other one. Until the end nobody else scans with it.
         old_config, new_config: what each is to follow.
-        on_change: as of :class:`Tracker`.
+        on_change: as of :class:`Tracker`, of the successor.
 
-    Returns:
-        The successor, which hears what the other one hears. What it is to do next is to scan, to settle and to succeed;
-        or to abandon it.
+    Attributes:
+        new: the successor.
     """
-    new = Tracker(new_config, on_change, predecessor=old)
-    old.refresh(0)
-    new.since_ns = _inherited_since(old, old_config.logs, new, new_config.logs)
-    try:
-        _Copy(old, new, old_config.logs, new_config.logs).make()
-        _restore_looks(old, new)
-    except BaseException:
-        new.abandon()
-        raise
-    return new
-
-
-def _inherited_since(
-    old: Tracker, old_groups: Sequence[LogGroup], new: Tracker, groups: Sequence[LogGroup]
-) -> list[int]:
-    """Since when unknown files are new: where their pattern was followed already, the same as before, else now."""
-    since = []
-    for group, text in new.matcher.patterns:
-        exclude = set(groups[group].exclude)
-        before = [
-            since_ns
-            for since_ns, (old_group, old_text) in zip(old.since_ns, old.matcher.patterns, strict=True)
-            if old_text == text and exclude.issuperset(old_groups[old_group].exclude)
-        ]
-        since.append(min(before, default=old.as_of_ns))
-    return since
-
-
-class _Copy:
-    """Has a new ledger go on where an old one is."""
 
     def __init__(
-        self, old: Tracker, new: Tracker, old_groups: Sequence[LogGroup], new_groups: Sequence[LogGroup]
+        self, old: Tracker, old_config: Config, new_config: Config, on_change: Callable[[], object] | None = None
     ) -> None:
-        self._old, self._new = old, new
-        self._old_groups, self._new_groups = old_groups, new_groups
-        numbers = {group.group: number for number, group in enumerate(new_groups)}
-        self._numbers = [numbers.get(group.group) for group in old_groups]  # None: that group is no more
-        self._labels: dict[str, Labels | None] = {}
-        self._journal = old.ledger.journal()
+        self.new = Tracker(new_config, on_change, predecessor=old)
+        self._old = old
+        self._old_groups, self._new_groups = old_config.logs, new_config.logs
+        self._labels: dict[str, Labels | None] = {}  # of all that was copied
 
-    def make(self) -> None:
+    def begin(self) -> None:
+        """Have the successor know all that the other one knows, and hear from now on all that it hears."""
+        self._old.refresh(0)
+        self.new.since_ns = self._inherited_since()
+        self._copy()
+        self._restore_looks()
+
+    def scan(self) -> None:
+        """Have the successor look for its files."""
+        self.new.scan()
+        self.new.settle()
+
+    def end(self, publish: Callable[[], object]) -> None:
+        """Have the successor take the place of the other one.
+
+        Args:
+            publish: called in the moment from which on the successor's figures are those to be shown.
+        """
+        old, new = self._old, self.new
+        with new.lock:
+            old.refresh_locked(0)  # who has begun to scrape it gets what is true now
+            with old.ledger.lock, new.ledger.lock:
+                self._carry_totals()
+                new.ledger.restore_grace(old.ledger, self._labels)
+                publish()
+            new.succeed()
+
+    def abandon(self) -> None:
+        """Leave everything to the other one, whatever was done so far."""
+        self.new.abandon()
+
+    def _inherited_since(self) -> list[int]:
+        """Since when unknown files are new: where their pattern was followed just so, the same as before, else now."""
+        since = []
+        for group, text in self.new.matcher.patterns:
+            exclude = set(self._new_groups[group].exclude)
+            before = [
+                since_ns
+                for since_ns, (old_group, old_text) in zip(self._old.since_ns, self._old.matcher.patterns, strict=True)
+                if old_text == text and exclude.issuperset(self._old_groups[old_group].exclude)
+            ]
+            since.append(min(before, default=self._old.as_of_ns))
+        return since
+
+    def _copy(self) -> None:
         """Copy while others go on, and again what has changed meanwhile, until little is left; then that, at once."""
-        old, new = self._old, self._new
+        old, new = self._old, self.new
+        journal = old.ledger.journal()
         try:
             for _ in range(MOST_ROUNDS):
-                taken = old.ledger.take(self._journal)
+                taken = old.ledger.take(journal)
                 if len(taken.series) + len(taken.inodes) < AT_ONCE:
                     break
                 # Those first that have a place among max_series, so that they keep it.
@@ -99,20 +111,39 @@ class _Copy:
                         self._copy_inodes(inodes)
             self._label(taken.series)
             with old.lock, old.ledger.lock, new.ledger.lock:
-                taken.merge(old.ledger.take(self._journal))
+                taken.merge(old.ledger.take(journal))
                 self._label(taken.series)
                 self._copy_series(taken.series)
                 self._copy_inodes(_inodes_of(taken))
-                self._copy_totals()
                 new.begin_succession()
         finally:
-            old.ledger.discard(self._journal)
+            old.ledger.discard(journal)
 
     def _label(self, series: Iterable[Series]) -> None:
         for each in series:
             if each.path not in self._labels:
-                match = self._new.matcher.match(each.path)
-                self._labels[each.path] = None if match is None else self._new.labels(each.path, match)
+                match = self.new.matcher.match(each.path)
+                self._labels[each.path] = None if match is None else self.new.labels(each.path, match)
+
+    def _restore_looks(self) -> None:
+        """Have what is there be there for the successor too, without another look, and what has gone be shown for its
+        grace; those first that have a place among max_series, as above.
+        """
+        old, new = self._old, self.new
+        with old.ledger.lock:
+            known = list(old.ledger.series())
+        for batch in _batches(sorted(known, key=_has_no_place)):
+            with old.lock, old.ledger.lock, new.ledger.lock:
+                for series in batch:
+                    path = series.path
+                    inode = old.ledger.at(path)
+                    if path not in new.ledger or new.ledger.at(path) is not None or series.has_ended:
+                        continue
+                    if inode is not None:
+                        device, number, birth_ns = inode.identity
+                        new.ledger.observe(path, FileStats(inode.size, inode.mtime_ns, number, device, birth_ns))
+                    elif series.stats is not None and series.is_published:
+                        new.ledger.restore_last_look(path, series.stats)
 
     # -- with the old ledger's lock held ------------------------------------------------------------------------------
 
@@ -120,7 +151,7 @@ class _Copy:
         for each in series:
             labels = self._labels[each.path]
             if labels is not None and not each.has_ended:
-                self._new.ledger.restore_series(
+                self.new.ledger.restore_series(
                     each.path, labels, Counters.of(each), is_counting=each.is_counting, since_ns=each.since_ns
                 )
 
@@ -131,7 +162,7 @@ class _Copy:
             if home is None or ledger.inode(inode.identity) is not inode:
                 continue
             path, group = home
-            self._new.ledger.restore_inode(
+            self.new.ledger.restore_inode(
                 inode.identity,
                 inode.size,
                 inode.mtime_ns,
@@ -151,44 +182,34 @@ class _Copy:
                 return path, labels.group
         return None
 
-    def _copy_totals(self) -> None:
-        old, new = self._old.ledger, self._new.ledger
-        for totals, number in zip(old.groups, self._numbers, strict=True):
-            if number is not None:
-                new.restore_totals(number, (), Counters.of(totals))
-        before = {self._label_set(totals, self._old_groups): totals for totals in old.aggregates.values()}
-        for key, totals in new.aggregates.items():
-            same = before.get(self._label_set(totals, self._new_groups))
-            if same is not None:
-                new.restore_totals(*key, Counters.of(same))
+    # -- with the locks of both ledgers held --------------------------------------------------------------------------
 
-    @staticmethod
-    def _label_set(totals: Totals, groups: Sequence[LogGroup]) -> tuple[str, frozenset[tuple[str, str]]]:
-        """What tells the series of an aggregate from others, to Prometheus: an empty label is none."""
-        group = groups[totals.group]
-        labels = zip(group.aggregate_by, totals.values, strict=True)
-        return group.group, frozenset((name, value) for name, value in labels if value)
+    def _carry_totals(self) -> None:
+        """Set the successor's totals: each byte counts in those in which it was published, if it was.
+
+        In its own totals it has counted by other groups and labels until now.
+        """
+        old, new = self._old.ledger, self.new.ledger
+        own: dict[Totals, list[int]] = {}  # what files have grown by that only the successor knows
+        for series in new.series():
+            if series.path not in self._labels and series.path not in self.new.mirrored:
+                for totals in series.totals:
+                    counted = own.setdefault(totals, [0, 0, 0, 0])
+                    for place, value in enumerate(astuple(Counters.of(series))):
+                        counted[place] += value
+        before = {_label_set(totals, self._old_groups): totals for totals in (*old.groups, *old.aggregates.values())}
+        for totals in (*new.groups, *new.aggregates.values()):
+            counted = own.get(totals, [0, 0, 0, 0])
+            same = before.get(_label_set(totals, self._new_groups))
+            carried = (0, 0, 0, 0) if same is None else astuple(Counters.of(same))
+            new.restore_totals(totals.group, totals.values, Counters(*map(add, carried, counted)))
 
 
-def _restore_looks(old: Tracker, new: Tracker) -> None:
-    """Have what is there be there for the new ledger too, without another look, and what has gone shown for its grace.
-
-    Those first that have a place among max_series, as above.
-    """
-    with old.ledger.lock:
-        known = list(old.ledger.series())
-    for batch in _batches(sorted(known, key=_has_no_place)):
-        with old.lock, old.ledger.lock, new.ledger.lock:
-            for series in batch:
-                path = series.path
-                inode = old.ledger.at(path)
-                if path not in new.ledger or new.ledger.at(path) is not None or series.has_ended:
-                    continue
-                if inode is not None:
-                    device, number, birth_ns = inode.identity
-                    new.ledger.observe(path, FileStats(inode.size, inode.mtime_ns, number, device, birth_ns))
-                elif series.stats is not None and series.is_published:
-                    new.ledger.restore_last_look(path, series.stats)
+def _label_set(totals: Totals, groups: Sequence[LogGroup]) -> tuple[str, bool, frozenset[tuple[str, str]]]:
+    """What tells totals from others of the same metric, to Prometheus: an empty label is none."""
+    group = groups[totals.group]
+    labels = zip(group.aggregate_by, totals.values, strict=True) if totals.values else ()
+    return group.group, bool(totals.values), frozenset((name, value) for name, value in labels if value)
 
 
 def _has_no_place(series: Series) -> tuple[bool, bool]:

@@ -90,6 +90,8 @@ class Tracker:
             RemoteScanner(remote_timeout_s) if predecessor is None else predecessor._remote_scanner
         )
         self._predecessor = predecessor
+        self.mirrored: set[str] = set()
+        """What the predecessor has declared since it is heard."""
         self._is_over = False  # a successor has taken its place
         self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
@@ -110,23 +112,26 @@ class Tracker:
             audited: how many files to compare with the truth on this occasion.
         """
         with self._next_in_line():
-            if self._is_over:
-                return
-            as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-            errors = self.cache.survey(self._paths.keys())
-            self.discovery.look_at_unheard()
-            for _ in range(MOST_ROUNDS):
-                if not self._catch_up():
-                    break
-            self.cache.audit(audited)  # after that: what was heard of is no mismatch
-            self._told_faults.tell_faults(
-                _log,
-                errors,
-                "files can not be looked at and are left out of the scrape",
-                "files can be looked at again, or are gone",
-            )
-            self.ledger.hide(errors.keys())
-            self.as_of_ns = as_of_ns
+            if not self._is_over:
+                self.refresh_locked(audited)
+
+    def refresh_locked(self, audited: int) -> None:
+        """The same, with the lock held."""
+        as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+        errors = self.cache.survey(self._paths.keys())
+        self.discovery.look_at_unheard()
+        for _ in range(MOST_ROUNDS):
+            if not self._catch_up():
+                break
+        self.cache.audit(audited)  # after that: what was heard of is no mismatch
+        self._told_faults.tell_faults(
+            _log,
+            errors,
+            "files can not be looked at and are left out of the scrape",
+            "files can be looked at again, or are gone",
+        )
+        self.ledger.hide(errors.keys())
+        self.as_of_ns = as_of_ns
 
     def scan(self) -> None:
         """Look everywhere: the first time to find the files, later for what has come or gone unheard."""
@@ -195,14 +200,18 @@ class Tracker:
 
     def settle(self) -> None:
         """As a successor that has scanned everything: take over what only the predecessor has come to know."""
-        assert self._predecessor is not None
+        predecessor = self._predecessor
+        assert predecessor is not None
         with self.lock:
             self._catch_up()
-            for path, since in self._predecessor._followed.items():
-                if path not in self._paths:
-                    self.discovery.follow(path, self._predecessor.discovery.origin_of(path))
-                if path in self._followed:
-                    self._followed[path] = since
+            rotated = {*predecessor._followed, *self.ledger.followed()}
+            for inode in self.ledger.lost():  # which may have had a name that was declared then
+                known = predecessor.ledger.inode(inode.identity)
+                rotated.update(() if known is None else known.names)
+            for path in sorted(rotated - self._paths.keys()):
+                self.discovery.follow(path, predecessor.discovery.origin_of(path))
+            for path in self._followed.keys() & predecessor._followed.keys():
+                self._followed[path] = predecessor._followed[path]
             for path in [series.path for series in self.ledger.series() if series.is_present]:
                 if path not in self._paths:  # a pattern means it, but no way that a scan goes leads there
                     self.ledger.observe(path, None)
@@ -212,8 +221,8 @@ class Tracker:
         predecessor = self._predecessor
         assert predecessor is not None
         with self.lock:
-            predecessor.refresh(0)  # whoever has just begun to scrape it gets what is true now
             self._line.current = self
+            self.mirrored.clear()
             predecessor._let_go(self)
             self._predecessor = None
 
@@ -237,6 +246,7 @@ class Tracker:
 
     def mirror(self, path: str, *, since_ns: int, is_new: bool) -> None:
         """Declare what the predecessor declares, if it is meant."""
+        self.mirrored.add(path)
         match = self.matcher.match(path)
         if match is not None and path not in self.ledger:
             self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=is_new)
