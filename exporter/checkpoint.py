@@ -48,7 +48,6 @@ _TABLES = (
 )
 _NO_INODE = (None,) * 7
 _EMPTY_ALL = tuple((f"DELETE FROM {table}", [()]) for table in ("meta", "totals", "series", "inodes"))
-_EMPTY_BUT_GROUPS = (*_EMPTY_ALL[2:], ("DELETE FROM totals WHERE label_values <> '[]'", [()]))
 # SQLite is faster at telling that there is nothing odd about nearly all rows.
 _IS_ODD = (
     "WHERE typeof(path) <> 'blob' OR typeof(group_name) <> 'text' OR typeof(last_name) NOT IN ('blob', 'null') "
@@ -72,6 +71,11 @@ _DROP_INODE = "DELETE FROM inodes WHERE device = ? AND inode = ? AND birth_ns = 
 _Value = int | str | bytes | None
 _Row = tuple[_Value, ...]
 _Statement = tuple[str, Sequence[_Row]]
+
+_EMPTY_AGGREGATES_AND_INODES: tuple[_Statement, ...] = (
+    ("DELETE FROM totals WHERE label_values <> '[]'", [()]),
+    ("DELETE FROM inodes", [()]),
+)
 
 
 class StateError(Exception):
@@ -200,18 +204,39 @@ class Checkpoint:
             return True
 
     def go_on_with(self, ledger: Ledger, groups: Sequence[GroupState]) -> None:
-        """Keep another ledger from now on, that of another configuration; the next :meth:`save` writes all of it.
+        """Keep another ledger from now on, that of another configuration; the next :meth:`save` writes what differs.
 
         Args:
-            ledger, groups: as of the class, but the ledger is where the other one was.
+            ledger, groups: as of the class, but the ledger is where the other one is.
         """
         with self._lock:
-            self._ledger = ledger
-            self._groups = tuple(groups)
-            self._label_names = [_json(group.aggregate_by) for group in groups]
-            self._journal = ledger.journal()
+            before, old_groups = self._ledger, self._groups
+            with before.lock, ledger.lock:
+                unsaved = {series.path for series in self._journal.series}
+                unsaved.update(inode.series.path for inode in self._journal.inodes)
+                known = {series.path: series for series in before.series()}
+                self._ledger, self._groups = ledger, tuple(groups)
+                self._label_names = [_json(group.aggregate_by) for group in groups]
+                journal = ledger.journal()
+                ledger.take(journal)
+                for series in ledger.series():
+                    twin = known.get(series.path)
+                    if (
+                        twin is None
+                        or series.path in unsaved
+                        or old_groups[twin.labels.group].name != groups[series.labels.group].name
+                        or _state(twin) != _state(series)
+                    ):
+                        journal.series.add(series)
+                journal.inodes.update(inode for inode in ledger.inodes() if self._has_row(inode))
+                journal.totals.update(ledger.groups)
+                journal.totals.update(ledger.aggregates.values())
+                gone = [path for path in (known.keys() | unsaved) if path not in ledger]
+            self._journal = journal
+            rows: list[_Row] = [(os.fsencode(path),) for path in gone]
+            self._drop(_DROP_SERIES, rows)
             # The totals of groups that are no more stay, should they come back.
-            self._pending = [*_EMPTY_BUT_GROUPS, self._groups_statement()]
+            self._pending += [*_EMPTY_AGGREGATES_AND_INODES, self._groups_statement()]
 
     def close(self) -> None:
         """Let the file go; nothing is saved by that. Idempotent."""
@@ -508,6 +533,14 @@ def _whole(number: int) -> int | str:
 
 def _counters(book: Series | Totals) -> _Row:
     return _whole(book.changes), _whole(book.appended_bytes), _whole(book.truncations), _whole(book.rotations)
+
+
+def _state(series: Series) -> tuple[object, ...]:
+    """What tells whether the row of a series is the same in another ledger."""
+    inode = series.inode
+    if inode is None or inode.series is not series:
+        return Counters.of(series), series.is_counting
+    return Counters.of(series), series.is_counting, inode.identity, inode.size, inode.mtime_ns, inode.last_name
 
 
 def _key(identity: Identity) -> _Row:

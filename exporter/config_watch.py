@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0
 """How long it must have been quiet before the file is read: an editor may do several things to it."""
+PATIENCE_S = 30.0
+"""How long somebody may have it open without writing before it is read all the same."""
 MISSING_S = 5.0
 """How often to look for a file that has gone, of which the directory may have gone too."""
 MOST_LINKS = 40
@@ -99,28 +101,33 @@ class ConfigWatch:
             directory, names = self._watched.get(wd, ("", {name}))
             if name not in names:
                 return False
-            # A new link is complete, a new file is as soon as whoever made it closes it.
+            # A new link is complete; a new file is when whoever made it closes it, which is told as well.
             self._is_being_written = bool(mask & flags.CREATE) and _is_new_file(os.path.join(directory, name))
         elif mask & (flags.MODIFY | flags.CLOSE_WRITE):
             self._is_being_written = bool(mask & flags.MODIFY)
         return True
 
-    def _check_after(self, seconds: float) -> None:
+    def _check_after(self, seconds: float, *, is_patience: bool = False) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin_check)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin_check, is_patience)
 
-    def _begin_check(self) -> None:
+    def _begin_check(self, is_patience: bool) -> None:
         if self._check is not None and not self._check.done():
-            self._check_after(SETTLE_S)
-        else:
-            self._check = asyncio.create_task(self._check_now())
+            self._check_after(SETTLE_S, is_patience=is_patience)
+            return
+        if is_patience:
+            self._is_being_written = False
+        self._check = asyncio.create_task(self._check_now())
 
     async def _check_now(self) -> None:
         is_there = await call_in_thread(self._arm, "config-watch")
         if not is_there:
             self._check_after(MISSING_S)
-        if not self._is_being_written and (is_there or not self._is_missing):
+        elif self._is_being_written:
+            self._check_after(PATIENCE_S, is_patience=True)
+            return
+        if is_there or not self._is_missing:
             self._on_change()
         self._is_missing = not is_there
 

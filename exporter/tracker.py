@@ -321,12 +321,12 @@ class Tracker:
 
     def examine(self, path: str, match: Match) -> bool:
         """Look at a path that may have become a file, another one, or none."""
+        if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
+            self._paths[path] = match  # it is declared and there, and whatever becomes of it is heard
+            return True
         if path not in self.ledger or self._paths.get(path) is not match:
             self._followed.pop(path, None)
             self._declare(path, match)
-        if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
-            self._paths[path] = match  # it is there, and whatever becomes of it is heard
-            return True
         try:
             is_there = self.cache.look(path)
         except OSError as error:

@@ -47,7 +47,7 @@ logs:
   - {{group: other, paths: ["{logs}/no/such/*.log"]}}
 """,
     """
-cache: {{max_files: 20, cpu_budget: 5%}}
+cache: {{max_files: 5000, cpu_budget: 5%}}
 logs:
   - {{group: all, paths: ["{logs}/writer-{{0,1,2}}/*/*.log", "{logs}/**/*.log"]}}
   - {{group: other, paths: ["{logs}/no/such/*.log"]}}
