@@ -66,6 +66,7 @@ class Reloader(Collector):
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
+        self._settle(self._waiting, _STOPPING)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; the start of the agent is the first success."""
@@ -89,9 +90,13 @@ class Reloader(Collector):
             try:
                 error = await self._attempt(requests)
             finally:
-                for request in requests:
-                    if not request.outcome.done():
-                        request.outcome.set_result(error)
+                self._settle(requests, error)
+
+    @staticmethod
+    def _settle(requests: Sequence[_Request], error: str | None) -> None:
+        for request in requests:
+            if not request.outcome.done():  # as it is where nobody waits any more
+                request.outcome.set_result(error)
 
     async def _attempt(self, requests: Sequence[_Request]) -> str | None:
         reasons = ",".join(dict.fromkeys(request.reason for request in requests))
