@@ -12,6 +12,7 @@ def main() -> int:
     # the interpreter itself starts, kills the process as it does by default.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload of what is not loaded yet
     from exporter import cli
 
     return cli.main()

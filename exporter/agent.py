@@ -7,55 +7,84 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
-from exporter import __version__
-from exporter.checkpoint import Checkpoint, GroupState, Restored
+from exporter import __version__, succession
+from exporter.checkpoint import Checkpoint, GroupState
 from exporter.config import Config
+from exporter.config_watch import ConfigWatch
 from exporter.growth import Labels
+from exporter.health import Health
 from exporter.log import fields
 from exporter.overview import Overview
-from exporter.patterns import Match
+from exporter.reload import Reloader, ReloadError
 from exporter.saver import Saver
 from exporter.scrape import Scraper
+from exporter.systemd import Notifier
 from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
 from exporter.web.server import Server
 from exporter.web.web_config_file import WebConfigFile
+from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
+PROGRESS_S = 10.0
+"""How often a long scan tells how far it has come."""
 _STOP_TIMEOUT_S = 0.4  # each for the connections and for the cache: together below the second that a stop may take
 
 
 class Agent:
-    """Follows the files of one configuration and serves their metrics.
+    """Follows the files of one configuration, and of another one after a reload, and serves their metrics.
 
     Args:
         config: what to do.
         sockets: where to serve, listening already; closed at the end of `run`.
         web_config: how that is protected; by default not at all.
+        read_config: reads the configuration anew, for a reload; raises ConfigError. By default it stays as it is.
+        config_path: the file to watch, for a reload when it changes; None: none.
+        has_lifecycle: whether a reload may be asked for over HTTP.
+        notifier: tells systemd.
 
     Raises:
         StateError: the state file can not be used.
     """
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], web_config: WebConfigFile | None = None
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        web_config: WebConfigFile | None = None,
+        *,
+        read_config: Callable[[], Config] | None = None,
+        config_path: str | None = None,
+        has_lifecycle: bool = False,
+        notifier: Notifier | None = None,
     ) -> None:
         self._config = config
         self._web_config = web_config or WebConfigFile(None)
         self._sockets = sockets
+        self._read_config = read_config or (lambda: config)
+        self._config_path = config_path
+        self._has_lifecycle = has_lifecycle
+        self._notifier = notifier or Notifier({})
+        self._reloader = Reloader(self._reload)
+        self._requests: set[asyncio.Task[str | None]] = set()  # reloads that nobody waits for
+        self._scanning = asyncio.Lock()
+        self._ready = asyncio.Event()
         self._saver: Saver | None = None
         self._tracker = Tracker(config, on_change=self._tell_saver)
+        self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
+        self._scraper = self._make_scraper(config, self._tracker)
 
     def _restore(self, path: str) -> Checkpoint:
         """Have the ledger go on where it was when it was saved last."""
         tracker, groups = self._tracker, self._config.logs
-        states = [GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in groups]
-        checkpoint = Checkpoint(path, tracker.ledger, states)
+        checkpoint = Checkpoint(path, tracker.ledger, _states(self._config))
 
         def label(path: str) -> Labels | None:
             match = tracker.matcher.match(path)
@@ -63,23 +92,16 @@ class Agent:
 
         restored = checkpoint.load(label)
         if restored.saved_at_ns:
-            tracker.since_ns = self._since_ns(restored, tracker.since_ns)
+            # Unknown files are new since the latest checkpoint, where their pattern was configured then.
+            tracker.since_ns = [
+                restored.saved_at_ns if restored.was_configured(text, groups[group].exclude) else since_ns
+                for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns, strict=True)
+            ]
         self._saver = Saver(self._save, lambda: checkpoint.is_urgent)
         return checkpoint
 
-    def _since_ns(self, restored: Restored, otherwise: Callable[[str, Match], int]) -> Callable[[str, Match], int]:
-        """Since when unknown files are new: since the latest checkpoint, where their pattern was configured then."""
-        were_configured = [
-            restored.was_configured(text, self._config.logs[group].exclude)
-            for group, text in self._tracker.matcher.patterns
-        ]
-
-        def since_ns(path: str, match: Match) -> int:
-            if any(were_configured[pattern] for pattern in match.patterns):
-                return restored.saved_at_ns
-            return otherwise(path, match)
-
-        return since_ns
+    def _make_scraper(self, config: Config, tracker: Tracker) -> Scraper:
+        return Scraper(tracker, config.logs, self._save, self._checkpoint, [self._reloader, self._web_config])
 
     def _save(self) -> None:
         if self._checkpoint is not None:
@@ -91,31 +113,52 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
-        tracker = self._tracker
-        scraper = Scraper(tracker, self._config.logs, self._save, self._checkpoint, [self._web_config])
-        site = Site(
-            scraper=scraper,
-            overview=Overview(tracker, self._config.logs, scraper),
+        self._site = Site(
+            scraper=self._scraper,
+            overview=Overview(self._tracker, self._config.logs, self._scraper),
             telemetry_path=self._config.web.telemetry_path,
-            is_healthy=lambda: tracker.cache.alive,
-            is_ready=lambda: tracker.is_ready,
+            find_fault=self._find_fault,
+            is_ready=lambda: self._tracker.is_ready,
+            tell_progress=lambda: f"The first scan is not done yet: {_progress(self._tracker)}.",
+            reload=functools.partial(self._reloader.reload, "HTTP", is_asked_for=True) if self._has_lifecycle else None,
             headers=lambda: self._web_config.current().headers,
         )
-        server = Server(make_application(site), self._web_config)
+        server = Server(make_application(self._site), self._web_config)
         server.add_sockets(self._sockets)
         for bound in self._sockets:
             host, port = bound.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _log.info("listening", extra=fields(address=address, version=__version__))
-        tasks = [asyncio.create_task(self._scan_for_ever(scraper)), asyncio.create_task(self._audit_for_ever(scraper))]
+        watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
+        if watch is not None:
+            watch.start()
+        self._begin_tasks(is_first=True)
+        watchdog = asyncio.create_task(self._feed_watchdog())
         try:
             await stop.wait()
         finally:
-            for task in tasks:
+            self._notifier.stopping()
+            if watch is not None:
+                watch.close()
+            self._reloader.close()
+            for task in (*self._tasks, watchdog):
                 task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(call_in_thread(self._close, "close"), _STOP_TIMEOUT_S)
+
+    def ask_to_reload(self, reason: str, *, is_asked_for: bool) -> None:
+        """Reload by and by.
+
+        Args:
+            reason, is_asked_for: as of :meth:`Reloader.reload`.
+        """
+        request = asyncio.create_task(self._reloader.reload(reason, is_asked_for=is_asked_for))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+
+    def _file_has_changed(self) -> None:
+        self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
         self._tracker.cache.close()
@@ -125,23 +168,33 @@ class Agent:
                 self._save()
             self._checkpoint.close()
 
-    async def _scan_for_ever(self, scraper: Scraper) -> None:
-        is_first = True
+    # -- what is done again and again ---------------------------------------------------------------------------------
+
+    def _begin_tasks(self, *, is_first: bool) -> None:
+        self._tasks = [
+            asyncio.create_task(self._scan_for_ever(self._tracker, is_first=is_first)),
+            asyncio.create_task(self._audit_for_ever(self._tracker, self._scraper)),
+        ]
+
+    async def _scan_for_ever(self, tracker: Tracker, *, is_first: bool) -> None:
         while True:
+            if not is_first:
+                await asyncio.sleep(self._config.rescan_interval_s)
+            is_first = False
             try:
-                await call_in_thread(self._tracker.scan, "scan")
-                if is_first:
-                    await call_in_thread(scraper.history.update, "history")
+                async with self._scanning, self._told_progress(tracker):
+                    await call_in_thread(tracker.scan, "scan")
+                if not self._ready.is_set():
+                    await call_in_thread(self._scraper.history.update, "history")
+                    self._ready.set()
+                    self._notifier.ready()
                     if self._saver is not None:
                         self._saver.start()
-                is_first = False
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")
-            await asyncio.sleep(self._config.rescan_interval_s)
 
-    async def _audit_for_ever(self, scraper: Scraper) -> None:
+    async def _audit_for_ever(self, tracker: Tracker, scraper: Scraper) -> None:
         """Keep everything true while nobody scrapes; each scrape does the same by itself."""
-        tracker = self._tracker
         while True:
             checks = tracker.cache.status().audit_checks
             await asyncio.sleep(self._config.cache.audit_interval_s)
@@ -150,3 +203,133 @@ class Agent:
                     await call_in_thread(functools.partial(scraper.look, is_scrape=False), "audit")
                 except Exception:  # noqa: BLE001 - whatever it was, the next one may find what this one missed
                     _log.exception("the audit failed and is tried again after the interval")
+
+    @contextlib.asynccontextmanager
+    async def _told_progress(self, tracker: Tracker) -> AsyncIterator[None]:
+        """Tell now and then how far a tracker's first scan has come, while something is done that may take long."""
+        if tracker.is_ready:
+            yield
+            return
+        telling = asyncio.create_task(self._tell_progress(tracker))
+        try:
+            yield
+        finally:
+            telling.cancel()
+
+    async def _tell_progress(self, tracker: Tracker) -> None:
+        began_s = time.monotonic()
+        while True:
+            self._notifier.progress(f"Scanning: {_progress(tracker)}.")
+            await asyncio.sleep(PROGRESS_S)
+            seconds = round(time.monotonic() - began_s)
+            found = fields(files=tracker.files, directories=len(tracker.discovery), seconds=seconds)
+            _log.info("scanning", extra=found)
+
+    async def _feed_watchdog(self) -> None:
+        if self._notifier.watchdog_s is None:
+            return
+        while True:
+            await asyncio.sleep(self._notifier.watchdog_s / 2)
+            if await self._find_fault() is None:
+                self._notifier.alive()
+
+    async def _find_fault(self) -> str | None:
+        return await self._health.find_fault(is_starting=not self._tracker.is_ready)
+
+    # -- another configuration ----------------------------------------------------------------------------------------
+
+    async def _reload(self, is_asked_for: bool) -> bool:
+        if not self._ready.is_set():
+            if is_asked_for:
+                _log.info("the configuration is reloaded after the first scan")
+            await self._ready.wait()
+        if is_asked_for:
+            self._notifier.reloading()
+        is_different, status = False, "Following the old configuration, the new one can not be used."
+        try:
+            config = _as_far_as_possible(await call_in_thread(self._read_config, "reload"), self._config)
+            is_different = config != self._config
+            if is_different:
+                if not is_asked_for:
+                    self._notifier.reloading()
+                await self._follow(config)
+            status = Notifier.FOLLOWING
+        except CacheClosedError:
+            raise ReloadError("the agent is stopping") from None
+        finally:
+            if is_asked_for or is_different:
+                self._notifier.ready(status)
+        return is_different
+
+    async def _follow(self, config: Config) -> None:
+        """Follow another configuration."""
+        async with self._scanning:
+            if _what_is_followed(config) != _what_is_followed(self._config):
+                await self._succeed(config)
+            limits = config.cache
+            await call_in_thread(
+                functools.partial(self._tracker.cache.limit, max_files=limits.max_files, cpu_budget=limits.cpu_budget),
+                "reload",
+            )
+            self._config = config
+        for task in self._tasks:
+            task.cancel()
+        self._begin_tasks(is_first=False)
+
+    async def _succeed(self, config: Config) -> None:
+        """Have another tracker take the place of the one that there is."""
+        line = succession.Succession(self._tracker, self._config, config, self._tell_saver)
+        scraper = self._make_scraper(config, line.new)
+
+        def prepare() -> None:
+            line.scan()
+            scraper.prepare()
+
+        def publish() -> None:
+            self._scraper.successor = scraper
+            self._tracker, self._scraper, self._site.scraper = line.new, scraper, scraper
+
+        def end() -> None:
+            before = self._scraper.history
+            line.end(publish)
+            numbers = {group.group: number for number, group in enumerate(self._config.logs)}
+            scraper.history.update()
+            scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
+            self._site.overview = Overview(line.new, config.logs, scraper)
+            if self._checkpoint is not None:
+                self._checkpoint.go_on_with(line.new.ledger, _states(config))
+                self._save()
+
+        try:
+            await call_in_thread(line.begin, "reload")
+            async with self._told_progress(line.new):
+                await call_in_thread(prepare, "reload")
+            await call_in_thread(end, "reload")
+        except Exception:
+            await call_in_thread(line.abandon, "reload")
+            raise
+
+
+def _states(config: Config) -> list[GroupState]:
+    return [GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in config.logs]
+
+
+def _progress(tracker: Tracker) -> str:
+    return f"{tracker.files} files in {len(tracker.discovery)} directories so far"
+
+
+def _what_is_followed(config: Config) -> tuple[object, ...]:
+    return config.logs, config.stale_grace_s, config.cache.max_files
+
+
+def _as_far_as_possible(config: Config, running: Config) -> Config:
+    """A configuration but for what only a start can change, which is told."""
+    for key, wanted, used in (
+        ("web.listen_address", config.web.listen_address, running.web.listen_address),
+        ("web.telemetry_path", config.web.telemetry_path, running.web.telemetry_path),
+        ("state.path", config.state.path, running.state.path),
+    ):
+        if wanted != used:
+            text = "this change of the configuration takes effect at the next start"
+            _log.warning(text, extra=fields(key=key, wanted=wanted, used=used))
+    return replace(config, web=running.web, state=running.state)

@@ -72,6 +72,11 @@ _Value = int | str | bytes | None
 _Row = tuple[_Value, ...]
 _Statement = tuple[str, Sequence[_Row]]
 
+_EMPTY_AGGREGATES_AND_INODES: tuple[_Statement, ...] = (
+    ("DELETE FROM totals WHERE label_values <> '[]'", [()]),
+    ("DELETE FROM inodes", [()]),
+)
+
 
 class StateError(Exception):
     """The state file can not be used; the message says which and why."""
@@ -198,6 +203,41 @@ class Checkpoint:
                 _log.info("the state is written again", extra=fields(path=self._path))
             return True
 
+    def go_on_with(self, ledger: Ledger, groups: Sequence[GroupState]) -> None:
+        """Keep another ledger from now on, that of another configuration; the next :meth:`save` writes what differs.
+
+        Args:
+            ledger, groups: as of the class, but the ledger is where the other one is.
+        """
+        with self._lock:
+            before, old_groups = self._ledger, self._groups
+            with before.lock, ledger.lock:
+                unsaved = {series.path for series in self._journal.series}
+                unsaved.update(inode.series.path for inode in self._journal.inodes)
+                known = {series.path: series for series in before.series()}
+                self._ledger, self._groups = ledger, tuple(groups)
+                self._label_names = [_json(group.aggregate_by) for group in groups]
+                journal = ledger.journal()
+                ledger.take(journal)
+                for series in ledger.series():
+                    twin = known.get(series.path)
+                    if (
+                        twin is None
+                        or series.path in unsaved
+                        or old_groups[twin.labels.group].name != groups[series.labels.group].name
+                        or _state(twin) != _state(series)
+                    ):
+                        journal.series.add(series)
+                journal.inodes.update(inode for inode in ledger.inodes() if self._has_row(inode))
+                journal.totals.update(ledger.groups)
+                journal.totals.update(ledger.aggregates.values())
+                gone = [path for path in (known.keys() | unsaved) if path not in ledger]
+            self._journal = journal
+            rows: list[_Row] = [(os.fsencode(path),) for path in gone]
+            self._drop(_DROP_SERIES, rows)
+            # The totals of groups that are no more stay, should they come back.
+            self._pending += [*_EMPTY_AGGREGATES_AND_INODES, self._groups_statement()]
+
     def close(self) -> None:
         """Let the file go; nothing is saved by that. Idempotent."""
         with self._lock:
@@ -318,8 +358,6 @@ class Checkpoint:
                 if latest is not None:
                     others.append((latest, path, name))
                 continue
-            if numbers.get(name) != labels.group:  # its series ended with the configuration, and this is another one
-                is_counting, counters = False, Counters(0, 0, 0, 0)
             ledger.restore_series(path, labels, counters, is_counting=is_counting, since_ns=restored.saved_at_ns)
             if latest is not None:
                 ledger.restore_inode(*latest, home=path, group=labels.group, is_latest=True)
@@ -495,6 +533,14 @@ def _whole(number: int) -> int | str:
 
 def _counters(book: Series | Totals) -> _Row:
     return _whole(book.changes), _whole(book.appended_bytes), _whole(book.truncations), _whole(book.rotations)
+
+
+def _state(series: Series) -> tuple[object, ...]:
+    """What tells whether the row of a series is the same in another ledger."""
+    inode = series.inode
+    if inode is None or inode.series is not series:
+        return Counters.of(series), series.is_counting
+    return Counters.of(series), series.is_counting, inode.identity, inode.size, inode.mtime_ns, inode.last_name
 
 
 def _key(identity: Identity) -> _Row:

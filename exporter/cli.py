@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import platform
@@ -13,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from exporter import __version__, config, log
 from exporter.agent import Agent
@@ -20,6 +22,7 @@ from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
 from exporter.mistakes import one_line
+from exporter.systemd import Notifier
 from exporter.web.server import ListenError, listen
 from exporter.web.web_config_file import WebConfigFile
 
@@ -57,7 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     web_config.tell_warnings()
     _raise_descriptor_limit()
     try:
-        agent = Agent(settings, listen(settings.web.listen_address), web_config)
+        agent = Agent(
+            settings,
+            listen(settings.web.listen_address),
+            web_config,
+            read_config=lambda: _with_flags(_read_config(flags), flags),
+            config_path=None if flags.patterns else _source(flags),
+            has_lifecycle=flags.enable_lifecycle,
+            notifier=Notifier(os.environ),
+        )
     except (ListenError, StateError) as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
@@ -73,6 +84,7 @@ async def _serve(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, functools.partial(agent.ask_to_reload, "SIGHUP", is_asked_for=True))
     await agent.run(stop)
 
 
@@ -82,8 +94,14 @@ def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with 2 after one line."""
+        self.exit(2, f"{self.prog}: error: {message}, see --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fstat-exporter",
         description="Publish size, age and changes of log files as Prometheus metrics.",
         allow_abbrev=False,
@@ -114,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="web_config_file",
         metavar="FILE",
         help="TLS and basic authentication, in the format of Prometheus' exporter-toolkit",
+    )
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="enable_lifecycle",
+        action="store_true",
+        help="reload the configuration on POST /-/reload too",
     )
     parser.add_argument(
         "--log.level", dest="log_level", choices=tuple(log.LEVELS), default="info", help="(default: info)"

@@ -71,10 +71,11 @@ def audit_share(files: int) -> int:
     return max(100, files // 120)
 
 
-def make_registry(collector: Collector) -> CollectorRegistry:
-    """Return a registry of its own with `collector` and the process, platform and garbage collector metrics."""
+def make_registry(*collectors: Collector) -> CollectorRegistry:
+    """Return a registry of its own with `collectors` and the process, platform and garbage collector metrics."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
@@ -100,7 +101,13 @@ def _group_families() -> tuple[Metric, Metric, Metric]:
 def _discovery_families(tracker: Tracker) -> tuple[Metric, ...]:
     discovery = tracker.discovery
     return (
-        GaugeMetricFamily("fstat_exporter_directories", "Directories in which files are looked for.", len(discovery)),
+        GaugeMetricFamily(
+            "fstat_exporter_ready", "Whether the first scan for files is done: 1 or 0.", int(tracker.is_ready)
+        ),
+        GaugeMetricFamily("fstat_exporter_files", "Files that are looked at, found so far.", tracker.files),
+        GaugeMetricFamily(
+            "fstat_exporter_directories", "Directories in which files are looked for, found so far.", len(discovery)
+        ),
         GaugeMetricFamily(
             "fstat_exporter_unreadable_directories", "Those that can not be listed.", discovery.unreadable
         ),

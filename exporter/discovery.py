@@ -142,6 +142,7 @@ class Discovery:
         """Files and directories that a rescan has found come or gone unheard, since the start."""
         self.remote: dict[str, Directory] = {}
         """The directories that have to be listed by somebody who may hang."""
+        self._matcher = matcher
         self._root = matcher.root
         self._names = names
         self._watcher = watcher
@@ -177,6 +178,22 @@ class Discovery:
     def unheard(self) -> int:
         """How many directories can not be watched, and are looked at on every occasion."""
         return len(self._unheard)
+
+    def succeed(self, other: Discovery) -> dict[str, Match]:
+        """Before the first scan: count on where another discovery is, tell no fault again, and know its remote files,
+        whose directories may not answer.
+
+        Returns:
+            Those of them that are meant here, with what they are matched by.
+        """
+        self.missed = other.missed
+        self._told_faults = other._told_faults
+        for path in other._remote_files:
+            match = self._matcher.match(path)
+            if match is not None:
+                self._remote_files[path] = match
+                self._count(None, match)
+        return self._remote_files
 
     # -- looking everywhere -------------------------------------------------------------------------------------------
 
@@ -286,6 +303,27 @@ class Discovery:
             self._work_off()
         elif path in self._remote_files and not self._listener.examine(path, self._remote_files[path]):
             self._count(self._remote_files.pop(path), None)
+
+    def follow(self, path: str, origin: str) -> None:
+        """Follow a rotated file that another discovery follows.
+
+        Args:
+            path: where it is.
+            origin: the path it had, if known, else "".
+        """
+        directory, name = os.path.split(path)
+        folder = self._folder(directory)
+        if folder.state is None or folder.state.match(name) is None:
+            self._watch_names(folder)
+            folder.followed[name] = origin
+            self._to_follow[path] = folder, name
+        self._work_off()
+
+    def origin_of(self, path: str) -> str:
+        """The path that a rotated file had that is followed; "" if that is not known."""
+        directory, name = os.path.split(path)
+        folder = self._folders.get(directory)
+        return "" if folder is None else folder.followed.get(name, "")
 
     def unfollow(self, path: str) -> None:
         """Follow a rotated file no longer."""

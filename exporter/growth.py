@@ -12,7 +12,7 @@ cut down to something else than nothing is booked as if what was left of it had 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fstat_cache import FileStats
@@ -424,6 +424,11 @@ class Ledger:
         with self.lock:
             return list(self._lost.values())
 
+    def followed(self) -> list[str]:
+        """The names that are not declared and lead to inodes that are known."""
+        with self.lock:
+            return list(self._followed)
+
     def find_newest(self) -> None:
         """Bring the ``newest`` of all totals up to date."""
         with self.lock:
@@ -447,6 +452,11 @@ class Ledger:
             self._journals.append(journal)
             return journal
 
+    def discard(self, journal: Journal) -> None:
+        """Write nothing into a journal any more."""
+        with self.lock:
+            self._journals = [each for each in self._journals if each is not journal]
+
     def fill(self, journal: Journal) -> None:
         """Put everything that is known into a journal."""
         with self.lock:
@@ -468,16 +478,43 @@ class Ledger:
             return taken
 
     # -- going on where another ledger was: the series first, then the rest, then looks, then the end of it ------------
+    # What is restored twice is as it was told last.
 
     def restore_series(
         self, path: str, labels: Labels, counters: Counters, *, is_counting: bool, since_ns: int
     ) -> None:
         """Declare a path and set its counters; it is published once its file is seen."""
         with self.lock:
-            series = self._begin(path, labels, since_ns=since_ns, is_new=False)
+            series = self._series.get(path) or self._begin(path, labels, since_ns=since_ns, is_new=False)
             counters.set(series)
             series.is_counting = is_counting
+            series.inode = None
             self._gone[series] = _Gone()
+
+    def restore_last_look(self, path: str, stats: FileStats) -> None:
+        """Show a series whose file has gone as it was seen last, for its grace."""
+        with self.lock:
+            series = self._series.get(path)
+            if series is not None and series.stats is None:
+                series.stats = stats
+                self._admit(series)
+                self._withdraw(series)
+                self._note(series)
+
+    def restore_grace(self, other: Ledger, paths: Container[str]) -> None:
+        """Have the series of files that have gone end when they would have ended in another ledger, if they have not.
+
+        Args:
+            other: it knows the files that were restored; its lock is held.
+            paths: those.
+        """
+        with self.lock:
+            for series, gone in tuple(self._gone.items()):
+                twin = other._series.get(series.path)
+                if twin is None and series.path in paths:
+                    self._end(series)
+                elif twin in other._gone:
+                    gone.since_s, gone.scrapes = other._gone[twin].since_s, other._gone[twin].scrapes
 
     def restore_totals(self, group: int, values: tuple[str, ...], counters: Counters) -> None:
         """Set the counters of a group or an aggregate; of an aggregate without series nothing is kept."""
@@ -512,12 +549,18 @@ class Ledger:
             self._is_restoring = True
             series = self._series.get(home) or self._ended(home, group)
             series.is_counting = True
-            inode = Inode(identity, size, mtime_ns, series, last_name)
+            inode = self._inodes.get(identity)
+            if inode is None:
+                inode = self._inodes[identity] = self._lost[identity] = Inode(
+                    identity, size, mtime_ns, series, last_name
+                )
+            else:
+                inode.size, inode.mtime_ns, inode.series, inode.last_name = size, mtime_ns, series, last_name
             if is_latest:
                 series.inode = inode
-            self._inodes[identity] = self._lost[identity] = inode
             if identity[2]:
                 self._restored[identity[1], identity[2], last_name] = inode
+            self._emptied.pop(identity, None)
             if emptied_from is not None:
                 self._emptied[identity] = emptied_from
             self._note_inode(inode)

@@ -28,7 +28,7 @@ def set_up(level: int, style: str, stream: TextIO) -> None:
         style: "logfmt" or "json".
         stream: where to.
     """
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -36,6 +36,11 @@ def set_up(level: int, style: str, stream: TextIO) -> None:
     # What strangers send over the network is no warning of ours.
     for name in ("tornado.general", "tornado.access"):
         logging.getLogger(name).setLevel(max(level, logging.ERROR) if level > logging.DEBUG else level)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing: where the log can not be written (a full disk, a reader that has gone) nothing can be told."""
 
 
 def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Scraper:
         groups: the groups of its configuration.
         save: called before anything is shown, so that no counter that was shown ever goes back.
         checkpoint: where to, if at all.
-        more: what else to show.
+        more: what else to show of the agent.
     """
 
     def __init__(
@@ -32,25 +32,37 @@ class Scraper:
         groups: Sequence[LogGroup],
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
-        more: Iterable[Collector] = (),
+        more: Sequence[Collector] = (),
     ) -> None:
         self._tracker = tracker
         self._save = save
-        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint))
-        for collector in more:
-            self._registry.register(collector)
+        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint), *more)
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
         self.history = History(tracker.ledger)
         """What has grown of late, as of the latest look."""
         self.groups = frozenset(group.group for group in groups)
         """The names of the groups."""
+        self.successor: Scraper | None = None
+        """Who answers instead since the configuration is another one; nothing is looked at for this one any more."""
 
     def look(self, *, is_scrape: bool) -> None:
         """Make everything true as of now; also to be called now and then while nobody scrapes."""
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
+        if self.successor is not None:
+            self.successor.look(is_scrape=is_scrape)
+            return
         self._tracker.expire(is_scrape=is_scrape)
         self._exposition.update()
         self.history.update()
+
+    def prepare(self) -> None:
+        """Write and compress everything ahead of the first scrape."""
+        self._exposition.update()
+        self._exposition.render(b"", is_openmetrics=False, is_compressed=True)
+
+    def about_the_agent(self, encode: Callable[[Collector], bytes]) -> bytes:
+        """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
+        return encode(_WithoutGroups(self._registry))
 
     def scrape(
         self,
@@ -74,6 +86,10 @@ class Scraper:
             The answer in parts, which nothing changes any more.
         """
         self.look(is_scrape=True)
+        if self.successor is not None:
+            return self.successor.scrape(
+                encode, is_openmetrics=is_openmetrics, is_compressed=is_compressed, names=names, groups=groups
+            )
         source: Collector = self._registry
         if names:
             source = self._registry.restricted_registry(names)
@@ -88,6 +104,16 @@ class Scraper:
         )
         self._save()  # after the text was made: another scrape may have written a later value into it
         return parts
+
+
+class _WithoutGroups(Collector):
+    """What another collector gives, but for what it tells of groups."""
+
+    def __init__(self, source: Collector) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        return (family for family in self._source.collect() if not family.name.startswith("fstat_group_"))
 
 
 class _OfGroups(Collector):

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from exporter.config import Config
 from exporter.discovery import Discovery
@@ -17,14 +17,14 @@ from exporter.log import fields
 from exporter.patterns import Labeller, LabelRule, Match, PathMatcher
 from exporter.remote_scan import RemoteScanner
 from exporter.transitions import Transitions
-from fstat_cache import FileStats, FStatCache
+from fstat_cache import DirectoryEvent, FileStats, FStatCache
 
 _log = logging.getLogger(__name__)
 
 ROTATED_QUIET_S = 600.0
 """How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
 DIRECTORIES_AT_ONCE = 100
-"""After how many directories a scan lets others go on."""
+"""After how many directories a scan lets others go on; a successor's after each, for scrapes wait meanwhile."""
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
 LARGEST_BLOCK_BYTES = 1 << 16
@@ -39,6 +39,13 @@ class Tracker:
         config: what to follow.
         on_change: called after something was booked; must be quick.
         remote_timeout_s: how long a directory on a remote filesystem is waited for, seconds.
+        predecessor: the tracker of another configuration that this one is to succeed, see succession.py. They share
+            the cache, and with it the order of all looks.
+
+    Attributes:
+        lock: one at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and
+            the ledger's, never after. A predecessor and its successor have the same.
+        successor: hears all that this one hears, and books all that this one books, until it takes its place.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Tracker:
         on_change: Callable[[], object] | None = None,
         *,
         remote_timeout_s: float = RemoteScanner.TIMEOUT_S,
+        predecessor: Tracker | None = None,
     ) -> None:
         self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
         self.matcher = PathMatcher((group.paths, group.exclude) for group in config.logs)
@@ -55,33 +63,47 @@ class Tracker:
             grace_s=config.stale_grace_s,
             data_begins=data_begins,
         )
-        self.cache = FStatCache(
-            max_files=config.cache.max_files,
-            cpu_budget=config.cache.cpu_budget,
-            on_change=self._observe,
-            on_directory_events=self._hear,
-        )
-        self.discovery = Discovery(self.matcher, [group.group for group in config.logs], self.cache, self)
+        self.successor: Tracker | None = None
+        self._line: _Line = _Line(self) if predecessor is None else predecessor._line
+        self.lock = self._line.lock
+        if predecessor is None:
+            self.cache = FStatCache(
+                max_files=config.cache.max_files,
+                cpu_budget=config.cache.cpu_budget,
+                on_change=self._line.observe,
+                on_directory_events=self._line.hear,
+            )
+        else:
+            self.cache = predecessor.cache
+        self._watches = _Watches(self)
+        self.discovery = Discovery(self.matcher, [group.group for group in config.logs], self._watches, self)
         self.is_ready = False
         """Whether every directory was looked at once."""
-        self.since_ns: Callable[[str, Match], int] = lambda _path, _match: started_ns
-        """Since when a file that is unknown must have been born to count from its first byte."""
-        started_ns = time.time_ns()
+        self.since_ns = [time.time_ns()] * len(self.matcher.patterns)
+        """By pattern, since when a file that is unknown must have been born to count from its first byte."""
         self.as_of_ns = 0
         """Every file that was born before is known, by the clock of births; 0 before the first scan."""
         self._max_files = config.cache.max_files
         self._on_change = on_change
         self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in config.logs]
-        self._remote_scanner = RemoteScanner(remote_timeout_s)
-        # One at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and the
-        # ledger's, never after.
-        self._lock = threading.RLock()
+        self._remote_scanner: RemoteScanner = (
+            RemoteScanner(remote_timeout_s) if predecessor is None else predecessor._remote_scanner
+        )
+        self._predecessor = predecessor
+        self.mirrored: set[str] = set()
+        """What the predecessor has declared since it is heard."""
+        self._is_over = False  # a successor has taken its place
         self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
         self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
         self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
-        self._told_faults = Transitions()
-        self._is_full = False
+        self._told_faults: Transitions = Transitions() if predecessor is None else predecessor._told_faults
+        self._is_full: bool = predecessor is not None and predecessor._is_full
+
+    @property
+    def files(self) -> int:
+        """How many files are looked at."""
+        return len(self._paths)
 
     def refresh(self, audited: int) -> None:
         """Make everything true as of now.
@@ -89,36 +111,43 @@ class Tracker:
         Args:
             audited: how many files to compare with the truth on this occasion.
         """
-        with self._lock:
-            as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-            errors = self.cache.survey(self._paths.keys())
-            self.discovery.look_at_unheard()
-            for _ in range(MOST_ROUNDS):
-                if not self._catch_up():
-                    break
-            self.cache.audit(audited)  # after that: what was heard of is no mismatch
-            self._told_faults.tell_faults(
-                _log,
-                errors,
-                "files can not be looked at and are left out of the scrape",
-                "files can be looked at again, or are gone",
-            )
-            self.ledger.hide(errors.keys())
-            self.as_of_ns = as_of_ns
+        with self._next_in_line():
+            if not self._is_over:
+                self.refresh_locked(audited)
+
+    def refresh_locked(self, audited: int) -> None:
+        """The same, with the lock held."""
+        as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+        errors = self.cache.survey(self._paths.keys())
+        self.discovery.look_at_unheard()
+        for _ in range(MOST_ROUNDS):
+            if not self._catch_up():
+                break
+        self.cache.audit(audited)  # after that: what was heard of is no mismatch
+        self._told_faults.tell_faults(
+            _log,
+            errors,
+            "files can not be looked at and are left out of the scrape",
+            "files can be looked at again, or are gone",
+        )
+        self.ledger.hide(errors.keys())
+        self.as_of_ns = as_of_ns
 
     def scan(self) -> None:
         """Look everywhere: the first time to find the files, later for what has come or gone unheard."""
         started = time.monotonic()
         first = not self.is_ready
-        with self._lock:
+        with self.lock:
             as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
             self._catch_up()
             self._list_lost()
             self.discovery.begin_scan()
         more = True
         while more:
-            with self._lock:
-                more = self.discovery.scan(DIRECTORIES_AT_ONCE)
+            with self._line.turnstile:
+                pass  # whoever waits goes first: a lock alone would be taken again before another thread wakes up
+            with self.lock:
+                more = self.discovery.scan(DIRECTORIES_AT_ONCE if self._predecessor is None else 1)
                 self._catch_up()
                 self.discovery.settle()
         unreadable = self.discovery.unreadable + self._scan_remote()
@@ -143,7 +172,7 @@ class Tracker:
         self.ledger.expire(now, is_scrape=is_scrape)
         if not self._followed:
             return
-        with self._lock:
+        with self.lock:
             for path, (size, since) in tuple(self._followed.items()):
                 inode = self.ledger.at(path)
                 if inode is not None and inode.size != size:
@@ -154,23 +183,117 @@ class Tracker:
     def _scan_remote(self) -> int:
         directories = dict(self.discovery.remote)
         found = self._remote_scanner.scan(directories)
-        with self._lock:
+        with self.lock:
             self.discovery.take_remote(found.files, found.left_out)
         return found.unreadable
 
-    def _observe(self, path: str, stats: FileStats | None) -> None:
+    # -- succession, see succession.py --------------------------------------------------------------------------------
+
+    def begin_succession(self) -> None:
+        """As a successor: hear from now on what the predecessor hears.
+
+        With the lock held and the predecessor's ledger's; this one's ledger is where that one's is.
+        """
+        assert self._predecessor is not None
+        self._predecessor.successor = self
+        self._paths.update(self.discovery.succeed(self._predecessor.discovery))
+
+    def settle(self) -> None:
+        """As a successor that has scanned everything: take over what only the predecessor has come to know."""
+        predecessor = self._predecessor
+        assert predecessor is not None
+        with self.lock:
+            self._catch_up()
+            rotated = {*predecessor._followed, *self.ledger.followed()}
+            for inode in self.ledger.lost():  # which may have had a name that was declared then
+                known = predecessor.ledger.inode(inode.identity)
+                rotated.update(() if known is None else known.names)
+            for path in sorted(rotated - self._paths.keys()):
+                self.discovery.follow(path, predecessor.discovery.origin_of(path))
+            for path in self._followed.keys() & predecessor._followed.keys():
+                self._followed[path] = predecessor._followed[path]
+            for path in [series.path for series in self.ledger.series() if series.is_present]:
+                if path not in self._paths:  # a pattern means it, but no way that a scan goes leads there
+                    self.ledger.observe(path, None)
+
+    def succeed(self) -> None:
+        """As a successor: take the place of the predecessor, which lets go of all that this one does not need."""
+        predecessor = self._predecessor
+        assert predecessor is not None
+        with self.lock:
+            self._line.current = self
+            self.mirrored.clear()
+            predecessor._let_go(self)
+            self._predecessor = None
+
+    def abandon(self) -> None:
+        """As a successor: give up, and let go of all that the predecessor does not need."""
+        predecessor = self._predecessor
+        assert predecessor is not None
+        with self.lock:
+            predecessor.successor = None
+            self._let_go(predecessor)
+
+    def _let_go(self, other: Tracker) -> None:
+        """Have nothing looked at any more but what another tracker looks at."""
+        for path in self._paths.keys() - other._paths.keys():
+            with contextlib.suppress(KeyError):
+                self.cache.remove_from_watch(path)
+        self._paths.clear()
+        self._followed.clear()
+        self._watches.let_go()
+        self._is_over = True
+
+    def mirror(self, path: str, *, since_ns: int, is_new: bool) -> None:
+        """Declare what the predecessor declares, if it is meant."""
+        self.mirrored.add(path)
+        match = self.matcher.match(path)
+        if match is not None and path not in self.ledger:
+            self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=is_new)
+
+    def _lose(self, path: str) -> None:
+        """Book that nothing is known of a path any more."""
+        self.ledger.observe(path, None)
+        if self.successor is not None and path not in self.successor._paths:  # else it knows by itself
+            self.successor.ledger.observe(path, None)
+
+    # -- being told ---------------------------------------------------------------------------------------------------
+
+    def observe(self, path: str, stats: FileStats | None) -> None:
+        """Book a look of the cache's."""
         self.ledger.observe(path, stats)
         if stats is None:
             self._vanished.add(path)
         if self._on_change is not None:
             self._on_change()
+        # Asked for last: what was booked while the successor's ledger was made from this one is told to it as well.
+        if self.successor is not None:
+            self.successor.observe(path, stats)
 
-    def _hear(self) -> None:
-        with self._lock:
+    def hear(self) -> None:
+        """Take in what the cache has heard of directories."""
+        with self._next_in_line():
             self._catch_up()
 
     def _catch_up(self) -> bool:
         events = self.cache.directory_events()
+        tracker: Tracker | None = self._line.current
+        while tracker is not None:
+            tracker._take_in(events)
+            tracker = tracker.successor
+        return bool(events)
+
+    @contextlib.contextmanager
+    def _next_in_line(self) -> Iterator[None]:
+        """Hold the lock before a scan that is under way takes it again."""
+        with self._line.turnstile:
+            self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _take_in(self, events: list[DirectoryEvent]) -> None:
         if events:
             if any(event.name is None for event in events):
                 self._list_lost()
@@ -179,7 +302,6 @@ class Tracker:
             vanished, self._vanished = self._vanished, set()
             for path in sorted(vanished):
                 self.discovery.check(path)
-        return bool(events)
 
     def _list_lost(self) -> None:
         self._lost = {}
@@ -199,6 +321,9 @@ class Tracker:
 
     def examine(self, path: str, match: Match) -> bool:
         """Look at a path that may have become a file, another one, or none."""
+        if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
+            self._paths[path] = match  # it is declared and there, and whatever becomes of it is heard
+            return True
         if path not in self.ledger or self._paths.get(path) is not match:
             self._followed.pop(path, None)
             self._declare(path, match)
@@ -223,7 +348,7 @@ class Tracker:
         with contextlib.suppress(OSError):
             is_known = self.cache.look(path) and self.ledger.at(path) is not None
         if origin and origin not in self._paths:
-            self.ledger.observe(origin, None)
+            self._lose(origin)
         inode = self.ledger.at(path)
         if not is_known or inode is None:
             self.drop(path)
@@ -238,16 +363,20 @@ class Tracker:
         if match is not None and origin not in self.ledger:
             self._declare(origin, match)
         self.ledger.expect(path, origin)
+        if self.successor is not None:
+            self.successor.ledger.expect(path, origin)
 
     def _declare(self, path: str, match: Match) -> None:
-        since_ns = self.since_ns(path, match)
+        since_ns = min(self.since_ns[pattern] for pattern in match.patterns)
         self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=self.is_ready)
+        if self.successor is not None:
+            self.successor.mirror(path, since_ns=since_ns, is_new=self.is_ready)
 
     def drop(self, path: str) -> None:
         """Look at a path no longer, whatever it leads to."""
         self._followed.pop(path, None)
         self._paths.pop(path, None)
-        self.ledger.observe(path, None)
+        self._lose(path)
         with contextlib.suppress(KeyError):
             self.cache.remove_from_watch(path)
 
@@ -261,6 +390,46 @@ class Tracker:
         labels = self.labeller.label(group, path)
         aggregate = tuple(labels.values[position] for position in self._aggregate_by[group])
         return Labels(group, labels.values, aggregate, labels.is_unlabelled)
+
+
+class _Line:
+    """What a tracker shares with its successor: their lock, and whom the cache tells, who tells the successor."""
+
+    def __init__(self, current: Tracker) -> None:
+        self.current = current
+        self.lock = threading.RLock()
+        self.turnstile = threading.Lock()  # held while the other one is waited for; taken before it
+
+    def observe(self, path: str, stats: FileStats | None) -> None:
+        self.current.observe(path, stats)
+
+    def hear(self) -> None:
+        self.current.hear()
+
+
+class _Watches:
+    """The directories that one tracker watches. They are watched as long as its successor or predecessor does."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._paths: set[str] = set()
+
+    def watch_directory(self, path: str) -> str | None:
+        reason = self._tracker.cache.watch_directory(path)
+        self._paths.add(path)
+        return reason
+
+    def unwatch_directory(self, path: str) -> None:
+        self._paths.discard(path)
+        tracker = self._tracker
+        for other in (tracker.successor, tracker._predecessor):
+            if other is not None and path in other._watches._paths:
+                return
+        tracker.cache.unwatch_directory(path)
+
+    def let_go(self) -> None:
+        for path in tuple(self._paths):
+            self.unwatch_directory(path)
 
 
 def data_begins(path: str, offset: int) -> int:

@@ -138,10 +138,7 @@ class FStatCache:
         on_change: OnChange | None = None,
         on_directory_events: Callable[[], object] | None = None,
     ) -> None:
-        if max_files is not None and max_files < 1:
-            raise ValueError(f"max_files must be at least 1, or None for no bound: {max_files}")
-        if cpu_budget is not None and not 0 < cpu_budget <= 1:
-            raise ValueError(f"cpu_budget must be above 0 and at most 1, or None for no bound: {cpu_budget}")
+        _check_limits(max_files, cpu_budget)
         self._max_files = max_files
         self._max_watches = max_watches
         self._gather_s = gather_s
@@ -174,14 +171,7 @@ class FStatCache:
 
     def _begin_life(self) -> None:
         """Make what invalidate() throws away: entries, watches, descriptors, the thread; none of them is there yet."""
-        self._session = Session(
-            functools.partial(
-                Pump,
-                work=_weakly(self, FStatCache._work, None),
-                gather_s=self._gather_s,
-                cpu_budget=self._cpu_budget,
-            )
-        )
+        self._session = Session(self._make_pump())
         self._follower = Follower(self._session, self._counts, max_watches=self._max_watches, on_change=self._on_change)
         self._served = self._follower.served
         self._least_recently_used = EvictionOrder[Entry](attrgetter("used"))
@@ -193,6 +183,10 @@ class FStatCache:
         self._known_mounts = self._follower.mounts
         # Holds nothing that leads to on_change, and so perhaps to the cache's owner and back to the cache.
         self._end_life = weakref.finalize(self, _end, self._session, self._served)
+
+    def _make_pump(self) -> Callable[[Mapping[int, int]], Pump]:
+        work = _weakly(self, FStatCache._work, None)
+        return functools.partial(Pump, work=work, gather_s=self._gather_s, cpu_budget=self._cpu_budget)
 
     def _start_over(self) -> Callable[[], object]:
         """Begin a new life; give what ends the old one, to be called without the lock, which its thread may want."""
@@ -508,6 +502,27 @@ class FStatCache:
                 audit_mismatches=counts.audit_mismatches,
             )
 
+    def limit(self, *, max_files: int | None, cpu_budget: float | None) -> None:
+        """Change the bounds; files beyond the new one are evicted, the least recently used first.
+
+        Args:
+            max_files, cpu_budget: as of the class.
+
+        Raises:
+            ValueError: as of the class.
+            CacheClosedError: after :meth:`close`.
+        """
+        _check_limits(max_files, cpu_budget)
+        with self._lock, self._intact:
+            self._check_open()
+            self._max_files, self._cpu_budget = max_files, cpu_budget
+            while max_files is not None and len(self._follower) > max_files:
+                self._make_room()
+            if self._session.pump is None:
+                self._session.make_pump = self._make_pump()
+            else:
+                self._session.pump.limit(cpu_budget)
+
     # -- being true ---------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
@@ -608,6 +623,20 @@ class FStatCache:
         """False when changes are followed no longer: after :meth:`close`, or because the cache's thread has failed."""
         pump = self._session.pump
         return not self._closed and not self._follower.has_failed and (pump is None or pump.alive)
+
+    def responds(self, timeout_s: float) -> bool:
+        """Wake the cache's thread and wait for it: whether it still does its work, which :attr:`alive` can not tell.
+
+        Takes no lock, so it returns whatever the thread or anybody else is stuck in.
+
+        Args:
+            timeout_s: how long to wait, seconds.
+
+        Returns:
+            Whether changes are followed; True before the first watch, when there is no thread yet.
+        """
+        pump = self._session.pump
+        return self.alive and (pump is None or not pump.is_started or pump.responds(timeout_s))
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -815,6 +844,13 @@ class _Newcomers:
     previous_survey_ns: int  # those that have changed since then
     this_survey_ns: int
     are_welcome: bool = True
+
+
+def _check_limits(max_files: int | None, cpu_budget: float | None) -> None:
+    if max_files is not None and max_files < 1:
+        raise ValueError(f"max_files must be at least 1, or None for no bound: {max_files}")
+    if cpu_budget is not None and not 0 < cpu_budget <= 1:
+        raise ValueError(f"cpu_budget must be above 0 and at most 1, or None for no bound: {cpu_budget}")
 
 
 def absolute(path: StrPath) -> str:

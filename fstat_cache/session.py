@@ -20,7 +20,7 @@ class Session:
     """
 
     def __init__(self, make_pump: Callable[[Mapping[int, int]], Pump]) -> None:
-        self._make_pump = make_pump
+        self.make_pump = make_pump
         self._poll = select.poll()
         # Bound once: sync() asks this each time, and one system call for both descriptors is most of what it costs.
         self.news: Callable[[], list[tuple[int, int]]] = functools.partial(self._poll.poll, 0)
@@ -58,7 +58,7 @@ class Session:
                 # up, and on the other to whoever then looks.
                 self._pumps_monitor = MountMonitor()
                 awaited[self._pumps_monitor.fd] = select.POLLPRI
-            self.pump = self._make_pump(awaited)
+            self.pump = self.make_pump(awaited)
         except BaseException:
             inotify.close()
             if self._pumps_monitor is not None:

@@ -7,10 +7,11 @@ import gzip
 import http.client
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client.exposition import generate_latest
 from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
@@ -37,24 +38,29 @@ _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 _TEXT = "text/plain; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Site:
     """What the handlers are about.
 
     Attributes:
-        scraper: answers /metrics, in threads, several at once.
+        scraper: answers /metrics, in threads, several at once. Another one after a reload.
         overview: answers /api/v1/, likewise.
         telemetry_path: where the metrics are.
-        is_healthy: whether the agent works.
+        find_fault: says what keeps the agent from working; None: nothing.
         is_ready: whether the first scan is done; before it there are no metrics.
+        tell_progress: says how far the first scan has come.
+        reload: reloads the configuration, and says why that could not be done; None: it was. None where that is not to
+            be had over HTTP.
         headers: those that every answer has, beside its own or in their place.
     """
 
     scraper: Scraper
     overview: Overview
     telemetry_path: str
-    is_healthy: Callable[[], bool]
+    find_fault: Callable[[], Awaitable[str | None]]
     is_ready: Callable[[], bool]
+    tell_progress: Callable[[], str]
+    reload: Callable[[], Awaitable[str | None]] | None = None
     headers: Callable[[], Mapping[str, str]] = dict
 
 
@@ -69,6 +75,7 @@ def make_application(site: Site) -> web.Application:
             (re.escape(site.telemetry_path), _Metrics, {**arguments, **scraping}),
             (r"/-/healthy", _Healthy, arguments),
             (r"/-/ready", _Ready, arguments),
+            (r"/-/reload", _Reload, arguments),
             *(
                 (f"/api/v1/{name}", _Api, {**arguments, "answer": answer, "slots": queries})
                 for name, answer in api.ANSWERS.items()
@@ -161,14 +168,17 @@ class _Metrics(_Handler):
         self._filtered = filtered
 
     async def get(self) -> None:
+        scraper = self.site.scraper
         if not self.site.is_ready():
-            self.send("The first scan is not done yet.\n", 503)
+            # For people: a Prometheus does not read what comes with an error.
+            about_the_agent = await call_in_thread(lambda: scraper.about_the_agent(generate_latest), "scrape")
+            self.send(f"# {self.site.tell_progress()}\n".encode() + about_the_agent, 503)
             return
         headers = self.request.headers
         encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
         compressed = accepts_gzip(",".join(headers.get_list("Accept-Encoding")))
         names, groups = (list(filter(None, self.get_query_arguments(key))) for key in ("name[]", "group"))
-        if unknown := set(groups) - self.site.scraper.groups:
+        if unknown := set(groups) - scraper.groups:
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
             return
 
@@ -202,10 +212,11 @@ class _Metrics(_Handler):
 
 class _Healthy(_Handler):
     async def get(self) -> None:
-        if self.site.is_healthy():
+        fault = await self.site.find_fault()
+        if fault is None:
             self.send("Healthy.\n")
         else:
-            self.send("The thread that follows the files is dead; restart the agent.\n", 503)
+            self.send(f"{fault}\n", 503)
 
 
 class _Ready(_Handler):
@@ -213,7 +224,29 @@ class _Ready(_Handler):
         if self.site.is_ready():
             self.send("Ready.\n")
         else:
-            self.send("The first scan is not done yet.\n", 503)
+            self.send(f"{self.site.tell_progress()}\n", 503)
+
+
+class _Reload(_Handler):
+    ALLOW = "POST, PUT"
+
+    async def get(self) -> None:
+        raise web.HTTPError(405)
+
+    async def post(self) -> None:
+        if self.site.reload is None:
+            self.send("Lifecycle API is not enabled; it is with --web.enable-lifecycle.\n", 403)
+            return
+        error = await self.site.reload()
+        if self.stream.closed():
+            return
+        if error is None:
+            self.send("Reloaded.\n")
+        else:
+            self.send(f"The configuration was not reloaded, the old one stays:\n{error}\n", 500)
+
+    async def put(self) -> None:
+        await self.post()
 
 
 class _Api(_Handler):

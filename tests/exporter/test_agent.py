@@ -1,7 +1,9 @@
 """The agent in this process."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 from exporter.agent import Agent
 from exporter.config import CacheConfig, Config, LogGroup, StateConfig
+from exporter.discovery import Discovery
+from exporter.systemd import Notifier
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
 from tests.support import wait_until
@@ -76,6 +80,69 @@ def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return agent._tracker.is_ready and len(agent._tracker.ledger) == 0
 
     run_until(config, gone)
+
+
+def test_no_watchdog_while_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd hears nothing more while the thread that follows the files does not answer, and then again."""
+    monkeypatch.setattr("exporter.health.TIMEOUT_S", 0.2)
+    (tmp_path / "a.log").touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000"})
+        agent = Agent(Config(logs=(LogGroup("g", (f"{tmp_path}/*.log",)),)), [], notifier=notifier)
+
+        async def heard() -> bytes:
+            return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd, 1000), 10)
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            running = asyncio.create_task(agent.run(stop))
+            while b"WATCHDOG=1" not in await heard():
+                pass
+            with agent._tracker.cache._lock:
+                await asyncio.sleep(0.5)
+                with contextlib.suppress(BlockingIOError):
+                    while systemd.recv(1000):  # what was sent before
+                        pass
+                await asyncio.sleep(0.5)
+                with pytest.raises(BlockingIOError):
+                    systemd.recv(1000)
+            while b"WATCHDOG=1" not in await heard():
+                pass
+            stop.set()
+            await running
+
+        asyncio.run(run())
+
+
+def test_a_long_first_scan_tells_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Now and then, with what was found so far; not afterwards."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("exporter.agent.PROGRESS_S", 0.05)
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.log").touch()
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    real, asked = Discovery.scan, 0
+
+    def slow(discovery: Discovery, directories: int) -> bool:
+        nonlocal asked
+        asked += 1
+        time.sleep(0.1)
+        return real(discovery, directories)
+
+    monkeypatch.setattr(Discovery, "scan", slow)
+    run_until(Config(logs=(LogGroup("g", (f"{tmp_path}/**/*.log",)),)), lambda agent: agent._tracker.is_ready)
+    told = [(record.getMessage(), record.fields) for record in caplog.records]  # type: ignore[attr-defined]
+    files = [fields["files"] for message, fields in told if message == "scanning"]
+    assert len(files) >= 3
+    assert files == sorted(files)
+    assert files[0] == 0
+    assert files[-1] >= 1
+    assert told[-1][0] == "scan done"
 
 
 @pytest.mark.parametrize("through", ["", "real"])

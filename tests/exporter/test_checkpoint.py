@@ -331,7 +331,7 @@ def test_names_and_numbers_of_any_kind(path: Path) -> None:
 
 
 def test_another_configuration(path: Path) -> None:
-    """What is not meant any more is dropped; group totals are not; a series goes on in its group only."""
+    """What is not meant any more is dropped; group totals are not; a file's counters go on in another group."""
     ledger, checkpoint, _ = begin(path)
     for number, name in enumerate(DECLARED):
         look(ledger, name, FileStats(10, 1, number, 1, 500))
@@ -346,7 +346,7 @@ def test_another_configuration(path: Path) -> None:
     for number, name in enumerate(DECLARED):
         ledger.observe(name, FileStats(11, 2, number, 1, 500))
     ledger.observe("/a.2", FileStats(12, 2, 0, 1, 500))
-    assert appended(ledger) == {"0": 25 + 4, "1": 30 + 2, "2": 0, "/a.1": 11, "/p": 11, "/q": 1}
+    assert appended(ledger) == {"0": 25 + 4, "1": 30 + 2, "2": 0, "/a.1": 11, "/p": 11, "/q": 11}
     assert {key: totals.appended_bytes for key, totals in ledger.aggregates.items()} == {(1, ("x",)): 1}
     assert checkpoint.save(2000)
     checkpoint.close()

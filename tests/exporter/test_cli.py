@@ -83,6 +83,32 @@ def test_help() -> None:
         assert f"--{flag}" in text
 
 
+@pytest.mark.parametrize("flags", [["--no.such"], ["--log.level=loud", "x"], ["--web.listen-address"]])
+def test_bad_flags(flags: list[str]) -> None:
+    """2, and one line that names the flag."""
+    result = run(*flags)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("fstat-exporter: error: ")
+    assert flags[0].split("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(exec true)"])
+def test_a_log_that_can_not_be_written(tmp_path: Path, redirection: str) -> None:
+    """Stops nothing: closed, on a full disk, or with nobody at the other end of the pipe."""
+    (tmp_path / "a.log").write_text("x")
+    port = free_port()
+    command = (
+        f"exec {sys.executable} -m exporter --web.listen-address=127.0.0.1:{port} '{tmp_path}/*.log' {redirection}"
+    )
+    agent = Server(["bash", "-c", command], tmp_path / "agent.out", port)
+    agent.wait_for("/-/ready")
+    os.kill(agent.pid, signal.SIGHUP)
+    assert agent.get("/metrics").status == 200
+    assert agent.stop() == 0
+    assert agent.log_path.read_text() == ""
+
+
 def test_config_check(tmp_path: Path) -> None:
     """A good file gives a summary and 0, a bad one every mistake and 1."""
     path = tmp_path / "x.yml"

@@ -61,6 +61,21 @@ def test_exception(stream: io.StringIO) -> None:
     assert 'exception="Traceback (most recent call last):\\n' in line
 
 
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        """As the system says it."""
+        raise OSError(28, "No space left on device")
+
+
+def test_a_stream_that_fails(stream: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+    """A line that can not be written is dropped, without a traceback."""
+    log.set_up(logging.INFO, "logfmt", Full())
+    logging.getLogger("x").warning("lost")
+    assert capfd.readouterr().err == ""
+
+
 def test_strangers_are_not_logged(stream: io.StringIO) -> None:
     """What clients send wrong is logged for debugging only."""
     log.set_up(logging.INFO, "logfmt", stream)

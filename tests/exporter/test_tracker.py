@@ -339,7 +339,7 @@ def test_lost_events(tmp_path: Path, track: Track) -> None:
     (tmp_path / "d").mkdir()
     tracker = track()
     tracker.refresh(0)
-    with tracker._lock, tracker.cache._lock:  # nobody reads the queue
+    with tracker.lock, tracker.cache._lock:  # nobody reads the queue
         for number in range(limit // 2 + 10):
             noise = tmp_path / "d" / str(number)
             noise.touch()

@@ -55,6 +55,10 @@ class Registered:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
+    def about_the_agent(self, encode: Callable[[Collector], bytes]) -> bytes:
+        """As the real one."""
+        return encode(self._registry)
+
     def scrape(
         self,
         encode: Callable[[Collector], bytes],
@@ -96,7 +100,9 @@ class Web:
         registry = CollectorRegistry()
         registry.register(self.answer)
         self.known = Known()
-        self._site = handlers.Site(Registered(registry), self.known, path, lambda: self.healthy, lambda: self.ready)
+        self._site = handlers.Site(
+            Registered(registry), self.known, path, self._find_fault, lambda: self.ready, lambda: "Not yet."
+        )
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
         started = threading.Event()
@@ -111,6 +117,9 @@ class Web:
         started.set()
         await self._stop.wait()
         await self.server.shut_down(5)
+
+    async def _find_fault(self) -> str | None:
+        return None if self.healthy else "The thread is dead."
 
     def close(self) -> float:
         """Stop; return how many seconds that took."""
@@ -246,7 +255,7 @@ def test_before_the_first_scan(web: Web) -> None:
     web.ready = False
     paths = ("/metrics", "/-/ready", "/api/v1/files", "/-/healthy", "/")
     assert [web.get(path).status for path in paths] == [503, 503, 503, 200, 200]
-    assert web.get("/metrics").body == b"The first scan is not done yet.\n"
+    assert web.get("/metrics").body.startswith(b"# Not yet.\n")
     web.ready = True
     assert [web.get(path).status for path in paths] == [200] * 5
 

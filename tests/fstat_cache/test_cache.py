@@ -392,6 +392,46 @@ def test_a_bound_below_one_is_refused() -> None:
         FStatCache(max_files=0)
 
 
+def test_other_limits(tmp_path: Path) -> None:
+    """Files beyond a lower bound are evicted, the least recently used first; a bound may be lifted."""
+    paths = [tmp_path / str(number) for number in range(4)]
+    for path in paths:
+        path.touch()
+    for is_open in (False, True):
+        with FStatCache() as cache:
+            if is_open:
+                cache.build(paths)
+            cache.limit(max_files=2, cpu_budget=0.01)
+            cache.build(paths)
+            assert sorted(cache.list_files_in_cache()) == [str(path) for path in paths[2:]]
+            assert cache.cache_info().max_files == 2
+            paths[3].write_text("x")
+            cache.sync()
+            stats = cache.get_file_stats(paths[3])
+            assert stats is not None
+            assert stats.size == 1
+            paths[3].write_text("")
+            cache.limit(max_files=None, cpu_budget=None)
+            cache.build(paths)
+            assert cache.cache_info()[3:] == (4, None)
+            with pytest.raises(ValueError, match="max_files"):
+                cache.limit(max_files=0, cpu_budget=None)
+    with pytest.raises(CacheClosedError):
+        cache.limit(max_files=1, cpu_budget=None)
+
+
+def test_responds(file: Path) -> None:
+    """While the thread does its work, before there is any too; not while somebody holds it up, nor after the end."""
+    with FStatCache() as cache:
+        assert cache.responds(0)
+        cache.get_file_stats(file)
+        assert cache.responds(10)
+        with cache._lock:
+            assert not cache.responds(0.1)
+        assert cache.responds(10)
+    assert not cache.responds(0)
+
+
 def test_invalidate_forgets_everything_and_may_be_used_again(cache: FStatCache, file: Path) -> None:
     """All watches go, the counts stay, and the next look-up starts anew."""
     cache.build([file])

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,3 +119,56 @@ def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> N
                 time.sleep(0.05)
             for path in paths[:100]:
                 assert sizes[str(path)] == path.stat().st_size
+
+
+def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: Start) -> None:
+    """Who wakes the pump while it rests from its work has it work again at once, not only after the next event."""
+    began: list[float] = []
+
+    def work() -> None:
+        began.append(time.monotonic())
+        os.read(pipe[0], 1) if len(began) == 1 else None
+        work_for(0.01)
+
+    pump = start(work)
+    os.write(pipe[1], b"x")
+    wait_until(lambda: len(began) == 1)
+    time.sleep(0.05)  # in the rest of half a second
+    pump.wake()
+    wait_until(lambda: len(began) == 2)
+    assert began[1] - began[0] < GREATEST_REST_S
+
+
+def test_who_asks_is_answered(pipe: tuple[int, int], start: Start) -> None:
+    """At rest, and asleep without end; a pump that is stuck in its work does not answer, and does once it goes on."""
+    go_on = threading.Event()
+    working = threading.Event()
+
+    def work() -> None:
+        working.set()
+        assert go_on.wait(20)
+
+    pump = start(work)
+    go_on.set()
+    assert pump.responds(5)
+    go_on.clear()
+    working.clear()
+    os.write(pipe[1], b"x")
+    assert working.wait(5)
+    assert not pump.responds(0.1)
+    go_on.set()
+    assert pump.responds(5)
+
+
+def test_a_dead_pump_does_not_respond(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Not for the whole time that one is ready to wait."""
+
+    def work() -> None:
+        raise RuntimeError("unexpected")
+
+    pump = start(work)
+    began = time.monotonic()
+    assert not pump.responds(20)
+    assert time.monotonic() - began < 10
+    assert not pump.responds(0.01)
+    assert "has failed" in caplog.text

@@ -1,0 +1,133 @@
+"""Reloads one at a time: who asks, what came of it, and the metrics that tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from exporter.config import ConfigError
+from exporter.log import fields
+
+_log = logging.getLogger(__name__)
+
+_STOPPING = "the agent is stopping"
+
+
+class ReloadError(Exception):
+    """The configuration was not reloaded; the message says why."""
+
+
+class Reloader(Collector):
+    """Reloads the configuration when asked to. To be used in one event loop.
+
+    Who asks while a reload is under way gets another one after it, together with all who asked meanwhile: what was
+    there before one asks is always read.
+
+    Args:
+        apply: reloads; is told whether anybody has asked for it, and returns whether anything was different. Raises
+            ConfigError or ReloadError for what a user can put right.
+    """
+
+    def __init__(self, apply: Callable[[bool], Awaitable[bool]]) -> None:
+        self._apply = apply
+        self._is_successful = True
+        self._succeeded_at_s = time.time()
+        self._waiting: list[_Request] = []
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def reload(self, reason: str, *, is_asked_for: bool) -> str | None:
+        """Reload.
+
+        Args:
+            reason: who asked, for the log.
+            is_asked_for: whether somebody asked; else it is worth no line in the log unless something was different.
+
+        Returns:
+            None when it is done, or why it can not be.
+        """
+        if self._is_closed:
+            return _STOPPING
+        outcome: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Request(reason, is_asked_for, outcome))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await outcome
+
+    def close(self) -> None:
+        """Give up what is under way; who waits is told so."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        self._settle(self._waiting, _STOPPING)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics; the start of the agent is the first success."""
+        return (
+            GaugeMetricFamily(
+                "fstat_exporter_config_last_reload_successful",
+                "Whether the latest attempt to load the configuration succeeded: 1 or 0.",
+                int(self._is_successful),
+            ),
+            GaugeMetricFamily(
+                "fstat_exporter_config_last_reload_success_timestamp_seconds",
+                "When the configuration was loaded last, seconds since the epoch.",
+                self._succeeded_at_s,
+            ),
+        )
+
+    async def _work(self) -> None:
+        while self._waiting:
+            requests, self._waiting = self._waiting, []
+            error: str | None = _STOPPING
+            try:
+                error = await self._attempt(requests)
+            finally:
+                self._settle(requests, error)
+
+    @staticmethod
+    def _settle(requests: Sequence[_Request], error: str | None) -> None:
+        for request in requests:
+            if not request.outcome.done():  # as it is where nobody waits any more
+                request.outcome.set_result(error)
+
+    async def _attempt(self, requests: Sequence[_Request]) -> str | None:
+        reasons = ",".join(dict.fromkeys(request.reason for request in requests))
+        is_asked_for = any(request.is_asked_for for request in requests)
+        began_s = time.monotonic()
+        try:
+            is_different = await self._apply(is_asked_for)
+        except (ConfigError, ReloadError) as failure:
+            error = str(failure)
+            for line in error.splitlines():
+                _log.error("the configuration can not be used", extra=fields(error=line))
+        except Exception as failure:  # noqa: BLE001 - whatever it was, the old configuration is still followed
+            error = f"unexpected: {failure!r}"
+            _log.exception("the reload failed")
+        else:
+            self._is_successful = True
+            self._succeeded_at_s = time.time()
+            seconds = round(time.monotonic() - began_s, 3)
+            _log.log(
+                logging.INFO if is_different or is_asked_for else logging.DEBUG,
+                "configuration reloaded",
+                extra=fields(by=reasons, changed=str(is_different).lower(), seconds=seconds),
+            )
+            return None
+        self._is_successful = False
+        _log.error("configuration not reloaded, the old one stays", extra=fields(by=reasons))
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    reason: str
+    is_asked_for: bool
+    outcome: asyncio.Future[str | None]

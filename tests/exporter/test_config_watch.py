@@ -1,0 +1,256 @@
+"""A configuration file that changes, in all the ways in which people and programs change one."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import pytest
+
+from exporter import config_watch
+from exporter.config_watch import ConfigWatch
+
+TOLD_S = 10
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing settles for long."""
+    monkeypatch.setattr(config_watch, "SETTLE_S", 0.1)
+    monkeypatch.setattr(config_watch, "MISSING_S", 0.1)
+    monkeypatch.setattr(config_watch, "PATIENCE_S", 2)
+
+
+class Heard:
+    """What a watch tells."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._told = asyncio.Event()
+
+    def tell(self) -> None:
+        self.count += 1
+        self._told.set()
+
+    async def wait(self) -> None:
+        """Wait until it tells, once."""
+        await asyncio.wait_for(self._told.wait(), TOLD_S)
+        self._told.clear()
+
+    async def silence(self) -> None:
+        """Nothing is told for several times as long as it takes to settle."""
+        await asyncio.sleep(0.5)
+        assert not self._told.is_set()
+
+
+def watched(path: Path, scenario: Callable[[Heard], Coroutine[object, object, None]]) -> Heard:
+    """Run a scenario while a file is watched, after what is told at the start."""
+
+    async def run() -> Heard:
+        heard = Heard()
+        watch = ConfigWatch(str(path), heard.tell)
+        watch.start()
+        try:
+            await heard.wait()
+            await scenario(heard)
+        finally:
+            watch.close()
+        return heard
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file, in a directory of its own."""
+    (tmp_path / "etc").mkdir()
+    path = tmp_path / "etc" / "exporter.yml"
+    path.write_text("1")
+    return path
+
+
+def test_rewritten_again_and_again(path: Path) -> None:
+    """Each time it is told once, however many writes there were; what happens to other files is not."""
+
+    async def scenario(heard: Heard) -> None:
+        for _ in range(3):
+            for number in range(5):
+                path.write_text(str(number))
+            await heard.wait()
+            await heard.silence()
+        path.with_name("other").write_text("x")
+        path.with_name("other").rename(path.with_name("another"))
+        path.with_name("another").unlink()
+        path.read_text()
+        await heard.silence()
+
+    assert watched(path, scenario).count == 4
+
+
+@pytest.mark.parametrize("way", ["renamed over it", "removed and renamed", "linked"])
+def test_replaced(path: Path, way: str) -> None:
+    """As editors do; and the new one is watched as the old one was."""
+
+    async def scenario(heard: Heard) -> None:
+        for number in range(3):
+            fresh = path.with_name("fresh")
+            fresh.write_text(str(number))
+            if way != "renamed over it":
+                path.rename(path.with_name("exporter.yml~"))
+            if way == "linked":
+                path.hardlink_to(fresh)
+                fresh.unlink()
+            else:
+                fresh.rename(path)
+            await heard.wait()
+        path.write_text("again")
+        await heard.wait()
+
+    watched(path, scenario)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_half_written(path: Path, is_new: bool) -> None:
+    """A file that somebody has open and writes to is not told until that is over, however long it takes."""
+
+    async def scenario(heard: Heard) -> None:
+        if is_new:
+            path.unlink()
+        with path.open("w") as file:
+            file.write("half")
+            file.flush()
+            await heard.silence()
+            file.write("whole")
+            file.flush()
+            await heard.silence()
+        await heard.wait()
+
+    watched(path, scenario)
+
+
+def test_held_open(path: Path) -> None:
+    """One that somebody never closes is told all the same, in the end."""
+
+    async def scenario(heard: Heard) -> None:
+        with path.open("w") as file:
+            file.write("x")
+            file.flush()
+            await heard.silence()
+            await heard.wait()
+
+    watched(path, scenario)
+
+
+def swap(folder: Path, number: int) -> None:
+    """Write a ConfigMap as the kubelet does: all of it into a new directory, then one rename of a symbolic link."""
+    version = folder / f"..2026_0{number}"
+    version.mkdir()
+    (version / "exporter.yml").write_text(str(number))
+    (folder / "..data_tmp").symlink_to(version.name)
+    before = folder / "..data"
+    old = before.resolve() if before.exists() else None
+    (folder / "..data_tmp").rename(before)
+    if old is not None:
+        (old / "exporter.yml").unlink()
+        old.rmdir()
+
+
+def test_config_map(tmp_path: Path) -> None:
+    """A swap of `..data` is told, one after the other."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    swap(folder, 1)
+    path = folder / "exporter.yml"
+    path.symlink_to("..data/exporter.yml")
+
+    async def scenario(heard: Heard) -> None:
+        for number in range(2, 6):
+            swap(folder, number)
+            await heard.wait()
+            assert path.read_text() == str(number)
+
+    assert watched(path, scenario).count == 5
+
+
+def test_links_on_the_way(path: Path, tmp_path: Path) -> None:
+    """Wherever on the way a symbolic link is pointed elsewhere."""
+    for name in ("one", "two"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "x.yml").write_text(name)
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    path.unlink()
+    path.symlink_to("../current/deep/x.yml")
+
+    async def scenario(heard: Heard) -> None:
+        (tmp_path / "next").symlink_to("two")
+        (tmp_path / "next").rename(current)
+        await heard.wait()
+        assert path.read_text() == "two"
+        (tmp_path / "two" / "deep" / "x.yml").write_text("three")
+        await heard.wait()
+
+    watched(path, scenario)
+
+
+def test_gone_and_back(path: Path) -> None:
+    """That it has gone is told once; that it is back too, even when its directory had gone with it."""
+
+    async def scenario(heard: Heard) -> None:
+        path.unlink()
+        await heard.wait()
+        await heard.silence()
+        path.write_text("x")
+        await heard.wait()
+        away = path.parent.with_name("away")
+        path.parent.rename(away)
+        await heard.wait()
+        await heard.silence()
+        path.parent.mkdir()
+        path.write_text("y")
+        await heard.wait()
+        path.write_text("z")
+        await heard.wait()
+
+    watched(path, scenario)
+
+
+def test_mode(path: Path) -> None:
+    """One that can be read now could not be before, perhaps."""
+
+    async def scenario(heard: Heard) -> None:
+        path.chmod(0o600)
+        await heard.wait()
+
+    watched(path, scenario)
+
+
+def test_nothing_stays_behind(path: Path) -> None:
+    """The descriptor is closed, and what is pending ends."""
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def scenario(heard: Heard) -> None:
+        del heard
+        path.write_text("x")
+
+    watched(path, scenario)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_inotify(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there is no instance to be had that is told, with what to do instead; there is nothing to be closed."""
+
+    def refuse(**_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(config_watch, "INotify", refuse)
+
+    async def run() -> None:
+        watch = ConfigWatch(str(path), lambda: None)
+        watch.start()
+        watch.close()
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == [
+        "the configuration file can not be watched: after a change send SIGHUP"
+    ]

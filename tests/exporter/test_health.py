@@ -1,0 +1,59 @@
+"""What keeps an agent from being healthy."""
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter import health
+from exporter.health import Health
+from fstat_cache import FStatCache
+
+
+def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that does not answer is told after the time-out, to all who ask, by one thread that asks; and it is told
+    once in the log that it began, and once that it ended. The loop goes on meanwhile.
+    """
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.5)
+    (tmp_path / "file").touch()
+
+    async def scenario(cache: FStatCache) -> None:
+        checked = Health(cache)
+        assert await checked.find_fault() is None
+        with cache._lock:
+            began = time.monotonic()
+            asking = [asyncio.create_task(checked.find_fault()) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            assert sum(thread.name == "health" for thread in threading.enumerate()) == 1
+            assert time.monotonic() - began < 0.4
+            faults = await asyncio.gather(*asking)
+            assert 0.4 < time.monotonic() - began < 5
+            assert all(fault is not None and "has not answered" in fault for fault in faults)
+            assert await checked.find_fault(is_starting=True) is None
+            assert await checked.find_fault() is not None
+        assert await checked.find_fault() is None
+
+    with FStatCache() as cache:
+        cache.get_file_stats(tmp_path / "file")
+        asyncio.run(scenario(cache))
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR", "INFO"]
+
+
+def test_dead(tmp_path: Path) -> None:
+    """Told at once, during the start too."""
+    (tmp_path / "file").touch()
+
+    async def scenario() -> None:
+        with FStatCache() as cache:
+            cache.get_file_stats(tmp_path / "file")
+        checked = Health(cache)
+        for is_starting in (False, True):
+            fault = await checked.find_fault(is_starting=is_starting)
+            assert fault is not None
+            assert "dead" in fault
+
+    asyncio.run(scenario())

@@ -1,0 +1,315 @@
+"""One tracker takes the place of another: what is kept, what is let go, and in which moment."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.exposition import generate_latest
+
+from exporter.config import CacheConfig, Config, LogGroup
+from exporter.growth import Ledger
+from exporter.patterns import printable
+from exporter.scrape import Scraper
+from exporter.succession import Succession
+from exporter.tracker import Tracker
+from tests.exporter.tracking import append, touch
+from tests.support import parse_scrape, wait_until
+
+GroupOf = Callable[..., LogGroup]
+
+CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
+
+
+def tick() -> None:
+    """Let the clock of births go on: it has its resolution."""
+    now_ns = time.time_ns()
+    wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > now_ns)
+
+
+class Line:
+    """A tracker, and those that take its place, one after the other."""
+
+    def __init__(self, *groups: LogGroup) -> None:
+        self.config = Config(logs=groups)
+        self.tracker = Tracker(self.config)
+        self.tracker.scan()
+        tick()
+
+    def begin(self, *groups: LogGroup) -> Succession:
+        """Begin another succession."""
+        self._next = Config(logs=groups)
+        succession = Succession(self.tracker, self.config, self._next)
+        succession.begin()
+        tick()
+        return succession
+
+    def end(self, succession: Succession) -> None:
+        """And end it."""
+        succession.scan()
+        succession.end(lambda: None)
+        self.tracker, self.config = succession.new, self._next
+
+    def reload(self, *groups: LogGroup) -> None:
+        """All of it."""
+        self.end(self.begin(*groups))
+
+    @property
+    def ledger(self) -> Ledger:
+        """As of now."""
+        self.tracker.refresh(0)
+        return self.tracker.ledger
+
+    def files(self) -> dict[str, tuple[object, ...]]:
+        """Name -> the number of its group, its labels but for group and path, what was appended; of those published."""
+        return {
+            os.path.basename(series.path): (series.labels.group, *series.labels.values[2:], series.appended_bytes)
+            for series in self.ledger.series()
+            if series.is_published and series.stats is not None
+        }
+
+    def groups(self) -> list[int]:
+        """What was appended to each group."""
+        return [totals.appended_bytes for totals in self.ledger.groups]
+
+    def aggregates(self) -> dict[tuple[str, ...], int]:
+        """And to each aggregate."""
+        return {totals.values: totals.appended_bytes for totals in self.ledger.aggregates.values()}
+
+    def watched(self) -> set[str]:
+        """The directories that are watched."""
+        return set(self.tracker.cache._follower.directories)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> GroupOf:
+    """Makes groups: their patterns are below the test's directory."""
+
+    def make(name: str, *patterns: str, exclude: tuple[str, ...] = (), **more: object) -> LogGroup:
+        paths = tuple(f"{tmp_path}/{pattern}" for pattern in patterns)
+        return LogGroup(name, paths, tuple(f"{tmp_path}/{each}" for each in exclude), **more)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_other_labels(tmp_path: Path, group: GroupOf) -> None:
+    """What is kept has its counters, under the new labels; and growth at any moment of the succession is in them."""
+    touch(tmp_path / "x-1.log", tmp_path / "y-1.log")
+    line = Line(group("g", "*.log"))
+    append(tmp_path / "x-1.log", "1")
+    succession = line.begin(group("g", "*.log", labels={"a": "b"}, path_regex=re.compile("/(?P<name>.)-")))
+    append(tmp_path / "x-1.log", "22")
+    assert line.groups() == [3]
+    succession.scan()
+    append(tmp_path / "x-1.log", "333")
+    assert line.groups() == [6]
+    line.end(succession)
+    assert line.files() == {"x-1.log": (0, "b", "x", 6), "y-1.log": (0, "b", "y", 0)}
+    append(tmp_path / "y-1.log", "4444")
+    assert line.groups() == [10]
+    line.tracker.cache.close()
+
+
+def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupOf) -> None:
+    """Is known to both; what was truncated or deleted before the successor had looked is in its counters too."""
+    touch(tmp_path / "cut.log", tmp_path / "deleted.log", tmp_path / "rotated.log")
+    line = Line(group("g", "*.log"))
+    line.tracker.refresh(0)
+    succession = line.begin(group("g", "*.log", "*.txt"))
+    for name in ("cut", "deleted", "rotated", "new", "gone"):
+        append(tmp_path / f"{name}.log", "12345")
+    line.tracker.refresh(0)
+    os.truncate(tmp_path / "cut.log", 0)
+    for name in ("deleted", "gone"):
+        (tmp_path / f"{name}.log").unlink()
+    (tmp_path / "rotated.log").rename(tmp_path / "rotated.log.1")
+    append(tmp_path / "rotated.log", "678")
+    line.tracker.refresh(0)
+    append(tmp_path / "rotated.log.1", "9")
+    append(tmp_path / "new.txt", "x")
+    line.end(succession)
+    assert line.groups() == [5 * 5 + 3 + 1 + 1]
+    assert line.ledger.groups[0].truncations == 1
+    assert line.ledger.groups[0].rotations == 1
+    append(tmp_path / "rotated.log.1", "9")
+    assert {name: values[1] for name, values in line.files().items()} == {
+        "cut.log": 5,
+        "deleted.log": 5,
+        "gone.log": 5,
+        "new.log": 5,
+        "new.txt": 1,
+        "rotated.log": 10,
+    }
+    line.tracker.cache.close()
+
+
+def test_groups_that_exchange_files(tmp_path: Path, group: GroupOf) -> None:
+    """A file's counters go with it; a group's stay, whatever its number, and a byte counts where it was published."""
+    touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c.log")
+    line = Line(group("one", "*.log"), group("two", "*.txt"))
+    append(tmp_path / "a.log", "1")
+    append(tmp_path / "b.log", "1")
+    succession = line.begin(group("three", "c.log"), group("two", "a.log"), group("one", "*.log"))
+    append(tmp_path / "a.log", "22")
+    append(tmp_path / "c.log", "4444")
+    line.tracker.refresh(0)
+    line.end(succession)
+    assert line.groups() == [0, 0, 8]
+    append(tmp_path / "a.log", "333")
+    append(tmp_path / "c.log", "55555")
+    assert line.groups() == [5, 3, 8]
+    assert line.files() == {"a.log": (1, 6), "b.log": (2, 1), "c.log": (0, 9)}
+    line.tracker.cache.close()
+
+
+def test_aggregates(tmp_path: Path, group: GroupOf) -> None:
+    """With the same labels an aggregate goes on, in whatever order they are named; with other ones it begins anew."""
+    for name in ("a-1", "a-2", "b-1"):
+        touch(tmp_path / f"{name}.log")
+    both = re.compile("/(?P<letter>.)-(?P<number>.)")
+    line = Line(group("g", "*.log", path_regex=both, aggregate_by=("letter", "number")))
+    append(tmp_path / "a-1.log", "1")
+    append(tmp_path / "a-2.log", "22")
+    line.reload(group("g", "*.log", path_regex=both, aggregate_by=("number", "letter"), labels={"x": ""}))
+    assert line.aggregates() == {("1", "a"): 1, ("2", "a"): 2, ("1", "b"): 0}
+    line.reload(group("g", "*.log", path_regex=re.compile("/(?P<letter>.)-"), aggregate_by=("letter",)))
+    assert line.aggregates() == {("a",): 0, ("b",): 0}
+    append(tmp_path / "a-1.log", "333")
+    assert line.aggregates() == {("a",): 3, ("b",): 0}
+    line.reload(group("g", "*.log", path_regex=re.compile("/.-(?P<letter>.)"), aggregate_by=("letter",)))
+    assert line.aggregates() == {("1",): 0, ("2",): 0}
+    assert line.groups() == [6]
+    line.tracker.cache.close()
+
+
+def test_what_is_meant_no_more_is_let_go(tmp_path: Path, group: GroupOf) -> None:
+    """Its series end, it is neither watched nor looked at any more, and no rotated file of another one either."""
+    touch(tmp_path / "kept" / "a.log", tmp_path / "kept" / "excluded.log", tmp_path / "dropped" / "a.log")
+    line = Line(group("g", "*/*.log"))
+    assert str(tmp_path / "dropped") in line.watched()
+    line.reload(group("g", "kept/*.log", exclude=("kept/excluded.log",)))
+    assert str(tmp_path / "dropped") not in line.watched()
+    assert line.tracker.cache.list_files_in_cache() == [f"{tmp_path}/kept/a.log"]
+    append(tmp_path / "kept" / "excluded.log", "x")
+    append(tmp_path / "dropped" / "a.log", "x")
+    assert line.groups() == [0]
+    assert line.files() == {"a.log": (0, 0)}
+    line.tracker.cache.close()
+
+
+def test_what_was_declared_is_followed_as_rotated(tmp_path: Path, group: GroupOf) -> None:
+    """A rotated file that had series of its own goes on to count for its log when no pattern means it any more."""
+    touch(tmp_path / "a.log")
+    line = Line(group("g", "*.log*"))
+    (tmp_path / "a.log").rename(tmp_path / "a.log.1")
+    touch(tmp_path / "a.log")
+    line.tracker.refresh(0)
+    line.reload(group("g", "*.log"))
+    append(tmp_path / "a.log.1", "123")
+    assert line.files() == {"a.log": (0, 3)}
+    line.reload(group("g", "*.log*"))
+    append(tmp_path / "a.log.1", "45")
+    assert line.files() == {"a.log": (0, 5), "a.log.1": (0, 0)}
+    line.tracker.cache.close()
+
+
+def test_new_files_count_from_their_first_byte(tmp_path: Path, group: GroupOf) -> None:
+    """Those that were born since the reload; those that a new pattern finds there count from the size they have."""
+    append(tmp_path / "old.txt", "123")
+    line = Line(group("g", "*.log"))
+    succession = line.begin(group("g", "*.log", "*.txt"))
+    append(tmp_path / "new.txt", "45")
+    append(tmp_path / "new.log", "6")
+    line.end(succession)
+    assert line.files() == {"old.txt": (0, 0), "new.txt": (0, 2), "new.log": (0, 1)}
+    line.tracker.cache.close()
+
+
+def test_places_are_kept(tmp_path: Path, group: GroupOf) -> None:
+    """Of those that are too many for max_series, those have series that had them."""
+    for number in (7, 3, 9, 1, 5):
+        touch(tmp_path / f"{number}.log")
+        if number == 7:
+            line = Line(group("g", "*.log", max_series=3))
+        line.tracker.refresh(0)
+    assert set(line.files()) == {"7.log", "3.log", "9.log"}
+    line.reload(group("g", "*.log", max_series=3, labels={"a": "b"}))
+    assert set(line.files()) == {"7.log", "3.log", "9.log"}
+    line.reload(group("g", "*.log", max_series=4))
+    assert {"7.log", "3.log", "9.log"} < set(line.files())
+    line.tracker.cache.close()
+
+
+def test_a_grace_goes_on(tmp_path: Path, group: GroupOf) -> None:
+    """The series of a deleted file stay as long as they would have, with what was seen last."""
+    touch(tmp_path / "a.log", tmp_path / "b.log")
+    line = Line(group("g", "*.log"))
+    append(tmp_path / "a.log", "123")
+    line.tracker.refresh(0)
+    (tmp_path / "a.log").unlink()
+    scraper = Scraper(line.tracker, line.config.logs)
+    scraper.look(is_scrape=True)
+    line.reload(group("g", "*.log", labels={"a": "b"}))
+    scraper = Scraper(line.tracker, line.config.logs)
+    text = b"".join(scraper.scrape(generate_latest, is_openmetrics=False, is_compressed=False)).decode()
+    sizes = parse_scrape(text).values("fstat_file_size_bytes", a="b")
+    assert sorted(sizes) == [0, 3]
+    (gone,) = line.tracker.ledger._gone.values()
+    assert gone.scrapes == 2
+    line.tracker.cache.close()
+
+
+def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
+    """Then all is as it was before, and the successor leaves nothing behind."""
+    touch(tmp_path / "a" / "a.log", tmp_path / "b" / "b.log")
+    line = Line(group("g", "a/*.log"))
+    watched = line.watched()
+    succession = line.begin(group("g", "*/*.log"))
+    succession.scan()
+    assert line.watched() > watched
+    succession.abandon()
+    assert line.watched() == watched
+    assert line.tracker.cache.list_files_in_cache() == [f"{tmp_path}/a/a.log"]
+    append(tmp_path / "a" / "a.log", "1")
+    append(tmp_path / "b" / "b.log", "1")
+    assert line.groups() == [1]
+    line.reload(group("g", "*/*.log"))
+    append(tmp_path / "b" / "b.log", "1")
+    assert line.groups() == [2]
+    line.tracker.cache.close()
+
+
+def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> None:
+    """No chain of trackers, no watch, no journal."""
+    touch(tmp_path / "a.log")
+    line = Line(group("g", "*.log"))
+    watches = line.tracker.cache.status().watches
+    for number in range(10):
+        line.reload(group("g", "*.log", labels={"n": str(number)}))
+        append(tmp_path / "a.log", "x")
+        assert line.groups() == [number + 1]
+    assert line.tracker._predecessor is None
+    assert line.tracker.successor is None
+    assert line.tracker.ledger._journals == []
+    assert line.tracker.cache.status().watches == watches
+    line.tracker.cache.close()
+
+
+def test_bounds_of_the_cache(tmp_path: Path, group: GroupOf) -> None:
+    """With more files than the cache may hold all are right as well."""
+    for number in range(10):
+        touch(tmp_path / f"{number}.log")
+    line = Line(group("g", "*.log"))
+    line.tracker.cache.limit(max_files=CacheConfig().max_files, cpu_budget=None)
+    line.tracker.cache.limit(max_files=3, cpu_budget=None)
+    succession = line.begin(group("g", "*.log", labels={"a": "b"}))
+    for number in range(10):
+        append(tmp_path / f"{number}.log", "x" * number)
+    line.end(succession)
+    assert line.groups() == [45]
+    assert {printable(name): values[2] for name, values in line.files().items()} == {
+        f"{number}.log": number for number in range(10)
+    }
+    line.tracker.cache.close()

@@ -1,0 +1,132 @@
+"""What systemd hears, at the other end of a real socket."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.systemd import Notifier
+from tests.support import REPOSITORY, wait_until
+
+
+class Systemd:
+    """The end of the socket at which systemd listens."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(20)
+        self._socket.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+    def hear(self) -> dict[str, str]:
+        """The next notification."""
+        return dict(line.split("=", 1) for line in self._socket.recv(4096).decode().split("\n"))
+
+    def hear_until(self, key: str) -> dict[str, str]:
+        """The first from here on with this key."""
+        while True:
+            told = self.hear()
+            if key in told:
+                return told
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._socket.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]:
+    """Listens on either kind of address."""
+    address = str(tmp_path / "notify") if request.param == "path" else f"@fstat-exporter-{os.getpid()}"
+    made = Systemd(address)
+    yield made
+    made.close()
+
+
+def test_notifications(systemd: Systemd) -> None:
+    """Each as sd_notify(3) has it."""
+    notifier = Notifier({"NOTIFY_SOCKET": systemd.address})
+    notifier.progress("Scanning.")
+    assert systemd.hear() == {"STATUS": "Scanning.", "EXTEND_TIMEOUT_USEC": "30000000"}
+    notifier.ready()
+    assert systemd.hear() == {"READY": "1", "STATUS": "Following the files."}
+    before_us = time.monotonic_ns() // 1000
+    notifier.reloading()
+    told = systemd.hear()
+    assert before_us <= int(told.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
+    assert told == {"RELOADING": "1", "STATUS": "Reloading."}
+    notifier.alive()
+    assert systemd.hear() == {"WATCHDOG": "1"}
+    notifier.stopping()
+    assert systemd.hear() == {"STOPPING": "1", "STATUS": "Stopping."}
+
+
+def test_nobody_listens(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> None:
+    """That is told once; without systemd nothing is sent, and nothing told."""
+    Notifier({}).ready()
+    notifier = Notifier({"NOTIFY_SOCKET": systemd.address})
+    systemd.close()
+    for _ in range(3):
+        notifier.ready()
+    assert [record.getMessage() for record in caplog.records] == ["systemd can not be told"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "2500000"}, 2.5),
+        ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid())}, 2.5),
+        ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "2500000", "WATCHDOG_PID": "1"}, None),
+        ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "0"}, None),
+        ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "often"}, None),
+        ({"NOTIFY_SOCKET": "/x"}, None),
+        ({"WATCHDOG_USEC": "2500000"}, None),
+    ],
+)
+def test_watchdog(environment: dict[str, str], expected: float | None) -> None:
+    """Wanted by systemd, of this process."""
+    assert Notifier(environment).watchdog_s == expected
+
+
+def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
+    """READY after the first scan, the watchdog twice in its time, a reload from its beginning to its end, STOPPING."""
+    (tmp_path / "a.log").touch()
+    config = tmp_path / "x.yml"
+    config.write_text(f"logs: [{{group: a, paths: ['{tmp_path}/*.log']}}]")
+    command = [sys.executable, "-W", "error", "-m", "exporter", "--config.file", str(config)]
+    command.append("--web.listen-address=127.0.0.1:0")
+    environment = {**os.environ, "NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "1000000"}
+    log_path = tmp_path / "agent.out"
+    with log_path.open("wb") as log:
+        agent = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY, env=environment)
+    try:
+        assert systemd.hear()["STATUS"].startswith("Scanning: ")
+        assert systemd.hear()["READY"] == "1"
+        began = time.monotonic()
+        for _ in range(3):
+            assert systemd.hear() == {"WATCHDOG": "1"}
+        assert 1 < time.monotonic() - began < 5
+        config.write_text(f"logs: [{{group: b, paths: ['{tmp_path}/*.log']}}]")
+        agent.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC" in systemd.hear_until("RELOADING")
+        assert systemd.hear_until("READY")["STATUS"] == "Following the files."
+        config.write_text("logs: 1")
+        agent.send_signal(signal.SIGHUP)
+        assert systemd.hear_until("RELOADING")
+        assert "can not be used" in systemd.hear_until("READY")["STATUS"]
+        agent.send_signal(signal.SIGTERM)
+        assert systemd.hear_until("STOPPING")
+        assert agent.wait(5) == 0
+    finally:
+        agent.kill()
+        agent.wait()
+    text = log_path.read_text()
+    wait_until(lambda: "stopped" in text)
+    assert re.findall("Traceback|level=warn", text) == []
