@@ -148,9 +148,7 @@ class _Metrics(_Handler):
     async def get(self) -> None:
         scraper = self.site.scraper
         if not self.site.is_ready():
-            # For people: a Prometheus does not read what comes with an error.
-            about_the_agent = await call_in_thread(lambda: scraper.about_the_agent(generate_latest), "scrape")
-            self.send(f"# {self.site.tell_progress()}\n".encode() + about_the_agent, 503)
+            await self._get_before_the_first_scan(scraper)
             return
         headers = self.request.headers
         encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
@@ -184,6 +182,12 @@ class _Metrics(_Handler):
         if compressed:
             self.set_header("Content-Encoding", "gzip")
         self.send(b"".join(parts))
+
+    async def _get_before_the_first_scan(self, scraper: Scraper) -> None:
+        async with self._slots:
+            body = await call_in_thread(lambda: scraper.about_the_agent(generate_latest), "scrape")
+        # For people: a Prometheus does not read what comes with an error.
+        self.send(f"# {self.site.tell_progress()}\n".encode() + body, 503)
 
 
 class _Healthy(_Handler):
