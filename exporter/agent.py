@@ -120,7 +120,7 @@ class Agent:
             find_fault=self._find_fault,
             is_ready=lambda: self._tracker.is_ready,
             tell_progress=lambda: f"The first scan is not done yet: {_progress(self._tracker)}.",
-            reload=functools.partial(self._reloader.reload, "HTTP", is_asked_for=True) if self._has_lifecycle else None,
+            reload=functools.partial(self.reload, "HTTP") if self._has_lifecycle else None,
             headers=lambda: self._web_config.current().headers,
         )
         server = Server(make_application(self._site), self._web_config)
@@ -147,13 +147,22 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(call_in_thread(self._close, "close"), _STOP_TIMEOUT_S)
 
-    def ask_to_reload(self, reason: str, *, is_asked_for: bool) -> None:
-        """Reload by and by.
+    async def reload(self, reason: str, *, is_asked_for: bool = True) -> str | None:
+        """Read the configuration again and follow it.
 
         Args:
             reason, is_asked_for: as of :meth:`Reloader.reload`.
+
+        Returns:
+            None when it is done, or why it can not be.
         """
-        request = asyncio.create_task(self._reloader.reload(reason, is_asked_for=is_asked_for))
+        if is_asked_for and not self._ready.is_set():
+            _log.info("the configuration is reloaded after the first scan", extra=fields(by=reason))
+        return await self._reloader.reload(reason, is_asked_for=is_asked_for)
+
+    def ask_to_reload(self, reason: str, *, is_asked_for: bool = True) -> None:
+        """Begin with that, and return at once."""
+        request = asyncio.create_task(self.reload(reason, is_asked_for=is_asked_for))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
 
@@ -239,10 +248,7 @@ class Agent:
     # -- another configuration ----------------------------------------------------------------------------------------
 
     async def _reload(self, is_asked_for: bool) -> bool:
-        if not self._ready.is_set():
-            if is_asked_for:
-                _log.info("the configuration is reloaded after the first scan")
-            await self._ready.wait()
+        await self._ready.wait()
         if is_asked_for:
             self._notifier.reloading()
         is_different, status = False, "Following the old configuration, the new one can not be used."
@@ -306,7 +312,8 @@ class Agent:
                 await call_in_thread(prepare, "reload")
             await call_in_thread(end, "reload")
         except Exception:
-            await call_in_thread(line.abandon, "reload")
+            if self._tracker is not line.new:
+                await call_in_thread(line.abandon, "reload")
             raise
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import platform
@@ -84,7 +83,7 @@ async def _serve(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, stop, number)
-    loop.add_signal_handler(signal.SIGHUP, functools.partial(agent.ask_to_reload, "SIGHUP", is_asked_for=True))
+    loop.add_signal_handler(signal.SIGHUP, agent.ask_to_reload, "SIGHUP")
     await agent.run(stop)
 
 

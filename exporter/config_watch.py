@@ -65,7 +65,9 @@ class ConfigWatch:
         self._faults = Transitions()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch, unless it is a pipe or the like, of which there is nothing more to read."""
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            return
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:

@@ -170,9 +170,7 @@ class _Metrics(_Handler):
     async def get(self) -> None:
         scraper = self.site.scraper
         if not self.site.is_ready():
-            # For people: a Prometheus does not read what comes with an error.
-            about_the_agent = await call_in_thread(lambda: scraper.about_the_agent(generate_latest), "scrape")
-            self.send(f"# {self.site.tell_progress()}\n".encode() + about_the_agent, 503)
+            await self._get_before_the_first_scan(scraper)
             return
         headers = self.request.headers
         encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
@@ -181,8 +179,6 @@ class _Metrics(_Handler):
         if unknown := set(groups) - scraper.groups:
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
             return
-
-        scraper = self.site.scraper
 
         def scrape() -> list[bytes]:
             return scraper.scrape(
@@ -208,6 +204,18 @@ class _Metrics(_Handler):
         if compressed:
             self.set_header("Content-Encoding", "gzip")
         await self.send_long(parts)
+
+    async def _get_before_the_first_scan(self, scraper: Scraper) -> None:
+        def scrape() -> list[bytes]:
+            return [scraper.about_the_agent(generate_latest)]
+
+        key = scraper, "before the first scan"
+        parts = await self._filtered.call(
+            key, lambda: call_in_thread(scrape, "scrape"), lambda: not self.stream.closed()
+        )
+        if parts is not None and not self.stream.closed():
+            # For people: a Prometheus does not read what comes with an error.
+            self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)
 
 
 class _Healthy(_Handler):

@@ -377,7 +377,7 @@ def test_idle_means_asleep_and_small(start_agent: Callable[..., Agent], tmp_path
     logs.mkdir()
     for number in range(1000):
         (logs / f"{number}.log").touch()
-    agent = start_agent(f"{logs}/*.log")
+    agent = start_agent(config=f"logs: [{{group: g, paths: ['{logs}/*.log']}}]")  # which is watched
     for openmetrics in (False, True, False, True):
         assert len(agent.scrape(openmetrics=openmetrics).values("fstat_file_size_bytes")) == 1000
     with socket.create_connection(("127.0.0.1", agent.port)) as kept:

@@ -237,6 +237,21 @@ def test_nothing_stays_behind(path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_pipe(tmp_path: Path) -> None:
+    """Is read once, by whoever starts the agent."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    async def run() -> None:
+        heard = Heard()
+        watch = ConfigWatch(str(path), heard.tell)
+        watch.start()
+        await heard.silence()
+        watch.close()
+
+    asyncio.run(run())
+
+
 def test_without_inotify(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Where there is no instance to be had that is told, with what to do instead; there is nothing to be closed."""
 

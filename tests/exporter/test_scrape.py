@@ -469,3 +469,15 @@ def test_gzip(tmp_path: Path, show: Show) -> None:
         parts = shown.scraper.scrape(generate_latest, is_openmetrics=False, is_compressed=True)
         text = gzip.decompress(b"".join(parts)).decode()
         assert parse_scrape(text).value("fstat_file_size_bytes", path=str(logs[50])) == os.stat(logs[50]).st_size
+
+
+def test_about_the_agent(tmp_path: Path) -> None:
+    """Before the first scan there is something about the agent, how far it has come too, and nothing about groups."""
+    config = Config(logs=(LogGroup("g", (f"{tmp_path}/*.log",)),))
+    tracker = Tracker(config)
+    scrape = parse_scrape(Scraper(tracker, config.logs).about_the_agent(generate_latest).decode())
+    assert scrape.value("fstat_exporter_ready") == 0
+    assert scrape.value("fstat_exporter_files") == 0
+    assert scrape.value("fstat_cache_files") == 0
+    assert [name for name, _ in scrape.samples if name.startswith(("fstat_group", "fstat_file"))] == []
+    tracker.cache.close()

@@ -1,8 +1,10 @@
 """One tracker takes the place of another: what is kept, what is let go, and in which moment."""
 
+import gc
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,14 +284,17 @@ def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
 
 
 def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> None:
-    """No chain of trackers, no watch, no journal."""
+    """No tracker, no watch, no journal."""
     touch(tmp_path / "a.log")
     line = Line(group("g", "*.log"))
+    first = weakref.ref(line.tracker)
     watches = line.tracker.cache.status().watches
     for number in range(10):
         line.reload(group("g", "*.log", labels={"n": str(number)}))
         append(tmp_path / "a.log", "x")
         assert line.groups() == [number + 1]
+    gc.collect()
+    assert first() is None
     assert line.tracker._predecessor is None
     assert line.tracker.successor is None
     assert line.tracker.ledger._journals == []
