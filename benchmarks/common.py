@@ -75,21 +75,23 @@ class Agent:
     It has scanned and was scraped once when this returns; what it warns of goes to stderr.
 
     Args:
-        root: it follows the files of `make_tree` below this folder.
-        files: how many these are; they are watched all, or this ends with a clear line, because an agent that polls
+        root: it follows the files of `make_tree` below this folder, unless `config` says otherwise.
+        files: how many it follows; they are watched all, or this ends with a clear line, because an agent that polls
             would look better than it is.
         ready_timeout_s: how long the first scan may take.
+        config: a configuration file; default: the defaults.
 
     Attributes:
         published_s: seconds from its start to the end of the first scrape.
     """
 
-    def __init__(self, root: str, files: int, ready_timeout_s: float = 60) -> None:
+    def __init__(self, root: str, files: int, ready_timeout_s: float = 60, config: Path | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         address = f"--web.listen-address=127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "exporter", "--log.level=warn", address, f"{root}/{PATTERN}"]
+        command = [sys.executable, "-m", "exporter", "--log.level=warn", address]
+        command.append(f"{root}/{PATTERN}" if config is None else f"--config.file={config}")
         start = time.perf_counter()
         self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
