@@ -6,7 +6,7 @@ GRAFANA := tests/config/grafana
 ARGS ?=
 # The behaviour of the installed packages; the rest is about the repository, or takes long.
 WHEEL_TESTS ?= tests/exporter tests/fstat_cache tests/examples tests/e2e/test_agent.py
-BENCH ?= lookups engine discovery scrape writers idle
+BENCH ?= lookups engine discovery scrape writers idle fleet
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 

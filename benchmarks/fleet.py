@@ -319,10 +319,15 @@ class Costs:
     series: float
     samples_a_second: float
     cpu_percent: float
-    memory_bytes: float  # RSS
+    base_bytes: float  # RSS before the first scrapes
+    memory_bytes: float  # RSS in the end
     heap_bytes: float  # that of it which was in use after the latest garbage collection
     sample_bytes: float
     samples_of_a_series: float
+
+    def memory_of_a_series(self) -> float:
+        """In bytes."""
+        return (self.memory_bytes - self.base_bytes) / self.series
 
 
 def measure(template: Template, nodes: int, interval_s: float, seconds: float) -> Costs:
@@ -331,6 +336,7 @@ def measure(template: Template, nodes: int, interval_s: float, seconds: float) -
         config = scrape_config(ports, nodes, interval_s)
         with Prometheus(Path(folder), config) as prometheus:
             wait_until(prometheus.is_ready, 30, "prometheus was not ready")
+            base = prometheus.own()
             all_are_up = f"prometheus did not reach all {nodes} nodes"
             wait_until(lambda: prometheus.targets_up() == nodes, 30 + 3 * interval_s, all_are_up)
             before, cpu_before, start = prometheus.own(), cpu_ns(prometheus.pid), time.perf_counter()
@@ -344,6 +350,7 @@ def measure(template: Template, nodes: int, interval_s: float, seconds: float) -
         series=after["prometheus_tsdb_head_series"],
         samples_a_second=(after[appended] - before[appended]) / passed_s,
         cpu_percent=percent_of_a_core(cpu_after - cpu_before, passed_s * 1e9),
+        base_bytes=base["process_resident_memory_bytes"],
         memory_bytes=after["process_resident_memory_bytes"],
         heap_bytes=after["go_memstats_next_gc_bytes"] / 2,  # GOGC=100: it collects when the heap has doubled
         sample_bytes=sample_bytes,
@@ -364,7 +371,7 @@ def extrapolate(configuration: str, node_series: int, nodes: int, costs: Costs) 
         f"{series / 1e6:.2g} million series, {samples_a_second:,.0f} samples/s, "
         f"{number(cores)} cores, {number(disk / 1e9)} GB of disk a day"
     )
-    memory = costs.memory_bytes / costs.series * series
+    memory = costs.base_bytes + costs.memory_of_a_series() * series
     return Figure(f"memory of Prometheus, {nodes:,} nodes, {configuration}", None, memory / 1e9, " GB", detail)
 
 
@@ -383,6 +390,10 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=5, help="seconds between scrapes (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=150, help="how long to measure (default: %(default)s)")
     options = parser.parse_args()
+    if min(options.nodes, options.logs) < 1:
+        parser.error("--nodes and --logs take 1 or more")
+    if not 0 < options.interval <= options.seconds:
+        parser.error("--seconds takes as much as --interval or more, and that more than 0")
 
     counted = count_series(options.logs)
     template = make_template(options.configuration, options.logs, options.changed)
@@ -418,9 +429,10 @@ def main() -> None:
             Figure(
                 f"memory of Prometheus, {fleet}",
                 None,
-                costs.memory_bytes / costs.series,
+                costs.memory_of_a_series(),
                 " bytes a series",
-                f"RSS {number(costs.memory_bytes / 1e6)} MB, of which {number(costs.heap_bytes / 1e6)} MB are in use",
+                f"RSS {number(costs.memory_bytes / 1e6)} MB, without series {number(costs.base_bytes / 1e6)} MB; "
+                f"in use {number(costs.heap_bytes / 1e6)} MB",
             ),
             Figure(
                 f"disk of Prometheus, {fleet}",

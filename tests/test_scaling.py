@@ -1,0 +1,136 @@
+"""docs/scaling.md is true: how many series there are, and every configuration in it."""
+
+import json
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from exporter.config import DEFAULT_FILE_METRICS, FILE_METRICS
+from exporter.presets import PRESETS
+from tests.support import REPOSITORY, StartAgent, program
+
+TEXT = (REPOSITORY / "docs" / "scaling.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The first table after a heading."""
+    lines = TEXT.split(f"# {heading}\n", 1)[1].split("\n| --- |", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def promtool(*arguments: str | Path) -> str:
+    """Run it, with success, and return what it printed."""
+    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "yaml"], ids=lambda _: "yaml")
+def test_configurations(text: str, tmp_path: Path, start_agent: StartAgent) -> None:
+    """Prometheus accepts those for it, in agent mode too where they are for that; the agent starts on its own."""
+    if "logs:" in text:
+        start_agent(config=text)
+        return
+    config = yaml.safe_load(text)
+    for job in config["scrape_configs"]:
+        job.pop("kubernetes_sd_configs", None)  # Debian builds Prometheus without it
+    path = tmp_path / "prometheus.yml"
+    path.write_text(json.dumps(config))
+    promtool("check", "config", *(["--agent"] if "agent mode" in text else []), path)
+
+
+def test_no_other_blocks() -> None:
+    """Nothing in it is left out above."""
+    assert {language for language, _ in BLOCKS} == {"yaml"}
+
+
+def test_each_node_has_one_shard(tmp_path: Path) -> None:
+    """As many servers as the configuration says, each with a number of its own, share the nodes between them."""
+    (text,) = [text for _, text in BLOCKS if "hashmod" in text]
+    config = yaml.safe_load(text)
+    (job,) = config["scrape_configs"]
+    del job["kubernetes_sd_configs"]
+    nodes = [f"node-{number}" for number in range(60)]
+    running = {"__meta_kubernetes_pod_label_app_kubernetes_io_name": "fstat-exporter"}
+    job["static_configs"] = [
+        {"targets": ["192.0.2.1:10943"], "labels": {"__meta_kubernetes_pod_node_name": node, **running}}
+        for node in nodes
+    ]
+    modulus = next(rule["modulus"] for rule in job["relabel_configs"] if rule.get("action") == "hashmod")
+    shares = []
+    for shard in range(modulus):
+        keep = job["relabel_configs"][-1]
+        assert keep["action"] == "keep"
+        keep["regex"] = str(shard)
+        path = tmp_path / "prometheus.yml"
+        path.write_text(json.dumps(config))
+        found = json.loads(promtool("check", "service-discovery", "--timeout=500ms", path, job["job_name"]))
+        shares.append([target["labels"]["instance"] for target in found if target["labels"]])
+    assert sorted(node for share in shares for node in share) == sorted(nodes)
+    assert all(len(share) > len(nodes) / modulus / 3 for share in shares)
+
+
+def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
+    """The table of what a node's series are made of is what the agent publishes."""
+    configurations: dict[str, dict[str, object]] = {
+        "files": {"aggregate_by": []},
+        "every metric of files": {"aggregate_by": [], "metrics": list(FILE_METRICS)},
+        "sums": {"per_file": False},
+        "all": {},
+        "bounded": {"max_series": 2},
+        "nothing": {"per_file": False, "aggregate_by": []},
+        "three patterns": {"per_file": False, "aggregate_by": []},
+    }
+    patterns = {"three patterns": ["[0-2].log", "3.log", "*.log"]}
+    files, sums = 6, 3
+    for name in configurations:
+        for number in range(files):
+            path = tmp_path / name / f"shop_app-{number % sums}_0123/main" / f"{number}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    expression = str(PRESETS["kubernetes-pods"]["path_regex"])
+    logs = [
+        {
+            "preset": "kubernetes-pods",
+            "group": name,
+            "paths": [f"{tmp_path}/{name}/*/*/{last}" for last in patterns.get(name, ["*.log"])],
+            "path_regex": expression.replace("/var/log/pods", f"{tmp_path}/{name}"),
+            **keys,
+        }
+        for name, keys in configurations.items()
+    ]
+    agent = start_agent(config=json.dumps({"logs": logs}))
+    series = Counter(dict(labels).get("group") for _, labels in agent.scrape().samples)
+
+    of_agent, of_group, of_pattern, of_file, of_sum = (int(count) for count, _ in rows("Series of a node"))
+    assert of_group + of_pattern == series["nothing"]
+    assert of_group + 3 * of_pattern == series["three patterns"]
+    assert of_file == len(DEFAULT_FILE_METRICS)
+    assert series["nothing"] + files * of_file == series["files"]
+    assert series["nothing"] + files * len(FILE_METRICS) == series["every metric of files"]
+    assert series["nothing"] + sums * of_sum == series["sums"]
+    assert series["nothing"] + files * of_file + sums * of_sum == series["all"]
+    assert series["nothing"] + 2 * of_file + 2 * of_sum == series["bounded"]
+    of_prometheus = 5  # up, scrape_duration_seconds and so on
+    assert series[None] + of_prometheus == pytest.approx(of_agent, abs=10)  # the agent gets new ones now and then
+
+
+def test_examples_of_series() -> None:
+    """The examples are what the table above them gives."""
+    of_agent, of_group, of_pattern, of_file, of_sum = (int(count) for count, _ in rows("Series of a node"))
+    fixed = of_agent + of_group + of_pattern
+    assert [int(series.replace(",", "")) for _, series, _ in rows("Examples")] == [
+        fixed + 300 * of_sum,
+        fixed + 300 * 4,
+        fixed + 20 * of_sum,
+        fixed + 300 * (of_file + of_sum),
+        fixed + 300 * of_file,
+        fixed + 300,
+        fixed + 100 * (of_file + of_sum),
+        fixed,
+    ]
