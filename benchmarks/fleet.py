@@ -148,15 +148,15 @@ def get(port: int, target: str, method: str = "GET", headers: Mapping[str, str] 
 
 
 class Node:
-    """The agent of one node."""
+    """The agent of one node, whose pods have names and uids of their own."""
 
     def __init__(self, template: Template, node: int) -> None:
+        def named(text: bytes) -> bytes:  # the names that make_tree gives
+            return text.replace(b"app-", b"app-%d-" % node).replace(b"0123abcd-", b"%08x-" % node)
+
         self._random = random.Random(node)
-        own_pods = b"app-%d-" % node
-        self._lines = [line.replace(b"app-", own_pods) for line in template.lines]
-        self._changing = [
-            (place, head.replace(b"app-", own_pods), step) for place, (head, _, step) in template.changing.items()
-        ]
+        self._lines = [named(line) for line in template.lines]
+        self._changing = [(place, named(head), step) for place, (head, _, step) in template.changing.items()]
         # So that the nodes are not all alike.
         self._values = {place: value + node * step for place, (_, value, step) in template.changing.items()}
 

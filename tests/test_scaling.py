@@ -44,6 +44,18 @@ def test_configurations(text: str, tmp_path: Path, start_agent: StartAgent) -> N
     promtool("check", "config", *(["--agent"] if "agent mode" in text else []), path)
 
 
+def test_links() -> None:
+    """Every file and heading that is linked to is there."""
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", TEXT)
+    assert links
+    for path, anchor in links:
+        target = REPOSITORY / "docs" / (path or "scaling.md")
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
+
+
 def test_no_other_blocks() -> None:
     """Nothing in it is left out above."""
     assert {language for language, _ in BLOCKS} == {"yaml"}
