@@ -3,7 +3,7 @@
 A real Prometheus scrapes many nodes. Their agents are simulated, by two processes: each node serves what a real agent
 has answered, with pods of its own, and from scrape to scrape those lines change that changed between two scrapes of the
 real one. How many series a node has is counted at a real agent for each configuration. The rest is multiplication.
-Memory grows until a series has two chunks of 120 samples, so the scrapes are more frequent here than in life.
+A series takes more memory with each chunk of 120 samples, so the scrapes are more frequent here than in life.
 """
 
 import argparse
