@@ -375,6 +375,46 @@ def test_another_configuration(path: Path) -> None:
     checkpoint.close()
 
 
+def test_another_ledger(path: Path) -> None:
+    """After a reload what differs is written, be it what was saved before or not, and all is as if written anew."""
+    then = DECLARED | {"/a.5": Labels(0, ("7",))}
+    now = {
+        "/a": Labels(0, ("1", "new"), ("n",)),  # the same in the same group, but for what is not saved
+        "/a.1": Labels(0, ("2", "new"), ("n",)),
+        "/a.5": Labels(0, ("7", "new"), ("n",)),
+        "/p": Labels(1, ("3", "")),  # in another group
+        "/q.1": Labels(1, ("6", "")),  # new
+    }  # and the others are meant no more
+    groups = (GroupState("system", ("x",), ("/a*",), ()), GroupState("other", (), ("/*",), ()))
+    before, checkpoint, _ = begin(path)
+    after = Ledger([GroupRules()] * 2)
+    for ledger, labels in ((before, then), (after, now)):
+        for number, name in enumerate(then):
+            if name in labels:
+                look(ledger, name, FileStats(10, 1, number, 1, 500), labels[name])
+        look(ledger, "/a.2", FileStats(11, 2, 1, 1, 500))
+        look(ledger, "/a.1", FileStats(1, 3, 9, 1, 500), labels["/a.1"])
+        if ledger is before:
+            assert checkpoint.save(1000)
+        look(ledger, "/a", FileStats(15, 2, 0, 1, 500), labels["/a"])  # not saved yet
+    for name, number in (("/q.1", 7), ("/a.5", 5)):
+        look(after, name, FileStats(20, 4, number, 1, 500), now[name])  # which the other one has not seen
+    checkpoint.go_on_with(after, groups)
+    assert checkpoint.save(2000)
+    copy = path.with_name("copy.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    path.unlink()
+    assert checkpoint.save(2000)
+    checkpoint.close()
+    written, copied = rows(path), rows(copy)
+    copied["totals"] = [row for row in copied["totals"] if row[0] != "pods"]  # is no more, and may come back
+    assert copied == written
+    restored, checkpoint, _ = begin(path, now.get, groups)
+    assert appended(restored) == appended(after)
+    checkpoint.close()
+
+
 # -- files that can not be used ----------------------------------------------------------------------------------------
 
 
