@@ -315,7 +315,7 @@ class Discovery:
         folder = self._folder(directory)
         if folder.state is None or folder.state.match(name) is None:
             self._watch_names(folder)
-            folder.followed[name] = origin
+            folder.own("followed")[name] = origin
             self._to_follow[path] = folder, name
         self._work_off()
 
