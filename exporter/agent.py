@@ -75,6 +75,7 @@ class Agent:
         self._requests: set[asyncio.Task[str | None]] = set()  # reloads that nobody waits for
         self._scanning = asyncio.Lock()
         self._ready = asyncio.Event()
+        self._is_stopping = False
         self._saver: Saver | None = None
         self._tracker = Tracker(config, on_change=self._tell_saver)
         self._health = Health(self._tracker.cache)
@@ -137,6 +138,7 @@ class Agent:
         try:
             await stop.wait()
         finally:
+            self._is_stopping = True
             self._notifier.stopping()
             if watch is not None:
                 watch.close()
@@ -263,7 +265,7 @@ class Agent:
         except CacheClosedError:
             raise ReloadError("the agent is stopping") from None
         finally:
-            if is_asked_for or is_different:
+            if (is_asked_for or is_different) and not self._is_stopping:
                 self._notifier.ready(status)
         return is_different
 
@@ -294,17 +296,18 @@ class Agent:
         def publish() -> None:
             self._scraper.successor = scraper
             self._tracker, self._scraper, self._site.scraper = line.new, scraper, scraper
+            self._config = config
 
         def end() -> None:
-            before = self._scraper.history
+            before, groups_before = self._scraper.history, self._config.logs
             line.end(publish)
-            numbers = {group.group: number for number, group in enumerate(self._config.logs)}
-            scraper.history.update()
-            scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
-            self._site.overview = Overview(line.new, config.logs, scraper)
             if self._checkpoint is not None:
                 self._checkpoint.go_on_with(line.new.ledger, _states(config))
                 self._save()
+            numbers = {group.group: number for number, group in enumerate(groups_before)}
+            scraper.history.update()
+            scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
+            self._site.overview = Overview(line.new, config.logs, scraper)
 
         try:
             await call_in_thread(line.begin, "reload")

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             listen(settings.web.listen_address),
             web_config,
-            read_config=lambda: _with_flags(_read_config(flags), flags),
+            read_config=None if flags.patterns else lambda: _with_flags(_read_config(flags), flags),
             config_path=None if flags.patterns else _source(flags),
             has_lifecycle=flags.enable_lifecycle,
             notifier=Notifier(os.environ),

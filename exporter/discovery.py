@@ -437,8 +437,10 @@ class Discovery:
             if name not in folder.files:
                 self._tell_overlap(path, match)
             folder.own("files")[name] = match
-        elif folder.files.pop(name, None) is not None:
-            self._listener.drop(path)
+        else:
+            folder.changed_ns = 0  # a listing has shown it, or will
+            if folder.files.pop(name, None) is not None:
+                self._listener.drop(path)
         if places := folder.leads.get(name):
             self._find_lost(folder, self._folders[places[-1].directory])
 
@@ -746,6 +748,8 @@ class Discovery:
         """Forget a directory that has gone, and what was in it."""
         directory, name = os.path.split(path)
         parent = self._folders.get(directory) if name else None
+        if parent is not None:
+            parent.changed_ns = 0  # its listing has shown it, or will
         if parent is not None and name in parent.folders:
             parent.folders.pop(name, None)
             if parent.state is not None and not parent.state.listed:

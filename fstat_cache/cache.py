@@ -97,7 +97,9 @@ class FStatCache:
 
     **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
     below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic
-    link that was removed or pointed elsewhere: :meth:`audit` finds those. Files that can not be watched (no read
+    link that was removed or pointed elsewhere; nor, of a file that has no watch of its own for want of watches
+    (:attr:`CacheStatus.guarded`), of writes by another name or through a descriptor that was opened by a name that is
+    gone: :meth:`audit` finds those. Files that can not be watched (no read
     permission, no watches left, filesystems like /proc) are looked at each time, and those on filesystems written
     by other machines (NFS, CIFS, FUSE and others) too, by a thread of their own; where such a filesystem does not
     answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.

@@ -20,6 +20,7 @@ from fstat_cache.kernel import (
     IN_DELETE_SELF,
     IN_IGNORED,
     IN_ISDIR,
+    IN_MASK_ADD,
     IN_MODIFY,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
@@ -46,7 +47,9 @@ GREATEST_TICK_S = 10.0
 """How far a CPU budget may stretch that, where listing them takes long."""
 QUIET_S = 2.0
 GUARDLESS_S = 60.0
-"""For how long a directory's watch stands in for none of a file, after too much was written there."""
+"""For how long a directory's watch stands in for none of a file, after too much was written there; each time twice as
+long as before."""
+GREATEST_GUARDLESS_S = 3600.0
 CLOCK_TICK_NS = 20_000_000
 """How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 
@@ -72,13 +75,14 @@ class DirectoryEvent(NamedTuple):
 class Directory:
     """One directory that is followed, by one path."""
 
-    __slots__ = ("changed_ns", "guarded", "guards_from", "path", "sampled_ns", "wd")
+    __slots__ = ("changed_ns", "guarded", "guardless_s", "guards_from", "path", "sampled_ns", "wd")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.wd = NO_WATCH
-        self.guarded = 0  # how many files in it have no watch but this one
+        self.guarded: set[str] | None = None  # the files in it that have no watch but this one
         self.guards_from = 0.0  # when it may have some, a monotonic clock
+        self.guardless_s = GUARDLESS_S  # for how long it may have none the next time that too much is written
         self.sampled_ns = 0  # of a hot one: when it was looked at last
         self.changed_ns = 0  # of a hot one: its own time of modification then
 
@@ -136,9 +140,14 @@ class Directories:
         """Follow a directory without a watch, as far as that goes: mounts above it are told."""
         self._unbind(self._by_path.setdefault(path, Directory(path)))
 
-    def watch(self, path: str) -> None:
+    def watch(self, path: str, *, is_exact: bool = False) -> None:
         """Watch what is at a path now, which may be another directory than the one that is watched by that path. A hot
         one stays so.
+
+        Args:
+            path: the path.
+            is_exact: whether to report nothing beyond need; else what the directory's other paths need is reported on,
+                whether they are known to lead here or not.
 
         Raises:
             FileNotFoundError, NotADirectoryError: no directory is there.
@@ -146,12 +155,13 @@ class Directories:
         """
         directory = self._by_path.get(path)
         is_hot = directory is not None and directory.wd in self.hot
+        kept = 0 if is_exact else IN_MASK_ADD
         try:
-            wd = self._add_watch(path, DISARMED if is_hot else self._armed(directory))
+            wd = self._add_watch(path, (DISARMED if is_hot else self._armed(directory)) | kept)
             if is_hot and directory is not None:
                 if wd == directory.wd:
                     return
-                wd = self._add_watch(path, ARMED)
+                wd = self._add_watch(path, ARMED | kept)
         except OSError:
             if directory is not None:
                 self._unbind(directory)
@@ -192,7 +202,7 @@ class Directories:
         """Have the watch of its directory tell what is written to a file too, from now on.
 
         Not of one that has other names, or is a symbolic link: what is written by another name is told to the watch of
-        the directory with that name.
+        the directory with that name. A name that it gets later, or had when it was opened, is a case for the audit.
 
         Returns:
             Whether it does: the directory is watched, and not busy.
@@ -203,6 +213,8 @@ class Directories:
             return False
         if directory.guards_from > time.monotonic():
             return False
+        if os.path.join(directory.path, os.path.basename(path)) != path:  # an event would make another name of it
+            return False
         try:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
@@ -212,15 +224,17 @@ class Directories:
                 return False
         except OSError:
             return False
-        directory.guarded += 1
+        if directory.guarded is None:
+            directory.guarded = set()
+        directory.guarded.add(path)
         self._guarded[path] = directory
         return True
 
     def release(self, path: str) -> None:
         """Mind no longer what is written to a file; one of which it is not told is no error."""
         directory = self._guarded.pop(path, None)
-        if directory is not None:
-            directory.guarded -= 1
+        if directory is not None and directory.guarded is not None:
+            directory.guarded.discard(path)
 
     def unguard(self, wd: int) -> list[str]:
         """Have it no longer told what is written in a directory, because so much is.
@@ -231,15 +245,13 @@ class Directories:
         directories = self._watches.entries(wd)
         paths = [path for directory in directories for path in self._released(directory)]
         for directory in directories:
-            directory.guards_from = time.monotonic() + GUARDLESS_S
+            directory.guards_from = time.monotonic() + directory.guardless_s
+            directory.guardless_s = min(2 * directory.guardless_s, GREATEST_GUARDLESS_S)
             self._arm(directory)
         return paths
 
-    def _released(self, directory: Directory) -> list[str]:
-        if not directory.guarded:
-            return []
-        directory.guarded = 0
-        paths = [path for path, guard in self._guarded.items() if guard is directory]
+    def _released(self, directory: Directory) -> set[str]:
+        paths, directory.guarded = directory.guarded or set(), None
         for path in paths:
             del self._guarded[path]
         return paths
@@ -252,7 +264,7 @@ class Directories:
         """Put right the mask of a watch; if another directory is there now, it is to be listed."""
         wd = directory.wd
         with contextlib.suppress(OSError):
-            self.watch(directory.path)
+            self.watch(directory.path, is_exact=True)
         if directory.wd != wd:
             self.doubt([directory.path])
 
@@ -269,8 +281,9 @@ class Directories:
         """Put right the mask of a watch, and miss nothing for it."""
         self.hot.pop(wd, None)
         for directory in self._watches.entries(wd):
+            self._tell_unguarded(directory)
             with contextlib.suppress(OSError):
-                self.watch(directory.path)
+                self.watch(directory.path, is_exact=True)
             self.doubt([directory.path])
 
     def take_in_note(self, wd: int, mask: int) -> None:

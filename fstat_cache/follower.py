@@ -424,7 +424,7 @@ class Follower:
         if self._session.inotify is not None and not self._session.is_closed:
             self._session.inotify.rm_watch(wd)
 
-    def _set_reason(self, entry: Entry, reason: str | None) -> None:
+    def _set_reason(self, entry: Entry, reason: str | None, *, is_failure: bool = True) -> None:
         """Note why an entry is polled, or None; the first and the last one of a kind are worth a line in the log."""
         was, entry.reason = entry.reason, reason
         if reason == was:
@@ -436,7 +436,7 @@ class Follower:
         if reason is not None:
             self.directories.release(entry.path)
             self.polled_for[reason] += 1
-            if reason in WATCH_FAILURES:
+            if is_failure and reason in WATCH_FAILURES:
                 self._counts.watch_failures[reason] += 1
             if self.polled_for[reason] == 1 and reason in _REMEDIES:
                 log.warning("files are polled instead of watched, the first is %s: %s", entry.path, _REMEDIES[reason])
@@ -553,6 +553,7 @@ class Follower:
         busy = []
         if names:
             for path, mask in self.directories.touched(names).items():
+                self._grown.pop(path, None)
                 entry = self.served.get(path)
                 if entry is not None:
                     self.refresh(entry, rebind=mask != IN_MODIFY)
@@ -616,7 +617,7 @@ class Follower:
         for path in self.directories.unguard(wd):
             entry = self.served.get(path)
             if entry is not None:
-                self._set_reason(entry, WATCH_LIMIT)
+                self._set_reason(entry, WATCH_LIMIT, is_failure=False)
                 self.place(entry)
 
     def _take_in_mounts(self, mounts: list[Mount]) -> None:
@@ -685,7 +686,10 @@ class Follower:
         for entry in tuple(self.polled.values()):
             if entry.reason in _LIMITS:
                 self.refresh(entry, rebind=may_watch)
-                may_watch = may_watch and entry.reason not in _LIMITS  # one refusal speaks for all
+                if may_watch and entry.reason in _LIMITS:  # one refusal speaks for all, and another one next time
+                    may_watch = False
+                    if entry.home is self.polled:
+                        self.polled[entry.path] = self.polled.pop(entry.path)
             else:
                 self.look_again(entry)
 

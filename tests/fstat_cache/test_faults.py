@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache
+from fstat_cache import FileStats, FStatCache, directories
 from fstat_cache.kernel import Inotify
 from fstat_cache.mounts import Mount as MountLine
 from fstat_cache.remote import Found
@@ -350,6 +350,43 @@ def test_a_directory_that_is_written_to_all_the_time_stands_in_for_no_watch(tmp_
             assert cache.status().polled == {"watch_limit": 1}
             append(path)
             assert_true(cache, [path])
+
+
+def test_another_path_to_a_directory_takes_nothing_from_its_files(tmp_path: Path) -> None:
+    """A directory that is watched by a second path, and no more by that, goes on to stand in for its files' watches."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (path,) = make(folder, 1)
+    with FStatCache(max_watches=1, gather_s=60) as cache:
+        cache.watch_directory(str(folder))
+        cache.build([path])
+        other = f"{tmp_path}/../{tmp_path.name}/folder"
+        cache.watch_directory(other)
+        append(path)
+        assert_true(cache, [path])
+        cache.unwatch_directory(other)
+        append(path)
+        assert_true(cache, [path])
+        assert cache.status().guarded == 1
+
+
+def test_a_file_that_can_not_be_guarded_keeps_no_other_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a busy spell the files of a directory are told of by its watch again, but for those that can not be."""
+    monkeypatch.setattr(directories, "GUARDLESS_S", 0.0)
+    paths = make(tmp_path, 3)
+    link = tmp_path / "link"
+    os.symlink(paths[0], link)
+    with FStatCache(max_watches=1, gather_s=60) as cache:
+        cache.watch_directory(str(tmp_path))
+        cache.build([link, *paths])
+        for _ in range(3):
+            append(paths[0])
+            cache.directory_events()
+        assert cache.status().guarded == 0
+        for _ in range(3):
+            cache.sync()
+        assert cache.status().guarded == 3
+        assert cache.status().polled == {"watch_limit": 1}
 
 
 IN_A_NAMESPACE = """
@@ -754,7 +791,7 @@ def test_closing_does_not_wait_for_a_filesystem_that_hangs(tmp_path: Path, mount
     try:
         code = """
             import os, signal, sys, time
-            from fstat_cache import FStatCache
+            from fstat_cache import FStatCache, directories
             cache = FStatCache(remote_timeout_s=0.1)
             cache.build([sys.argv[1]])
             os.kill(int(sys.argv[2]), signal.SIGSTOP)
