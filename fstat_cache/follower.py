@@ -533,6 +533,7 @@ class Follower:
     def distrust(self) -> None:
         """Serve nothing from memory before it was watched again and looked at: events may have been lost."""
         self.directories.doubt(self.directories)
+        self._grown.clear()  # that there was no event says nothing now
         self.doubtful.update(self.served)
         for entry in self.served.values():
             entry.home = self.doubtful
@@ -605,6 +606,8 @@ class Follower:
             disarmed = NO_WATCH
         if disarmed in self._watches:
             self.hot.add(disarmed, now)
+            for sharer in sharers:
+                self._grown.pop(sharer.path, None)
         if disarmed in self.directories:
             self.directories.arm_again(disarmed)
             self.refresh(entry, rebind=True)
