@@ -47,7 +47,8 @@ lint: $(VENV)/.lint ## ruff, mypy --strict and hadolint
 	$(VENV)/bin/mypy
 	$(VENV)/bin/hadolint Dockerfile
 
-bench: $(VENV)/.run ## measure the figures of the README, each beside what is asked of it
+# The soak needs Prometheus and what the tests need, and ten minutes of its own.
+bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## measure the figures of the README, each beside what is asked of it
 	@for name in $(BENCH); do \
 		echo "$$name"; \
 		$(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit; \

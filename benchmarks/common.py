@@ -210,16 +210,21 @@ class Figure:
     unit: str  # put behind both numbers, so with its blank
     detail: str = ""
 
+    @property
+    def is_met(self) -> bool:
+        """Whether it is as asked."""
+        if self.bar is None:
+            return True
+        return self.reached >= self.bar.limit if self.bar.is_least else self.reached <= self.bar.limit
+
     def cells(self) -> tuple[str, str, str]:
         """What was measured, what was asked for, what was reached."""
         reached = f"{number(self.reached)}{self.unit}"
         detail = f" ({self.detail})" if self.detail else ""
         if self.bar is None:
             return self.what, "", reached + detail
-        limit, is_least = self.bar.limit, self.bar.is_least
-        is_met = self.reached >= limit if is_least else self.reached <= limit
-        asked = f"at {'least' if is_least else 'most'} {number(limit)}{self.unit}"
-        return self.what, asked, f"{reached}{'' if is_met else ', missed'}{detail}"
+        asked = f"at {'least' if self.bar.is_least else 'most'} {number(self.bar.limit)}{self.unit}"
+        return self.what, asked, f"{reached}{'' if self.is_met else ', missed'}{detail}"
 
 
 def number(value: float) -> str:

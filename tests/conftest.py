@@ -1,13 +1,12 @@
 """Fixtures for the tests of the whole: the real agent and a real Prometheus."""
 
-import json
 import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.support import Agent, Hanging, Mount, Prometheus, StartAgent, StartPrometheus, free_port, program
+from tests.support import Agent, Hanging, Mount, Prometheus, StartAgent, StartPrometheus, prometheus, scraping
 
 
 @pytest.fixture
@@ -36,27 +35,12 @@ def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
 
     `start_prometheus(config)` starts one with a configuration of its own.
     """
-    binary = program("prometheus")
     servers: list[Prometheus] = []
 
     def start(config: Mapping[str, object] | None = None, **ports: int) -> Prometheus:
         folder = tmp_path / f"prometheus-{len(servers)}"
         folder.mkdir()
-        config_path = folder / "prometheus.yml"
-        targets = {job: [f"127.0.0.1:{port}"] for job, port in ports.items()}
-        jobs = [{"job_name": job, "static_configs": [{"targets": target}]} for job, target in targets.items()]
-        timing = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
-        config = config or {"global": timing, "scrape_configs": jobs}
-        config_path.write_text(json.dumps(config))  # JSON is YAML
-        own_port = free_port()
-        arguments = [
-            binary,
-            f"--config.file={config_path}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{own_port}",
-            "--log.level=warn",
-        ]
-        server = Prometheus(arguments, folder / "prometheus.out", own_port)
+        server = prometheus(folder, config or scraping(ports, interval="500ms"))
         servers.append(server)
         server.wait_for("/-/ready")
         return server

@@ -214,6 +214,12 @@ class Agent(Server):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
+def scraping(ports: Mapping[str, int], *, interval: str) -> dict[str, object]:
+    """A configuration of Prometheus that scrapes these ports of the loopback, by job name."""
+    jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for job, port in ports.items()]
+    return {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
+
+
 class Prometheus(Server):
     """A real Prometheus, asked through its HTTP API."""
 
@@ -228,6 +234,21 @@ class Prometheus(Server):
         vector = self.query(expression)
         assert len(vector) <= 1, vector
         return vector[0][1] if vector else None
+
+
+def prometheus(folder: Path, config: Mapping[str, object]) -> Prometheus:
+    """Start one with this configuration, its files in `folder`; `wait_for` tells when it serves."""
+    config_path = folder / "prometheus.yml"
+    config_path.write_text(json.dumps(config))  # JSON is YAML
+    port = free_port()
+    command = [
+        program("prometheus"),
+        f"--config.file={config_path}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    return Prometheus(command, folder / "prometheus.out", port)
 
 
 class Hanging:

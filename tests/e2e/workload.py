@@ -7,7 +7,8 @@ a generator that yields how long it pauses. What a log does follows from the see
 not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
 
 What can not be seen may be lost: bytes not yet looked at when a file is truncated, loses its last name or leaves the
-watched folders. So each of these waits until the file has been quiet for a second. Likewise a name that matches is kept
+watched folders. So each of these waits until the file has been quiet for a second
+(`known_after_s`). Likewise a name that matches is kept
 for a second before one that does not takes its place (except by `hasty`, where the kernel tells of both), and for a
 second after a truncation less is written than was there before. Logs are only truncated to nothing: of a file that was
 left with some bytes nobody can say when these were written.
@@ -26,7 +27,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ SEEDS = (
     pytest.param(int(os.environ.get("WORKLOAD_SEED", random.randrange(10**6))), id="random"),
 )
 
-FILES = 4096  # that one writer can open
+FILES = 1 << 15  # that one writer can open
+PODS = 25  # that one writer has at a time
 SECOND_NS = 10**9
 BYTES = b"a line of a log, more or less\n" * 4096
 
@@ -80,10 +82,17 @@ class Truth(Counts):
 
 
 class Control(Counts):
-    """Tells the writers when the agent may be away: they truncate and unlink nothing then."""
+    """Tells the writers when the agent may be away, and how much time it needs.
+
+    While it is away they truncate and unlink nothing.
+    """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "control", 2)
+        super().__init__(folder / "control", 3)
+
+    def allow(self, seconds: float) -> None:
+        """Give the agent so much time to look at what was done."""
+        self.numbers[2] = int(seconds * SECOND_NS)
 
     def hold(self) -> None:
         """From now on nothing is truncated, nothing loses its last name or leaves."""
@@ -98,9 +107,9 @@ class Control(Counts):
         return self.numbers[0] != 0
 
     def was_looked_at(self, since_ns: int) -> bool:
-        """Whether the agent has had a second for what was done at `since_ns`."""
+        """Whether the agent has had its time for what was done at `since_ns`."""
         until_ns = self.numbers[0] or time.monotonic_ns()
-        return until_ns - max(since_ns, self.numbers[1]) >= SECOND_NS
+        return until_ns - max(since_ns, self.numbers[1]) >= self.numbers[2]
 
 
 class Log:
@@ -158,17 +167,24 @@ class Writer:
     def run(self, styles: list[str]) -> None:
         """Live until SIGTERM, each style once."""
         signal.signal(signal.SIGTERM, self._stop)
-        lives = [STYLES[style](Scene(self, style)) for style in styles]
-        queue = [(0, number) for number in range(len(lives))]
-        while not self._is_told_to_stop:
-            due_ns, number = heapq.heappop(queue)
-            time.sleep(max(0, due_ns - time.monotonic_ns()) / SECOND_NS)
-            pause_s = next(lives[number])
-            heapq.heappush(queue, (time.monotonic_ns() + int(pause_s * SECOND_NS), number))
+        for pause_s in interleave([STYLES[style](Scene(self, style)) for style in styles]):
+            time.sleep(pause_s)
+            if self._is_told_to_stop:
+                break
 
     def _stop(self, *_: object) -> None:
         # A flag, not an exception: none may come between a write and its count.
         self._is_told_to_stop = True
+
+
+def interleave(lives: Sequence[Life]) -> Life:
+    """Lead several lives at once."""
+    queue = [(0, number) for number in range(len(lives))]
+    while True:
+        due_ns, number = heapq.heappop(queue)
+        yield max(0, due_ns - time.monotonic_ns()) / SECOND_NS
+        pause_s = next(lives[number])
+        heapq.heappush(queue, (time.monotonic_ns() + int(pause_s * SECOND_NS), number))
 
 
 class Scene:
@@ -176,13 +192,14 @@ class Scene:
 
     Attributes:
         rng: what is done follows from it; never asked a number of times that depends on the clock.
+        part: which of several lives of this style that share the folder.
         folder: watched; all others' are elsewhere.
         elsewhere: on the same filesystem, not watched.
     """
 
-    def __init__(self, writer: Writer, style: str) -> None:
-        self.writer = writer
-        self.rng = random.Random(f"{writer.seed} {writer.number} {style}")
+    def __init__(self, writer: Writer, style: str, *, part: int | None = None) -> None:
+        self.writer, self.style, self.part = writer, style, part
+        self.rng = random.Random(f"{writer.seed} {writer.number} {style}" + ("" if part is None else f" {part}"))
         self.folder, self.elsewhere = folders_of(writer.top, writer.number, style)
         for folder in (self.folder, self.elsewhere):
             folder.mkdir(parents=True, exist_ok=True)
@@ -323,26 +340,60 @@ def truncate(scene: Scene) -> Life:
 
 def kubelet(scene: Scene) -> Life:
     """Rotates to a name with a date, compresses that a little later and removes it."""
-    path = scene.folder / "0.log"
-    log = scene.writer.open(path)
+    log = scene.writer.open(scene.folder / "0.log")
     number = 0
     while True:
         yield from scene.write(log)
-        yield from scene.known(log.born_ns)
         number += 1
-        rotated = scene.folder / f"0.log.20260102-15{number // 60:02}{number % 60:02}"
-        packed = Path(f"{rotated}.gz")
-        scene.rename(path, rotated)
-        old, log = log, scene.writer.open(path)
-        yield from scene.write(old, log, bursts=(1, 10))
-        yield from scene.write(log)
-        with rotated.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as copy:
-            shutil.copyfileobj(plain, copy)
-        yield from scene.quiet(old)
-        scene.unlink(rotated)
-        old.close()
-        if scene.rng.random() < 0.5:
-            scene.unlink(packed)  # its inode is free for the next file
+        log = yield from rotate_as_kubelet(scene, log, number)
+
+
+def rotate_as_kubelet(scene: Scene, log: Log, number: int) -> Generator[float, None, Log]:
+    """Do that once; returns the new log."""
+    yield from scene.known(log.born_ns)
+    rotated = log.path.with_name(f"0.log.20260102-15{number // 60:02}{number % 60:02}")
+    packed = Path(f"{rotated}.gz")
+    scene.rename(log.path, rotated)
+    fresh = scene.writer.open(log.path)
+    yield from scene.write(log, fresh, bursts=(1, 10))
+    yield from scene.write(fresh)
+    with rotated.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as copy:
+        shutil.copyfileobj(plain, copy)
+    yield from scene.quiet(log)
+    scene.unlink(rotated)
+    log.close()
+    if scene.rng.random() < 0.5:
+        scene.unlink(packed)  # its inode is free for the next file
+    return fresh
+
+
+def pods(scene: Scene) -> Life:
+    """The pods of a node, in one folder."""
+    yield from interleave([succeeding_pods(Scene(scene.writer, scene.style, part=part)) for part in range(PODS)])
+
+
+def succeeding_pods(scene: Scene) -> Life:
+    """One pod after the other, of two containers: born, written, rotated by the kubelet or not, deleted."""
+    number = 0
+    while True:
+        number += 1
+        uid = f"{scene.rng.getrandbits(32):08x}"
+        pod = scene.folder / f"{scene.rng.choice('abc')}_app-{scene.part}-{number}_{uid}"
+        logs = []
+        for container in ("main", "sidecar"):
+            os.makedirs(pod / container)
+            logs.append(scene.writer.open(pod / container / "0.log"))
+            logs[-1].write(scene.size())
+        for rotation in range(scene.rng.randint(0, 3)):
+            yield from scene.write(*logs)
+            rotating = scene.rng.randrange(2)
+            logs[rotating] = yield from rotate_as_kubelet(scene, logs[rotating], rotation)
+        yield from scene.write(*logs)
+        yield from scene.quiet(*logs)
+        for log in logs:
+            log.close()
+        shutil.rmtree(pod)
+        scene.writer.tell("rmtree", pod)
 
 
 def recreate(scene: Scene) -> Life:
@@ -487,9 +538,11 @@ STYLES: Mapping[str, Callable[[Scene], Life]] = {
         hardlink,
         hasty,
         reopening,
+        pods,
     )
 }
-ALL = tuple(style for style in STYLES if style != "reopening")  # nobody else rotates there
+# Nobody else rotates where `reopening` is; `pods` is for the soak.
+ALL = tuple(style for style in STYLES if style not in ("reopening", "pods"))
 
 
 def folders_of(top: Path, writer: int, style: str) -> tuple[Path, Path]:
@@ -500,24 +553,37 @@ def folders_of(top: Path, writer: int, style: str) -> tuple[Path, Path]:
 class Workload(contextlib.AbstractContextManager["Workload"]):
     """Writers under `top`: what is to be watched is in `top/logs`.
 
-    Half of the folders are there before they start, some logs in them with bytes that count for nothing.
+    Half of the folders are there before they start, some logs in them with bytes that count for nothing, unless
+    `is_empty`.
 
     Args:
         top: a folder, empty.
         seed: what they do follows from it.
         styles: the lives that each of them leads.
         writers: how many.
+        is_empty: whether there is nothing before they start.
+        known_after_s: how long the writers wait before they take away what the agent must have seen.
 
     Attributes:
         logs: what is to be watched.
         own: the number of one more writer, left to the test itself.
     """
 
-    def __init__(self, top: Path, seed: int, styles: tuple[str, ...] = ALL, writers: int = 3) -> None:
+    def __init__(
+        self,
+        top: Path,
+        seed: int,
+        styles: tuple[str, ...] = ALL,
+        writers: int = 3,
+        *,
+        is_empty: bool = False,
+        known_after_s: float = 1.0,
+    ) -> None:
         self.top, self.seed = top, seed
         self.logs = top / "logs"
         self.logs.mkdir()
         self.control = Control(top)
+        self.control.allow(known_after_s)
         self.own = writers
         self._styles = styles
         self._truths = [Truth(top / f"truth-{number}") for number in range(writers + 1)]
@@ -525,7 +591,7 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         rng = random.Random(seed)
         for number in range(writers):
             for style in styles:
-                if rng.random() < 0.5:
+                if rng.random() < 0.5 and not is_empty:
                     folder, _ = folders_of(top, number, style)
                     folder.mkdir(parents=True)
                     if style != "symlink":
@@ -579,6 +645,10 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
                 f" seed {self.seed}\n{self._account(scrape, completed, announced)}\nwhat was done: {self.top}/journal-*"
             )
         return scrape
+
+    def explain(self, scrape: Scrape) -> str:
+        """Tell, once the writers stopped, which files were counted wrong."""
+        return self._account(scrape, self._completed(), self._announced())
 
     def _completed(self) -> list[list[int]]:
         return [truth.completed() for truth in self._truths]
