@@ -33,7 +33,7 @@ RELOAD_S = 5.0
 OVERFLOW_S = 15.0
 KNOWN_AFTER_S = 3.0  # longer than a look at a busy file, or a reload, takes on a machine that is busy itself
 MOST_LINES = 50  # about one thing that is wrong
-FILES_AT_ONCE = 500
+PODS_AT_ONCE = 500
 FLOODED_FILES = 2  # in turn, or the kernel merges their events
 MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 OVERFLOWED = "the kernel's queue of events has overflowed"
@@ -247,18 +247,20 @@ class Soak:
             log.close()
 
     def _age(self, agent: Agent, workload: Workload) -> None:
-        """Have as many files come and go as the agent remembers: that is bounded, and no leak in the making."""
-        folder = workload.logs / "old" / "pods" / "a_old_0" / "main"
-        folder.mkdir(parents=True)
+        """Have as many files and directories come and go as the agent remembers: that is bounded, and no leak."""
+        folder = workload.logs / "old" / "pods"
         writer = Writer(workload.top, workload.own, workload.seed)
-        for first in range(0, LOST_INODES, FILES_AT_ONCE):
-            logs = [writer.open(folder / f"{first + number}.log") for number in range(FILES_AT_ONCE)]
-            for log in logs:
+        for first in range(0, LOST_INODES, PODS_AT_ONCE):
+            pods = [folder / f"a_app-{first + number}_0" for number in range(PODS_AT_ONCE)]
+            for pod in pods:
+                (pod / "main").mkdir(parents=True)
+                log = writer.open(pod / "main" / "0.log")
                 log.write(100)
-            agent.scrape()
-            for log in logs:
                 log.close()
-                log.path.unlink()
+            agent.scrape()
+            for pod in pods:
+                shutil.rmtree(pod)
+        agent.scrape()
         for config in (*self.configs[1:], self.configs[0]):
             self._reload_by_http(agent, config)
         self.failures_before = failures(agent.scrape())
@@ -298,7 +300,8 @@ class Soak:
     def _overflow(self, agent: Agent, workloads: Collection[Workload], logs: Sequence[Log]) -> None:
         for workload in workloads:
             workload.control.hold()
-        time.sleep(1)  # who was about to delete something has done so then, and the agent has looked at it
+        time.sleep(1)  # who was about to do what takes an agent that hears of it has done so then
+        agent.scrape()  # it has heard of that
         os.kill(agent.pid, signal.SIGSTOP)
         try:
             for number in range(int(1.2 * int(MAX_QUEUED_EVENTS.read_text()))):

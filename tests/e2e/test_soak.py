@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import REPOSITORY, environment, program, readme_table
 
-CHURN_S = 100
+CHURN_S = 60
 MEMORY = "growth of the memory"
 MOST_GROWTH_PERCENT = 10  # in so short a time a few more pages for good are more of it than in ten minutes
 
