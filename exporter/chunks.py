@@ -275,18 +275,19 @@ class _Page:
     def write(self, name: str, labels: Mapping[int, str], column: Sequence[float]) -> None:
         """Write the stale lines, or all when the labels of all rows are given, and forget the block."""
         stale = _ALL_LINES if len(labels) == len(column) else self.stale
-        lines = [
-            f"{name}{label} {value if value < _PYTHON_BELOW else floatToGoString(value)}"  # type: ignore[no-untyped-call]
-            for row, label in labels.items()
-            if stale >> row & 1 and (value := column[row]) != ABSENT
-        ]
         if stale == _ALL_LINES:
+            lines = [_line(name, label, column[row]) for row, label in labels.items() if column[row] != ABSENT]
             text = "\n".join([*lines, ""]).encode()
         else:
-            all_lines, written = self.text().split(b"\n"), iter(lines)
-            rows = [row for row, value in enumerate(column) if value != ABSENT]
-            for number, row in enumerate(rows):
+            kept = self.text().split(b"\n")
+            has_gaps = len(kept) <= len(column)
+            for row, label in labels.items():
                 if stale >> row & 1:
-                    all_lines[number] = next(written).encode()
-            text = b"\n".join(all_lines)
+                    gaps = column[:row].count(ABSENT) if has_gaps else 0
+                    kept[row - gaps] = _line(name, label, column[row]).encode()
+            text = b"\n".join(kept)
         self._text, self._block, self.stale = text, None, 0
+
+
+def _line(name: str, label: str, value: float) -> str:
+    return f"{name}{label} {value if value < _PYTHON_BELOW else floatToGoString(value)}"  # type: ignore[no-untyped-call]

@@ -127,6 +127,18 @@ def test_rows_stay_in_order() -> None:
     assert not b.has_lines
 
 
+def test_a_line_behind_rows_without_samples_is_written_in_its_place() -> None:
+    """Rows that have no sample have no line, and those behind them are told apart all the same."""
+    rows = make_rows()
+    for key in range(CHUNK_ROWS):
+        rows.put(key, (key, ABSENT if key % 3 else key))
+    rows.sections(NAMES)
+    rows.put(9, (9, 100))
+    _, b = rows.sections(NAMES)
+    shown = {key: 100 if key == 9 else key for key in range(0, CHUNK_ROWS, 3)}
+    assert b"".join(b.parts) == b"".join(b'b{key="%d"} %.1f\n' % item for item in shown.items())
+
+
 def test_only_the_chunk_of_a_change_is_written_again() -> None:
     """The others are the very same objects as before."""
     rows = make_rows()
