@@ -11,6 +11,7 @@ from exporter.checkpoint import Checkpoint
 from exporter.collector import AgentCollector, audit_share, make_registry
 from exporter.config import LogGroup
 from exporter.exposition import Exposition
+from exporter.families import Encode, FamilyTexts
 from exporter.history import History
 from exporter.tracker import Tracker
 
@@ -37,6 +38,7 @@ class Scraper:
         self._tracker = tracker
         self._save = save
         self._registry = make_registry(AgentCollector(tracker, groups, checkpoint), *more)
+        self._family_texts = FamilyTexts()
         self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
         self.history = History(tracker.ledger)
         """What has grown of late, as of the latest look."""
@@ -60,13 +62,13 @@ class Scraper:
         self._exposition.update()
         self._exposition.render(b"", is_openmetrics=False, is_compressed=True)
 
-    def about_the_agent(self, encode: Callable[[Collector], bytes]) -> bytes:
+    def about_the_agent(self, encode: Encode) -> bytes:
         """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
         return encode(_WithoutGroups(self._registry))
 
     def scrape(
         self,
-        encode: Callable[[Collector], bytes],
+        encode: Encode,
         *,
         is_openmetrics: bool,
         is_compressed: bool,
@@ -76,7 +78,7 @@ class Scraper:
         """Make an answer.
 
         Args:
-            encode: writes what the library collects.
+            encode: writes what the library collects; the same object for the same format, so that it need not do all.
             is_openmetrics: whether it writes OpenMetrics, otherwise the classic format.
             is_compressed: whether to give a gzip file.
             names: those of the samples to show, as the library's ``restricted_registry`` has it; none for all.
@@ -96,7 +98,7 @@ class Scraper:
         if groups:
             source = _OfGroups(source, groups)
         parts = self._exposition.render(
-            encode(source),
+            self._family_texts.encode(encode, source),
             is_openmetrics=is_openmetrics,
             is_compressed=is_compressed,
             names=names or None,

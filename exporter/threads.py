@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +23,53 @@ async def call_in_thread(function: Callable[[], T], name: str) -> T:
         function: what to call.
         name: the thread's name.
     """
+    work, outcome = _as_work(function)
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await outcome
+
+
+class KeptThread:
+    """A thread that is kept from one call to the next: to start one takes as long as to answer a small scrape.
+
+    Args:
+        name: the thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._is_started = False
+        self._is_busy = False
+        weakref.finalize(self, self._queue.put, None)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Do as :func:`call_in_thread` does, and so where the thread that is kept has not come back yet."""
+        if self._is_busy:
+            return await call_in_thread(function, self._name)
+
+        def function_in_kept_thread() -> T:
+            try:
+                return function()
+            finally:
+                self._is_busy = False
+
+        if not self._is_started:
+            threading.Thread(target=_work_off, args=(self._queue,), name=self._name, daemon=True).start()
+            self._is_started = True
+        work, outcome = _as_work(function_in_kept_thread)
+        self._is_busy = True
+        self._queue.put(work)
+        return await outcome
+
+
+def _work_off(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := calls.get()) is not None:
+        work()
+        del work  # with all that the call has been about, and not only when the next one comes
+
+
+def _as_work(function: Callable[[], T]) -> tuple[Callable[[], None], asyncio.Future[T]]:
+    """Return what is to be called in another thread, and the outcome of it for the running loop."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -41,5 +90,4 @@ async def call_in_thread(function: Callable[[], T], name: str) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return await future
+    return work, future

@@ -17,7 +17,7 @@ from tornado.http1connection import HTTP1Connection
 
 from exporter.overview import Overview
 from exporter.scrape import Scraper
-from exporter.threads import call_in_thread
+from exporter.threads import KeptThread, call_in_thread
 from exporter.web import api
 from exporter.web.negotiation import accepts_gzip, metrics_encoder
 from exporter.web.outbox import Outbox
@@ -69,7 +69,11 @@ def make_application(site: Site) -> web.Application:
     arguments = {"site": site}
     queries = asyncio.Semaphore(_QUERIES_AT_ONCE)
     page = {"": index(site.telemetry_path)} | {f"static/{name}": file for name, file in static_files().items()}
-    scraping: dict[str, _Scrapes] = {"whole": SharedCalls(), "filtered": SharedCalls()}
+    scraping = {
+        "whole": SharedCalls[list[bytes]](),
+        "filtered": SharedCalls[list[bytes]](),
+        "thread": KeptThread("scrape"),
+    }
     return _Application(
         [
             (re.escape(site.telemetry_path), _Metrics, {**arguments, **scraping}),
@@ -162,10 +166,13 @@ class _Handler(web.RequestHandler):
 
 
 class _Metrics(_Handler):
-    def initialize(self, site: Site, whole: _Scrapes, filtered: _Scrapes) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, site: Site, whole: _Scrapes, filtered: _Scrapes, thread: KeptThread
+    ) -> None:
         super().initialize(site)
         self._whole = whole
         self._filtered = filtered
+        self._thread = thread
 
     async def get(self) -> None:
         scraper = self.site.scraper
@@ -193,7 +200,7 @@ class _Metrics(_Handler):
         scrapes = self._filtered if names or groups else self._whole
         key = scraper, content_type, compressed, tuple(names), tuple(groups)
         try:
-            parts = await scrapes.call(key, lambda: call_in_thread(scrape, "scrape"), lambda: not self.stream.closed())
+            parts = await scrapes.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
         except CacheClosedError:
             self.send("The agent is stopping.\n", 503)
             return
@@ -210,9 +217,7 @@ class _Metrics(_Handler):
             return [scraper.about_the_agent(generate_latest)]
 
         key = scraper, "before the first scan"
-        parts = await self._filtered.call(
-            key, lambda: call_in_thread(scrape, "scrape"), lambda: not self.stream.closed()
-        )
+        parts = await self._filtered.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
         if parts is not None and not self.stream.closed():
             # For people: a Prometheus does not read what comes with an error.
             self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -13,8 +14,9 @@ _MAX_ELEMENTS = 64  # of a header; whoever sends more asks for nothing
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 
 
+@lru_cache(maxsize=16)  # more than there are kinds of clients
 def metrics_encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    """Return the encoder and the Content-Type for an Accept header, as prometheus_client chooses them.
+    """Return the encoder, the same each time, and the Content-Type for an Accept header, as prometheus_client has them.
 
     prometheus_client knows no weights, takes a version as it comes and minds the case, so media ranges that are refused
     (``q=0``) or have a version that is none are taken out before it sees them, and all are in lower case. So are the

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from exporter.threads import call_in_thread
+from exporter.threads import KeptThread, call_in_thread
+from tests.support import wait_until
 
 
 def test_result_and_error() -> None:
@@ -40,3 +41,33 @@ def test_the_end_waits_for_no_call() -> None:
     go_on.set()
     slow.join(10)
     assert not slow.is_alive()
+
+
+def test_a_kept_thread_is_used_again() -> None:
+    """Calls one after the other, failing ones too, have the same thread; those at once have others, and wait not."""
+
+    async def scenario() -> None:
+        kept = KeptThread("kept")
+        first = await kept.call(threading.get_ident)
+        with pytest.raises(ZeroDivisionError):
+            await kept.call(lambda: 1 / 0)
+        assert await kept.call(threading.get_ident) == first
+        go_on = threading.Event()
+        waiting = asyncio.create_task(kept.call(lambda: go_on.wait(10)))
+        await asyncio.sleep(0)
+        assert await kept.call(threading.get_ident) != first
+        waiting.cancel()  # which ends the waiting, not the call
+        assert await kept.call(threading.get_ident) != first
+        go_on.set()
+
+    asyncio.run(scenario())
+
+
+def test_a_kept_thread_ends_with_its_owner() -> None:
+    """Nobody has to end it."""
+
+    async def scenario() -> None:
+        await KeptThread("forsaken").call(int)
+
+    asyncio.run(scenario())
+    wait_until(lambda: all(thread.name != "forsaken" for thread in threading.enumerate()))
