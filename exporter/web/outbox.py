@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tornado import iostream
 
 STALL_TIMEOUT_S = 60
-_PIECE_BYTES = 64 << 10
+_PIECE_BYTES = 128 << 10
 _STALLED_AT_MOST = 16
 
 

@@ -19,7 +19,6 @@ from exporter.web.guard import Guard, GuardedRequest
 from exporter.web.web_config_file import WebConfigFile
 
 _MAX_CONNECTIONS = 2000
-_KEEP_ALIVE_S = 300
 _MAX_HEADER_BYTES = 16 << 10
 _MAX_BODY_BYTES = 4 << 10  # there is nothing to say in one
 _BACKLOG = 1024
@@ -106,9 +105,9 @@ class Server(httpserver.HTTPServer):
             application,
             max_header_size=_MAX_HEADER_BYTES,
             max_body_size=_MAX_BODY_BYTES,
-            idle_connection_timeout=_KEEP_ALIVE_S,
             body_timeout=streams.REQUEST_TIMEOUT_S,
         )
+        self.conn_params.header_timeout = None  # the streams see to it; tornado's would take a task for each request
         self._guard = Guard(web_config)
         self._tls = web_config.current().tls
         self._waiting: dict[streams.Stream, None] = {}  # for a request, the longest first

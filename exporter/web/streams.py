@@ -9,11 +9,13 @@ from typing import Any
 from tornado import iostream
 
 REQUEST_TIMEOUT_S = 30
+KEEP_ALIVE_S = 300
 _CHUNK_BYTES = 16 << 10
 
 
 class Stream(iostream.IOStream):
-    """One that closes itself when the headers of a request take longer than 30 s, from their first byte on.
+    """One that closes itself when the headers of a request take longer than 30 s from their first byte on, or that takes
+    5 minutes to come.
 
     Args:
         connection: the socket.
@@ -23,18 +25,17 @@ class Stream(iostream.IOStream):
     def __init__(self, connection: Any, address: str) -> None:
         super().__init__(connection, max_buffer_size=16 * _CHUNK_BYTES, read_chunk_size=_CHUNK_BYTES)
         self.address = address
-        self._is_waiting = False
+        self._is_idle = False
         self._timer: asyncio.TimerHandle | None = None
 
     def expect_request(self, *, is_begun: bool) -> None:
         """Wait for a request; `is_begun` if its time runs from now on, whether there is a byte of it or not."""
-        self._is_waiting = True
-        if is_begun or self._read_buffer_size:
-            self._start_timer()
+        self._is_idle = not (is_begun or self._read_buffer_size)
+        self._close_in(KEEP_ALIVE_S if self._is_idle else REQUEST_TIMEOUT_S)
 
     def have_request(self) -> None:
         """Take note that the headers are complete, or that nobody waits for them any more."""
-        self._is_waiting = False
+        self._is_idle = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -46,12 +47,15 @@ class Stream(iostream.IOStream):
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read; tornado's own hook."""
         count = super().read_from_fd(buf)
-        if count and self._is_waiting and self._timer is None:
-            self._start_timer()
+        if count and self._is_idle:
+            self._is_idle = False
+            self._close_in(REQUEST_TIMEOUT_S)
         return count
 
-    def _start_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, self.close)
+    def _close_in(self, timeout_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self.close)
 
 
 class TlsStream(Stream, iostream.SSLIOStream):

@@ -517,7 +517,7 @@ def test_half_open_connections_time_out(make: Callable[..., Web], monkeypatch: p
 def test_keep_alive_is_more_patient(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first request a connection may be silent for longer than before it, but not for ever."""
     monkeypatch.setattr(streams, "REQUEST_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 1.5)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 1.5)
     web = make()
     with web.connect() as silent, web.connect() as kept:
         kept.send("GET", "/-/ready")
