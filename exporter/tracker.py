@@ -17,7 +17,7 @@ from exporter.log import fields
 from exporter.patterns import Labeller, LabelRule, Match, PathMatcher
 from exporter.remote_scan import RemoteScanner
 from exporter.transitions import Transitions
-from fstat_cache import DirectoryEvent, FileStats, FStatCache
+from fstat_cache import DirectoryEvent, FileStats, FStatCache, Surveyed
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Tracker:
         """What the predecessor has declared since it is heard."""
         self._is_over = False  # a successor has taken its place
         self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
+        self._surveyed = Surveyed()  # another one when there are more paths
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
         self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
         self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
@@ -118,7 +119,7 @@ class Tracker:
     def refresh_locked(self, audited: int) -> None:
         """The same, with the lock held."""
         as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-        errors = self.cache.survey(self._paths.keys())
+        errors = self.cache.survey(self._paths.keys(), self._surveyed)
         self.discovery.look_at_unheard()
         for _ in range(MOST_ROUNDS):
             if not self._catch_up():
@@ -197,6 +198,7 @@ class Tracker:
         assert self._predecessor is not None
         self._predecessor.successor = self
         self._paths.update(self.discovery.succeed(self._predecessor.discovery))
+        self._surveyed = Surveyed()
 
     def settle(self) -> None:
         """As a successor that has scanned everything: take over what only the predecessor has come to know."""
@@ -322,7 +324,7 @@ class Tracker:
     def examine(self, path: str, match: Match) -> bool:
         """Look at a path that may have become a file, another one, or none."""
         if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
-            self._paths[path] = match  # it is declared and there, and whatever becomes of it is heard
+            self._add(path, match)  # it is declared and there, and whatever becomes of it is heard
             return True
         if path not in self.ledger or self._paths.get(path) is not match:
             self._followed.pop(path, None)
@@ -333,7 +335,7 @@ class Tracker:
             # As far as one can know; each scrape tries again, and tells. But links that loop lead nowhere.
             is_there = error.errno != errno.ELOOP
         if is_there:
-            self._paths[path] = match
+            self._add(path, match)
         else:
             self._paths.pop(path, None)
         return is_there
@@ -353,9 +355,14 @@ class Tracker:
         if not is_known or inode is None:
             self.drop(path)
             return False
-        self._paths[path] = None
+        self._add(path, None)
         self._followed.setdefault(path, (inode.size, time.monotonic()))
         return True
+
+    def _add(self, path: str, match: Match | None) -> None:
+        if path not in self._paths:
+            self._surveyed = Surveyed()
+        self._paths[path] = match
 
     def _expect(self, path: str, origin: str) -> None:
         """A file has lost its declared name, perhaps before it was ever looked at."""

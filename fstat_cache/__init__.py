@@ -1,6 +1,6 @@
 """A cache in front of :func:`os.stat` that the Linux kernel keeps true by inotify(7)."""
 
-from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache
+from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
 from fstat_cache.directories import DirectoryEvent
 from fstat_cache.errors import CacheClosedError, FStatCacheError
 from fstat_cache.follower import AUTOFS, FILESYSTEM, HOT, POLL_REASONS, REMOTE, WATCH_FAILURES, WATCHED
@@ -21,4 +21,5 @@ __all__ = [
     "FStatCache",
     "FStatCacheError",
     "FileStats",
+    "Surveyed",
 ]

@@ -135,6 +135,7 @@ class Follower:
         on_change: Callable[[str, FileStats | None], None] | None,
     ) -> None:
         self.served: dict[str, Entry] = {}  # watched, and true as far as events were taken in
+        self.stay = object()  # another one whenever an entry has left `served`
         self.doubtful: dict[str, Entry] = {}  # an event may have been lost: to be watched again, then looked at
         self.polled: dict[str, Entry] = {}  # not watched: looked at whenever asked
         self.remote: dict[str, Entry] = {}  # not watched, and looked at only by a thread that may hang
@@ -251,6 +252,7 @@ class Follower:
         if entry.home is not home:
             if entry.home is not None:
                 del entry.home[entry.path]
+                self.stay = object()
             if home is not None:
                 home[entry.path] = entry
             entry.home = home
@@ -538,6 +540,7 @@ class Follower:
         for entry in self.served.values():
             entry.home = self.doubtful
         self.served.clear()
+        self.stay = object()
 
     def fail(self) -> None:
         """Serve nothing from memory any more: nobody will take in events in time."""

@@ -14,8 +14,7 @@ _CHUNK_BYTES = 16 << 10
 
 
 class Stream(iostream.IOStream):
-    """One that closes itself when the headers of a request take longer than 30 s from their first byte on, or that takes
-    5 minutes to come.
+    """One that closes itself when a request does not begin for 5 minutes, or its headers take longer than 30 s then.
 
     Args:
         connection: the socket.
