@@ -15,11 +15,12 @@ from prometheus_client.exposition import generate_latest
 from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
+from exporter.log import fields
 from exporter.overview import Overview
 from exporter.scrape import Scraper
 from exporter.threads import KeptThread, call_in_thread
 from exporter.web import api
-from exporter.web.negotiation import accepts_gzip, metrics_encoder
+from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
 from exporter.web.outbox import Outbox
 from exporter.web.page import CONTENT_SECURITY_POLICY, StaticFile, index, static_files
 from exporter.web.sharing import SharedCalls
@@ -199,8 +200,14 @@ class _Metrics(_Handler):
         # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
         scrapes = self._filtered if names or groups else self._whole
         key = scraper, content_type, compressed, tuple(names), tuple(groups)
+        limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
-            parts = await scrapes.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
+            async with asyncio.timeout(limit_s):
+                parts = await scrapes.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
+        except TimeoutError:
+            _log.warning("a scrape was not done in the time that Prometheus gives it", extra=fields(limit_s=limit_s))
+            self.send(f"The scrape was not done within {limit_s:g} s.\n", 503)
+            return
         except CacheClosedError:
             self.send("The agent is stopping.\n", 503)
             return

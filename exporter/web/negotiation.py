@@ -1,4 +1,4 @@
-"""What a client asks for in its Accept headers. Pure."""
+"""What a client asks for in its headers. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 _ESCAPING = re.compile(r";\s*escaping\s*=\s*(dots|values)\b")
 _MAX_ELEMENTS = 64  # of a header; whoever sends more asks for nothing
+_ON_THE_WAY_S = 0.5  # of the time that Prometheus gives a scrape
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 
 
@@ -34,6 +35,17 @@ def accepts_gzip(accept_encoding: str) -> bool:
         coding, _, parameters = element.partition(";")
         allowed[coding.strip().lower()] = _weight(parameters) > 0
     return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
+
+
+def patience_s(timeout: str | None) -> float | None:
+    """Return how many seconds there are to make an answer, by X-Prometheus-Scrape-Timeout-Seconds; None: no limit.
+
+    Half a second is left for the answer to arrive, or half of the time if it is less than one.
+    """
+    if timeout is None or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", timeout):
+        return None
+    given_s = float(timeout)
+    return max(given_s - _ON_THE_WAY_S, given_s / 2) or None
 
 
 def _acceptable(media_range: str) -> bool:

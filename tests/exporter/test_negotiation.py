@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.web.negotiation import accepts_gzip, metrics_encoder
+from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
 from tests.support import PROMETHEUS_ACCEPT
 
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,3 +62,26 @@ def test_format(accept: str, content_type: str) -> None:
 def test_gzip(accept_encoding: str, expected: bool) -> None:
     """By its name or by the asterisk, unless the weight is nought."""
     assert accepts_gzip(accept_encoding) is expected
+
+
+@pytest.mark.parametrize(
+    ("timeout", "expected"),
+    [
+        ("10", 9.5),
+        ("10.000000", 9.5),
+        ("1.5", 1.0),
+        ("0.8", 0.4),
+        ("0", None),
+        (None, None),
+        ("", None),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e3", None),
+        ("9" * 400, None),
+        ("\u0663", None),
+    ],
+)
+def test_patience(timeout: str | None, expected: float | None) -> None:
+    """Something is left for the way; what is no time sets no limit."""
+    assert patience_s(timeout) == expected

@@ -466,6 +466,16 @@ def test_filters_do_not_keep_scrapes_waiting(web: Web) -> None:
             assert whole.read().status == 200
 
 
+def test_prometheus_is_told_that_its_time_is_over(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """A scrape that takes longer than it may is answered before Prometheus hangs up; the next one is as any."""
+    web.answer.go_on.clear()
+    reply = web.get("/metrics", X_Prometheus_Scrape_Timeout_Seconds="0.2")
+    assert (reply.status, reply.body) == (503, b"The scrape was not done within 0.1 s.\n")
+    assert "a scrape was not done in the time that Prometheus gives it" in caplog.text
+    web.answer.go_on.set()
+    assert web.get("/metrics", X_Prometheus_Scrape_Timeout_Seconds="20").status == 200
+
+
 def test_clients_that_left_cost_no_scrape(web: Web) -> None:
     """A request in the queue whose client has gone is dropped."""
     web.answer.go_on.clear()
