@@ -29,6 +29,10 @@ CLOCK_TICK_NS = 20_000_000
 """How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 MOST_LINKS = 40
 """How many symbolic links the kernel follows, path_resolution(7)."""
+_MAYBE_LINK = -1
+"""That what is to be entered may be a symbolic link to a directory."""
+_DIRECTORY = 0
+"""That it was a directory when it was heard of. (A mount point is one, and is not asked if it is remote.)"""
 MOST_MOVES = 1_000
 """How many renames are remembered of which the new name has not been told yet."""
 
@@ -154,9 +158,10 @@ class Discovery:
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
         self._remote_files: dict[str, Match] = {}
         self._to_examine: dict[str, _Look] = {}
-        self._to_enter: dict[str, bool] = {}  # directories -> whether they may be symbolic links
+        self._to_enter: dict[str, int] = {}  # directories -> _MAYBE_LINK, _DIRECTORY, or the moment of a listing
         self._to_follow: dict[str, tuple[_Folder, str]] = {}
-        self._to_scan: dict[str, bool] = {}  # as `_to_enter`
+        self._to_scan: dict[str, int] = {}  # as `_to_enter`
+        self._moment = 1  # counts up when something is heard: what was listed before may be another thing now
         self._suspects: dict[str, tuple[_Folder, str, bool]] = {}  # what a rescan has listed, and is not known so
         self._heard: set[str] = set()  # since then: names, and directories in which it may have been any
         self._is_rescan = False
@@ -201,7 +206,7 @@ class Discovery:
         """Begin to look everywhere; what is known is compared, and a difference counted as missed from then on."""
         self._is_rescan = bool(self._folders)
         if self._root is not None:
-            self._to_scan = {"/": False}
+            self._to_scan = {"/": _DIRECTORY}
 
     def scan(self, directories: int) -> bool:
         """Go on with the scan that was begun.
@@ -217,8 +222,7 @@ class Discovery:
         for _ in range(directories):
             if not self._to_scan:
                 break
-            path, may_be_link = self._to_scan.popitem()
-            self._enter(path, self._to_scan, may_be_link=may_be_link)
+            self._enter(*self._to_scan.popitem(), self._to_scan)
         self._is_comparing = False
         self._work_off()
         return bool(self._to_scan)
@@ -274,6 +278,7 @@ class Discovery:
         # Why a name was gone is told by an event that was queued before that look: it is among these.
         self._just_left, self._left = self._left, {}
         unsure: dict[str, None] = {}
+        self._moment += 1
         for event in events:
             folder = self._folders.get(event.directory)
             if folder is None:
@@ -374,7 +379,7 @@ class Discovery:
             if folder is None:
                 continue
             if folder.state is not None:
-                self._to_enter[path] = True
+                self._to_enter[path] = _MAYBE_LINK
             else:
                 self._watch_names(folder)
             self._look_through(folder)
@@ -385,8 +390,7 @@ class Discovery:
     def _work_off(self) -> None:
         while self._to_enter or self._to_examine:
             while self._to_enter:
-                path, may_be_link = self._to_enter.popitem()
-                self._enter(path, self._to_enter, may_be_link=may_be_link)
+                self._enter(*self._to_enter.popitem(), self._to_enter)
             to_examine, self._to_examine = self._to_examine, {}
             for path in sorted(to_examine):
                 self._examine(path, to_examine[path])
@@ -411,7 +415,7 @@ class Discovery:
             return
         path = os.path.join(folder.path, name)
         if name in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
-            self._to_enter[path] = not is_directory
+            self._to_enter[path] = _DIRECTORY if is_directory else _MAYBE_LINK
         if (not is_directory or name in folder.files) and (match := state.match(name)) is not None:
             self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
 
@@ -431,17 +435,21 @@ class Discovery:
             match = found
         if may_be_link or name in folder.leads:
             self._mind_links(folder, name)
-        is_there = self._listener.examine(path, match) if not self._is_on_autofs(folder, name) else False
-        self._count(folder.files.get(name), match if is_there else None)
+        places = folder.leads.get(name)
+        # Through a link to autofs, whose filesystem a look would have mounted, nothing is looked at.
+        is_on_autofs = places and self._folders[places[-1].directory].reason == AUTOFS
+        is_there = not is_on_autofs and self._listener.examine(path, match)
+        known = folder.files.get(name)
+        self._count(known, match if is_there else None)
         if is_there:
-            if name not in folder.files:
+            if known is not match:
                 self._tell_overlap(path, match)
-            folder.own("files")[name] = match
+                folder.own("files")[name] = match
         else:
             folder.changed_ns = 0  # a listing has shown it, or will
             if folder.files.pop(name, None) is not None:
                 self._listener.drop(path)
-        if places := folder.leads.get(name):
+        if places:
             self._find_lost(folder, self._folders[places[-1].directory])
 
     def _find_lost(self, seen_from: _Folder, folder: _Folder) -> None:
@@ -459,9 +467,11 @@ class Discovery:
                     self._to_follow[entry.path] = folder, name
 
     def _count(self, before: Match | None, now: Match | None) -> None:
-        if before is not now:
-            self.matches.subtract(before.patterns if before else ())
-            self.matches.update(now.patterns if now else ())
+        if before is now:
+            return
+        for match, change in ((before, -1), (now, 1)):
+            for pattern in () if match is None else match.patterns:
+                self.matches[pattern] += change
 
     def _tell_overlap(self, path: str, match: Match) -> None:
         if len(match.groups) > 1 and match.groups not in self._overlaps:
@@ -530,11 +540,6 @@ class Discovery:
             ahead += [part for part in reversed(target.split("/")) if part not in ("", ".")]
         return places[1:]
 
-    def _is_on_autofs(self, folder: _Folder, name: str) -> bool:
-        """Whether it is a symbolic link, a look through which would have something mounted."""
-        places = folder.leads.get(name, ())
-        return len(places) > 0 and self._folders[places[-1].directory].reason == AUTOFS
-
     def _is_remote(self, directory: str) -> bool:
         """Whether a look at what is in a directory would ask a remote filesystem."""
         try:
@@ -586,19 +591,19 @@ class Discovery:
             self._unheard[folder.path] = None
         return reason
 
-    def _enter(self, path: str, ahead: dict[str, bool], *, may_be_link: bool) -> bool:
+    def _enter(self, path: str, seen: int, ahead: dict[str, int]) -> bool:
         """Watch a directory, then look at what is in it.
 
         Args:
             path: the directory.
+            seen: what is known of it: as in `_to_enter`.
             ahead: takes those that have to be looked at next.
-            may_be_link: whether it may be a symbolic link. (A mount point is none, and is not asked if it is remote.)
 
         Returns:
             Whether it tells by itself if it goes: it is there, local, and no symbolic link.
         """
-        directory, name = os.path.split(path)
-        parent = self._folders.get(directory) if name else None
+        directory, _, name = path.rpartition("/")
+        parent = self._folders.get(directory or "/") if name else None
         if name and (parent is None or parent.state is None):
             return False
         folder = self._folder(path)
@@ -613,10 +618,12 @@ class Discovery:
         is_link = False
         state = self._root
         if parent is not None and parent.state is not None:
-            if may_be_link or not is_remote:
+            is_directory = seen == self._moment and parent.reason is None and name not in parent.leads
+            if not is_directory and (seen == _MAYBE_LINK or not is_remote):
                 is_link = self._mind_links(parent, name)
             state = parent.state.enter(name, is_symlink=is_link)
-            parent.own("folders")[name] = None
+            if name not in parent.folders:
+                parent.own("folders")[name] = None
         if state is None:
             self._leave(path)
             return False
@@ -635,7 +642,7 @@ class Discovery:
             return False
         return not is_link
 
-    def _list(self, folder: _Folder, state: Directory, ahead: dict[str, bool]) -> bool:
+    def _list(self, folder: _Folder, state: Directory, ahead: dict[str, int]) -> bool:
         files: set[str] = set()
         folders: set[str] = set()
         lost = self._listener.lost_in(folder.path)
@@ -645,7 +652,7 @@ class Discovery:
                 self._look_through(folder)
             if not has_changed and not lost and not folder.leads:  # links are looked at each time
                 if ahead is self._to_scan:
-                    ahead.update((os.path.join(folder.path, name), False) for name in folder.folders)
+                    ahead.update((os.path.join(folder.path, name), _DIRECTORY) for name in folder.folders)
                 return True
             with os.scandir(folder.path) as entries:
                 for entry in entries:
@@ -654,10 +661,10 @@ class Discovery:
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
                             folders.add(name)
-                            if name not in folder.folders:
+                            if name not in folder.folders and self._is_comparing:
                                 self._differs(folder, name, ahead, is_directory=True)
-                            elif is_another or ahead is self._to_scan:
-                                ahead[entry.path] = False
+                            elif name not in folder.folders or is_another or ahead is self._to_scan:
+                                ahead[entry.path] = self._moment
                         continue
                     match = state.match(name)
                     if match is None and not lost and not state.follows_links:
@@ -674,7 +681,7 @@ class Discovery:
                         self._to_follow[entry.path] = folder, name
                     if is_link and state.enter(name, is_symlink=True) is not None:
                         folders.add(name)
-                        ahead[entry.path] = True
+                        ahead[entry.path] = _MAYBE_LINK
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
             return False
@@ -711,17 +718,17 @@ class Discovery:
             folder.changed_ns = changed_ns
         return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 
-    def _differs(self, folder: _Folder, name: str, ahead: dict[str, bool], *, is_directory: bool) -> None:
+    def _differs(self, folder: _Folder, name: str, ahead: dict[str, int], *, is_directory: bool) -> None:
         """A listing has shown a name that is not known, or has not shown one that is."""
         path = os.path.join(folder.path, name)
         if self._is_comparing:
             self._suspects[path] = folder, name, is_directory
         elif is_directory:
-            ahead[path] = False
+            ahead[path] = _DIRECTORY
         else:
             self._look_at(folder, name)
 
-    def _look_up(self, folder: _Folder, state: Directory, ahead: dict[str, bool], *, is_needed: bool) -> None:
+    def _look_up(self, folder: _Folder, state: Directory, ahead: dict[str, int], *, is_needed: bool) -> None:
         """Look at the names that the patterns spell out; the watch is kept for those that may come, or lead elsewhere.
 
         Args:
@@ -739,7 +746,7 @@ class Discovery:
                 self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
             # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
             if state.enter(name, is_symlink=True) is not None:
-                is_needed |= not self._enter(path, ahead, may_be_link=False)
+                is_needed |= not self._enter(path, _DIRECTORY, ahead)
         if not is_needed and not folder.links and not folder.followed:
             self._unheard.pop(folder.path, None)
             self._watcher.unwatch_directory(folder.path)
@@ -753,7 +760,7 @@ class Discovery:
         if parent is not None and name in parent.folders:
             parent.folders.pop(name, None)
             if parent.state is not None and not parent.state.listed:
-                self._to_enter[directory] = True  # it is to be watched for the name now
+                self._to_enter[directory] = _MAYBE_LINK  # it is to be watched for the name now
         folder = self._folders.get(path)
         if folder is not None:
             self._leave_contents(folder)

@@ -367,7 +367,7 @@ class Tracker:
             self.successor.ledger.expect(path, origin)
 
     def _declare(self, path: str, match: Match) -> None:
-        since_ns = min(self.since_ns[pattern] for pattern in match.patterns)
+        since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
         self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=self.is_ready)
         if self.successor is not None:
             self.successor.mirror(path, since_ns=since_ns, is_new=self.is_ready)
@@ -388,7 +388,7 @@ class Tracker:
         """What a file is published under."""
         group = match.groups[0]
         labels = self.labeller.label(group, path)
-        aggregate = tuple(labels.values[position] for position in self._aggregate_by[group])
+        aggregate = tuple([labels.values[position] for position in self._aggregate_by[group]])
         return Labels(group, labels.values, aggregate, labels.is_unlabelled)
 
 

@@ -375,7 +375,8 @@ class Follower:
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
         if wd != entry.wd:
-            self._unwatch(entry)
+            if entry.wd != NO_WATCH:
+                self._unwatch(entry)
             if wd != NO_WATCH:
                 self.directories.release(entry.path)
                 self._watches.bind(entry, wd)
@@ -383,7 +384,8 @@ class Follower:
                 if self.has_failed:
                     self._unwatch(entry)
                     wd, reason = NO_WATCH, THREAD_FAILED
-        self._set_reason(entry, reason)
+        if reason != entry.reason:
+            self._set_reason(entry, reason)
         if wd in self.hot:
             # It is armed now. Of what was written before nobody was told, so look, at its other names as well.
             self.hot.discard(wd)
@@ -487,7 +489,7 @@ class Follower:
     def _add_directory_watch(self, path: str, mask: int) -> int:
         inotify = self._session.inotify or self._session.open_inotify()
         wd = inotify.add_watch(path, mask)
-        if wd not in self.directories and not self._may_watch_more():
+        if not self._may_watch_more() and wd not in self.directories:
             inotify.rm_watch(wd)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return wd
