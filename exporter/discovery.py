@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from exporter.log import fields
@@ -33,6 +33,8 @@ _MAYBE_LINK = -1
 """That what is to be entered may be a symbolic link to a directory."""
 _DIRECTORY = 0
 """That it was a directory when it was heard of. (A mount point is one, and is not asked if it is remote.)"""
+_FEW = 4
+"""Up to so many paths in a directory are kept in a tuple, which takes a quarter of what a dictionary of one does."""
 MOST_MOVES = 1_000
 """How many renames are remembered of which the new name has not been told yet."""
 
@@ -103,9 +105,10 @@ class _Folder:
         self.reason: str | None = None  # why it can not be watched
         self.identity: int | None = None  # which directory was looked at: device and inode number
         self.changed_ns = 0  # since when nothing has come or gone in it, if known
-        # Empty ones are not there at all: there may be as many directories as files, and most have one name or two.
-        self.files: dict[str, Match] = _NONE  # those that match
-        self.folders: dict[str, None] = _NONE
+        # There may be as many directories as files, and most have one name or two.
+        self.files: Collection[str] = ()  # the paths of those that match, see _with()
+        self.folders: Collection[str] = ()
+        # These are empty in nearly all directories, and then not there at all.
         self.leads: dict[str, list[_Place]] = _NONE  # symbolic links in it -> each link on the way, and the end
         self.links: dict[str, set[str]] = _NONE  # names that symbolic links lead over -> the links' paths
         self.followed: dict[str, str] = _NONE  # names of rotated files that match nothing -> their former path
@@ -117,6 +120,24 @@ class _Folder:
             names = {}
             setattr(self, attribute, names)
         return names
+
+
+def _with(paths: Collection[str], path: str) -> Collection[str]:
+    """These paths and one more. A dictionary is changed, and so are many: removing one of them costs no more then."""
+    if isinstance(paths, dict):
+        paths[path] = None
+        return paths
+    if path in paths:
+        return paths
+    return (*paths, path) if len(paths) < _FEW else dict.fromkeys((*paths, path))
+
+
+def _without(paths: Collection[str], path: str) -> Collection[str]:
+    """These paths but for one. As :func:`_with`."""
+    if isinstance(paths, dict):
+        paths.pop(path, None)
+        return paths
+    return tuple(each for each in paths if each != path)
 
 
 class _Look(NamedTuple):
@@ -197,7 +218,7 @@ class Discovery:
             match = self._matcher.match(path)
             if match is not None:
                 self._remote_files[path] = match
-                self._count(None, match)
+                self._count(match, 1)
         return self._remote_files
 
     # -- looking everywhere -------------------------------------------------------------------------------------------
@@ -231,10 +252,10 @@ class Discovery:
         """Look at what a rescan has found different, after all events until then have been caught up with."""
         suspects, self._suspects = self._suspects, {}
         for path, (folder, name, is_directory) in suspects.items():
-            known = name in folder.files, name in folder.folders
+            known = path in folder.files, path in folder.folders
             self._look_at(folder, name, is_directory=is_directory)
             self._work_off()
-            is_missed = known != (name in folder.files, name in folder.folders)
+            is_missed = known != (path in folder.files, path in folder.folders)
             if is_missed and self._heard.isdisjoint((path, folder.path)) and folder.path not in self._unheard:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
@@ -264,12 +285,13 @@ class Discovery:
             elif path in self._remote_files:
                 continue
             is_there = self._listener.examine(path, match)
-            self._count(self._remote_files.get(path), match if is_there else None)
-            if is_there:
+            is_known = path in self._remote_files
+            if is_there and not is_known:
                 self._remote_files[path] = match
+                self._count(match, 1)
                 self._tell_overlap(path, match)
-            else:
-                self._remote_files.pop(path, None)
+            elif is_known and not is_there:
+                self._count(self._remote_files.pop(path), -1)
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
@@ -303,11 +325,11 @@ class Discovery:
         """Look at a file again that is known here; of another path nothing is done."""
         directory, name = os.path.split(path)
         folder = self._folders.get(directory)
-        if folder is not None and name in folder.files:
+        if folder is not None and path in folder.files:
             self._look_at(folder, name)
             self._work_off()
         elif path in self._remote_files and not self._listener.examine(path, self._remote_files[path]):
-            self._count(self._remote_files.pop(path), None)
+            self._count(self._remote_files.pop(path), -1)
 
     def follow(self, path: str, origin: str) -> None:
         """Follow a rotated file that another discovery follows.
@@ -348,7 +370,7 @@ class Discovery:
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
         self._look_through(folder, name)
-        if name in folder.folders and (below := self._folders.get(path)) is not None:
+        if path in folder.folders and (below := self._folders.get(path)) is not None:
             below.identity = None  # even if it is the same one again
         self._look_at(folder, name, is_directory=event.is_directory)
         if event.moved_to in self._moves:
@@ -414,9 +436,9 @@ class Discovery:
         if state is None:
             return
         path = os.path.join(folder.path, name)
-        if name in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
+        if path in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
             self._to_enter[path] = _DIRECTORY if is_directory else _MAYBE_LINK
-        if (not is_directory or name in folder.files) and (match := state.match(name)) is not None:
+        if (not is_directory or path in folder.files) and (match := state.match(name)) is not None:
             self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
 
     def _look_through(self, folder: _Folder, *names: str) -> None:
@@ -439,15 +461,16 @@ class Discovery:
         # Through a link to autofs, whose filesystem a look would have mounted, nothing is looked at.
         is_on_autofs = places and self._folders[places[-1].directory].reason == AUTOFS
         is_there = not is_on_autofs and self._listener.examine(path, match)
-        known = folder.files.get(name)
-        self._count(known, match if is_there else None)
-        if is_there:
-            if known is not match:
-                self._tell_overlap(path, match)
-                folder.own("files")[name] = match
-        else:
+        is_known = path in folder.files
+        if is_there and not is_known:
+            folder.files = _with(folder.files, path)
+            self._count(match, 1)
+            self._tell_overlap(path, match)
+        elif not is_there:
             folder.changed_ns = 0  # a listing has shown it, or will
-            if folder.files.pop(name, None) is not None:
+            if is_known:
+                folder.files = _without(folder.files, path)
+                self._count(match, -1)
                 self._listener.drop(path)
         if places:
             self._find_lost(folder, self._folders[places[-1].directory])
@@ -466,12 +489,9 @@ class Discovery:
                     folder.own("followed")[name] = ""
                     self._to_follow[entry.path] = folder, name
 
-    def _count(self, before: Match | None, now: Match | None) -> None:
-        if before is now:
-            return
-        for match, change in ((before, -1), (now, 1)):
-            for pattern in () if match is None else match.patterns:
-                self.matches[pattern] += change
+    def _count(self, match: Match, files: int) -> None:
+        for pattern in match.patterns:
+            self.matches[pattern] += files
 
     def _tell_overlap(self, path: str, match: Match) -> None:
         if len(match.groups) > 1 and match.groups not in self._overlaps:
@@ -622,8 +642,7 @@ class Discovery:
             if not is_directory and (seen == _MAYBE_LINK or not is_remote):
                 is_link = self._mind_links(parent, name)
             state = parent.state.enter(name, is_symlink=is_link)
-            if name not in parent.folders:
-                parent.own("folders")[name] = None
+            parent.folders = _with(parent.folders, path)
         if state is None:
             self._leave(path)
             return False
@@ -652,36 +671,38 @@ class Discovery:
                 self._look_through(folder)
             if not has_changed and not lost and not folder.leads:  # links are looked at each time
                 if ahead is self._to_scan:
-                    ahead.update((os.path.join(folder.path, name), _DIRECTORY) for name in folder.folders)
+                    ahead.update(dict.fromkeys(folder.folders, _DIRECTORY))
                 return True
             with os.scandir(folder.path) as entries:
                 for entry in entries:
                     # The kernel has told the type together with the name.
-                    name = entry.name
+                    name, path = entry.name, entry.path
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
-                            folders.add(name)
-                            if name not in folder.folders and self._is_comparing:
-                                self._differs(folder, name, ahead, is_directory=True)
-                            elif name not in folder.folders or is_another or ahead is self._to_scan:
-                                ahead[entry.path] = self._moment
+                            folders.add(path)
+                            is_known = path in folder.folders
+                            if not is_known and self._is_comparing:
+                                self._differs(folder, path, ahead, is_directory=True)
+                            elif not is_known or is_another or ahead is self._to_scan:
+                                ahead[path] = self._moment
                         continue
                     match = state.match(name)
                     if match is None and not lost and not state.follows_links:
                         continue  # as most names in a directory that fills up with something else
                     is_link = entry.is_symlink()
                     if match is not None:
-                        files.add(name)
-                        if name not in folder.files and self._is_comparing:
-                            self._differs(folder, name, ahead, is_directory=False)
-                        elif name not in folder.files or is_another or is_link or name in folder.leads:
-                            self._to_examine[entry.path] = _Look(folder, name, state, match, is_link)
+                        files.add(path)
+                        is_known = path in folder.files
+                        if not is_known and self._is_comparing:
+                            self._differs(folder, path, ahead, is_directory=False)
+                        elif not is_known or is_another or is_link or name in folder.leads:
+                            self._to_examine[path] = _Look(folder, name, state, match, is_link)
                     elif lost and not is_link and entry.inode() in lost and name not in folder.followed:
                         folder.own("followed")[name] = ""
-                        self._to_follow[entry.path] = folder, name
+                        self._to_follow[path] = folder, name
                     if is_link and state.enter(name, is_symlink=True) is not None:
-                        folders.add(name)
-                        ahead[entry.path] = _MAYBE_LINK
+                        folders.add(path)
+                        ahead[path] = _MAYBE_LINK
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
             return False
@@ -691,10 +712,10 @@ class Discovery:
             self._look_up(folder, state, ahead, is_needed=True)  # what is spelt out may be within reach all the same
             return True
         self._faults.pop(folder.path, None)
-        for name in folder.files.keys() - files:
-            self._differs(folder, name, ahead, is_directory=False)
-        for name in folder.folders.keys() - folders:
-            self._differs(folder, name, ahead, is_directory=True)
+        for path in set(folder.files) - files:
+            self._differs(folder, path, ahead, is_directory=False)
+        for path in set(folder.folders) - folders:
+            self._differs(folder, path, ahead, is_directory=True)
         return True
 
     @staticmethod
@@ -718,9 +739,9 @@ class Discovery:
             folder.changed_ns = changed_ns
         return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 
-    def _differs(self, folder: _Folder, name: str, ahead: dict[str, int], *, is_directory: bool) -> None:
+    def _differs(self, folder: _Folder, path: str, ahead: dict[str, int], *, is_directory: bool) -> None:
         """A listing has shown a name that is not known, or has not shown one that is."""
-        path = os.path.join(folder.path, name)
+        name = os.path.basename(path)
         if self._is_comparing:
             self._suspects[path] = folder, name, is_directory
         elif is_directory:
@@ -757,8 +778,8 @@ class Discovery:
         parent = self._folders.get(directory) if name else None
         if parent is not None:
             parent.changed_ns = 0  # its listing has shown it, or will
-        if parent is not None and name in parent.folders:
-            parent.folders.pop(name, None)
+        if parent is not None and path in parent.folders:
+            parent.folders = _without(parent.folders, path)
             if parent.state is not None and not parent.state.listed:
                 self._to_enter[directory] = _MAYBE_LINK  # it is to be watched for the name now
         folder = self._folders.get(path)
@@ -772,15 +793,17 @@ class Discovery:
         self.remote.pop(folder.path, None)
         self._faults.pop(folder.path, None)
         folder.changed_ns = 0
-        for name, match in folder.files.items():
-            self._count(match, None)
-            self._listener.drop(os.path.join(folder.path, name))
-        folder.files.clear()
+        for path in folder.files:
+            match = None if folder.state is None else folder.state.match(os.path.basename(path))
+            assert match is not None  # as when it was found
+            self._count(match, -1)
+            self._listener.drop(path)
+        folder.files = ()
         for name in folder.followed:
             self._listener.drop(os.path.join(folder.path, name))
         folder.followed.clear()
-        for name in tuple(folder.folders):
-            self._leave(os.path.join(folder.path, name))
+        for path in tuple(folder.folders):
+            self._leave(path)
         leads, folder.leads = folder.leads, _NONE
         for name, places in leads.items():
             self._let_go(os.path.join(folder.path, name), places)
