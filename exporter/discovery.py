@@ -97,11 +97,24 @@ _NONE = _None()
 class _Folder:
     """What is known of one directory."""
 
-    __slots__ = ("changed_ns", "files", "folders", "followed", "identity", "leads", "links", "path", "reason", "state")
+    __slots__ = (
+        "changed_ns",
+        "files",
+        "folders",
+        "followed",
+        "identity",
+        "is_watched",
+        "leads",
+        "links",
+        "path",
+        "reason",
+        "state",
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.state: Directory | None = None  # None: only single names in it matter, those in `links` and `followed`
+        self.is_watched = False  # or tried to
         self.reason: str | None = None  # why it can not be watched
         self.identity: int | None = None  # which directory was looked at: device and inode number
         self.changed_ns = 0  # since when nothing has come or gone in it, if known
@@ -204,6 +217,15 @@ class Discovery:
     def unheard(self) -> int:
         """How many directories can not be watched, and are looked at on every occasion."""
         return len(self._unheard)
+
+    def watches(self, path: str) -> bool:
+        """Whether a directory is to be watched."""
+        folder = self._folders.get(path)
+        return folder is not None and folder.is_watched
+
+    def watched(self) -> list[str]:
+        """The directories that are to be watched."""
+        return [folder.path for folder in self._folders.values() if folder.is_watched]
 
     def succeed(self, other: Discovery) -> dict[str, Match]:
         """Before the first scan: count on where another discovery is, tell no fault again, and know its remote files,
@@ -566,8 +588,11 @@ class Discovery:
             reason = self._watcher.watch_directory(directory)
         except OSError:
             return False  # nothing is there, which is known without asking
-        if directory not in self._folders:
+        folder = self._folders.get(directory)
+        if folder is None:
             self._watcher.unwatch_directory(directory)
+        else:
+            folder.is_watched = True
         return reason in (REMOTE, AUTOFS)
 
     def _hang_on(self, link: str, places: Iterable[_Place]) -> bool:
@@ -605,6 +630,7 @@ class Discovery:
 
     def _watch(self, folder: _Folder) -> str | None:
         reason = folder.reason = self._watcher.watch_directory(folder.path)
+        folder.is_watched = True
         if reason in (None, REMOTE, AUTOFS):
             self._unheard.pop(folder.path, None)
         else:
@@ -728,7 +754,7 @@ class Discovery:
             heard.) And whether any name may have come or gone since it was listed.
         """
         status = os.stat(folder.path)
-        before, folder.identity = folder.identity, status.st_dev << 64 | status.st_ino
+        before, folder.identity = folder.identity, status.st_ino << 32 | status.st_dev
         known_ns, folder.changed_ns = folder.changed_ns, 0
         if folder.identity != before:
             known_ns = 0
@@ -769,8 +795,7 @@ class Discovery:
             if state.enter(name, is_symlink=True) is not None:
                 is_needed |= not self._enter(path, _DIRECTORY, ahead)
         if not is_needed and not folder.links and not folder.followed:
-            self._unheard.pop(folder.path, None)
-            self._watcher.unwatch_directory(folder.path)
+            self._unwatch(folder)
 
     def _leave(self, path: str) -> None:
         """Forget a directory that has gone, and what was in it."""
@@ -811,5 +836,9 @@ class Discovery:
     def _forget_if_unused(self, folder: _Folder) -> None:
         if folder.state is None and not folder.links and not folder.followed and folder.path in self._folders:
             del self._folders[folder.path]
-            self._unheard.pop(folder.path, None)
-            self._watcher.unwatch_directory(folder.path)
+            self._unwatch(folder)
+
+    def _unwatch(self, folder: _Folder) -> None:
+        folder.is_watched = False
+        self._unheard.pop(folder.path, None)
+        self._watcher.unwatch_directory(folder.path)

@@ -412,23 +412,17 @@ class _Watches:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._paths: set[str] = set()
-
-    def watch_directory(self, path: str) -> str | None:
-        reason = self._tracker.cache.watch_directory(path)
-        self._paths.add(path)
-        return reason
+        self.watch_directory = tracker.cache.watch_directory
 
     def unwatch_directory(self, path: str) -> None:
-        self._paths.discard(path)
         tracker = self._tracker
         for other in (tracker.successor, tracker._predecessor):
-            if other is not None and path in other._watches._paths:
+            if other is not None and other.discovery.watches(path):
                 return
         tracker.cache.unwatch_directory(path)
 
     def let_go(self) -> None:
-        for path in tuple(self._paths):
+        for path in self._tracker.discovery.watched():
             self.unwatch_directory(path)
 
 
