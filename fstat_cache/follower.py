@@ -495,7 +495,7 @@ class Follower:
         return wd
 
     def _give_up_a_watch(self) -> bool:
-        wd = next(reversed(self._watches), None)  # from the front each would pass over all that were given up before
+        wd = self._watches.latest()
         if wd is None:
             return False
         entry = self._watches.entries(wd)[0]
