@@ -136,7 +136,7 @@ class _Folder:
 
 
 def _with(paths: Collection[str], path: str) -> Collection[str]:
-    """These paths and one more. A dictionary is changed, and so are many: removing one of them costs no more then."""
+    """These paths and one more: a new tuple while they are few, else a dictionary, which is changed."""
     if isinstance(paths, dict):
         paths[path] = None
         return paths
@@ -146,7 +146,7 @@ def _with(paths: Collection[str], path: str) -> Collection[str]:
 
 
 def _without(paths: Collection[str], path: str) -> Collection[str]:
-    """These paths but for one. As :func:`_with`."""
+    """These paths but for one; as :func:`_with`."""
     if isinstance(paths, dict):
         paths.pop(path, None)
         return paths

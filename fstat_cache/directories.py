@@ -173,7 +173,7 @@ class Directories:
             if directory.wd != NO_WATCH:
                 self._unbind(directory)
             self._watches.bind(directory, wd)
-        if is_hot or self.hot.pop(wd, None) is not None:  # of what came and went unheard they are to be told as well
+        if self.hot.pop(wd, None) is not None or is_hot:  # of what came and went unheard they are to be told as well
             self.doubt([sharer.path for sharer in self._watches.entries(wd) if sharer is not directory])
 
     def unwatch(self, path: str) -> None:

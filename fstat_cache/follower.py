@@ -375,8 +375,7 @@ class Follower:
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> None:
         if wd != entry.wd:
-            if entry.wd != NO_WATCH:
-                self._unwatch(entry)
+            self._unwatch(entry)
             if wd != NO_WATCH:
                 self.directories.release(entry.path)
                 self._watches.bind(entry, wd)
@@ -384,8 +383,7 @@ class Follower:
                 if self.has_failed:
                     self._unwatch(entry)
                     wd, reason = NO_WATCH, THREAD_FAILED
-        if reason != entry.reason:
-            self._set_reason(entry, reason)
+        self._set_reason(entry, reason)
         if wd in self.hot:
             # It is armed now. Of what was written before nobody was told, so look, at its other names as well.
             self.hot.discard(wd)
