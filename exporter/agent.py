@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from exporter import __version__, succession
@@ -32,6 +33,8 @@ from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
+SEEN_IN_FIRST_SCAN = 50_000
+"""After how many new objects the first scan is interrupted to look for cyclic garbage: nearly all of them stay."""
 PROGRESS_S = 10.0
 """How often a long scan tells how far it has come."""
 _STOP_TIMEOUT_S = 0.4  # each for the connections and for the cache: together below the second that a stop may take
@@ -191,10 +194,11 @@ class Agent:
         while True:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
-            is_first = False
             try:
                 async with self._scanning, self._told_progress(tracker):
-                    await call_in_thread(tracker.scan, "scan")
+                    with _few_collections() if is_first else contextlib.nullcontext():
+                        is_first = False
+                        await call_in_thread(tracker.scan, "scan")
                 if not self._ready.is_set():
                     await call_in_thread(self._scraper.history.update, "history")
                     self._ready.set()
@@ -309,6 +313,7 @@ class Agent:
             scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
             self._site.overview = Overview(line.new, config.logs, scraper)
 
+        gc.unfreeze()  # the tracker that there is becomes garbage
         try:
             await call_in_thread(line.begin, "reload")
             async with self._told_progress(line.new):
@@ -318,6 +323,18 @@ class Agent:
             if self._tracker is not line.new:
                 await call_in_thread(line.abandon, "reload")
             raise
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for cyclic garbage seldom while very many objects are made that stay, and among those never again."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(SEEN_IN_FIRST_SCAN)
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.set_threshold(*thresholds)
 
 
 def _states(config: Config) -> list[GroupState]:

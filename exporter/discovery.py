@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from exporter.log import fields
@@ -29,6 +29,12 @@ CLOCK_TICK_NS = 20_000_000
 """How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 MOST_LINKS = 40
 """How many symbolic links the kernel follows, path_resolution(7)."""
+_MAYBE_LINK = -1
+"""That what is to be entered may be a symbolic link to a directory."""
+_DIRECTORY = 0
+"""That it was a directory when it was heard of. (A mount point is one, and is not asked if it is remote.)"""
+_FEW = 4
+"""Up to so many paths in a directory are kept in a tuple, which takes a quarter of what a dictionary of one does."""
 MOST_MOVES = 1_000
 """How many renames are remembered of which the new name has not been told yet."""
 
@@ -91,17 +97,31 @@ _NONE = _None()
 class _Folder:
     """What is known of one directory."""
 
-    __slots__ = ("changed_ns", "files", "folders", "followed", "identity", "leads", "links", "path", "reason", "state")
+    __slots__ = (
+        "changed_ns",
+        "files",
+        "folders",
+        "followed",
+        "identity",
+        "is_watched",
+        "leads",
+        "links",
+        "path",
+        "reason",
+        "state",
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.state: Directory | None = None  # None: only single names in it matter, those in `links` and `followed`
+        self.is_watched = False  # or tried to
         self.reason: str | None = None  # why it can not be watched
         self.identity: int | None = None  # which directory was looked at: device and inode number
         self.changed_ns = 0  # since when nothing has come or gone in it, if known
-        # Empty ones are not there at all: there may be as many directories as files, and most have one name or two.
-        self.files: dict[str, Match] = _NONE  # those that match
-        self.folders: dict[str, None] = _NONE
+        # There may be as many directories as files, and most have one name or two.
+        self.files: Collection[str] = ()  # the paths of those that match, see _with()
+        self.folders: Collection[str] = ()
+        # These are empty in nearly all directories, and then not there at all.
         self.leads: dict[str, list[_Place]] = _NONE  # symbolic links in it -> each link on the way, and the end
         self.links: dict[str, set[str]] = _NONE  # names that symbolic links lead over -> the links' paths
         self.followed: dict[str, str] = _NONE  # names of rotated files that match nothing -> their former path
@@ -113,6 +133,24 @@ class _Folder:
             names = {}
             setattr(self, attribute, names)
         return names
+
+
+def _with(paths: Collection[str], path: str) -> Collection[str]:
+    """These paths and one more: a new tuple while they are few, else a dictionary, which is changed."""
+    if isinstance(paths, dict):
+        paths[path] = None
+        return paths
+    if path in paths:
+        return paths
+    return (*paths, path) if len(paths) < _FEW else dict.fromkeys((*paths, path))
+
+
+def _without(paths: Collection[str], path: str) -> Collection[str]:
+    """These paths but for one; as :func:`_with`."""
+    if isinstance(paths, dict):
+        paths.pop(path, None)
+        return paths
+    return tuple(each for each in paths if each != path)
 
 
 class _Look(NamedTuple):
@@ -154,9 +192,10 @@ class Discovery:
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
         self._remote_files: dict[str, Match] = {}
         self._to_examine: dict[str, _Look] = {}
-        self._to_enter: dict[str, bool] = {}  # directories -> whether they may be symbolic links
+        self._to_enter: dict[str, int] = {}  # directories -> _MAYBE_LINK, _DIRECTORY, or the moment of a listing
         self._to_follow: dict[str, tuple[_Folder, str]] = {}
-        self._to_scan: dict[str, bool] = {}  # as `_to_enter`
+        self._to_scan: dict[str, int] = {}  # as `_to_enter`
+        self._moment = 1  # counts up when something is heard: what was listed before may be another thing now
         self._suspects: dict[str, tuple[_Folder, str, bool]] = {}  # what a rescan has listed, and is not known so
         self._heard: set[str] = set()  # since then: names, and directories in which it may have been any
         self._is_rescan = False
@@ -179,6 +218,15 @@ class Discovery:
         """How many directories can not be watched, and are looked at on every occasion."""
         return len(self._unheard)
 
+    def watches(self, path: str) -> bool:
+        """Whether a directory is to be watched."""
+        folder = self._folders.get(path)
+        return folder is not None and folder.is_watched
+
+    def watched(self) -> list[str]:
+        """The directories that are to be watched."""
+        return [folder.path for folder in self._folders.values() if folder.is_watched]
+
     def succeed(self, other: Discovery) -> dict[str, Match]:
         """Before the first scan: count on where another discovery is, tell no fault again, and know its remote files,
         whose directories may not answer.
@@ -192,7 +240,7 @@ class Discovery:
             match = self._matcher.match(path)
             if match is not None:
                 self._remote_files[path] = match
-                self._count(None, match)
+                self._count(match, 1)
         return self._remote_files
 
     # -- looking everywhere -------------------------------------------------------------------------------------------
@@ -201,7 +249,7 @@ class Discovery:
         """Begin to look everywhere; what is known is compared, and a difference counted as missed from then on."""
         self._is_rescan = bool(self._folders)
         if self._root is not None:
-            self._to_scan = {"/": False}
+            self._to_scan = {"/": _DIRECTORY}
 
     def scan(self, directories: int) -> bool:
         """Go on with the scan that was begun.
@@ -217,8 +265,7 @@ class Discovery:
         for _ in range(directories):
             if not self._to_scan:
                 break
-            path, may_be_link = self._to_scan.popitem()
-            self._enter(path, self._to_scan, may_be_link=may_be_link)
+            self._enter(*self._to_scan.popitem(), self._to_scan)
         self._is_comparing = False
         self._work_off()
         return bool(self._to_scan)
@@ -227,10 +274,10 @@ class Discovery:
         """Look at what a rescan has found different, after all events until then have been caught up with."""
         suspects, self._suspects = self._suspects, {}
         for path, (folder, name, is_directory) in suspects.items():
-            known = name in folder.files, name in folder.folders
+            known = path in folder.files, path in folder.folders
             self._look_at(folder, name, is_directory=is_directory)
             self._work_off()
-            is_missed = known != (name in folder.files, name in folder.folders)
+            is_missed = known != (path in folder.files, path in folder.folders)
             if is_missed and self._heard.isdisjoint((path, folder.path)) and folder.path not in self._unheard:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
@@ -260,12 +307,13 @@ class Discovery:
             elif path in self._remote_files:
                 continue
             is_there = self._listener.examine(path, match)
-            self._count(self._remote_files.get(path), match if is_there else None)
-            if is_there:
+            is_known = path in self._remote_files
+            if is_there and not is_known:
                 self._remote_files[path] = match
+                self._count(match, 1)
                 self._tell_overlap(path, match)
-            else:
-                self._remote_files.pop(path, None)
+            elif is_known and not is_there:
+                self._count(self._remote_files.pop(path), -1)
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
@@ -274,6 +322,7 @@ class Discovery:
         # Why a name was gone is told by an event that was queued before that look: it is among these.
         self._just_left, self._left = self._left, {}
         unsure: dict[str, None] = {}
+        self._moment += 1
         for event in events:
             folder = self._folders.get(event.directory)
             if folder is None:
@@ -298,11 +347,11 @@ class Discovery:
         """Look at a file again that is known here; of another path nothing is done."""
         directory, name = os.path.split(path)
         folder = self._folders.get(directory)
-        if folder is not None and name in folder.files:
+        if folder is not None and path in folder.files:
             self._look_at(folder, name)
             self._work_off()
         elif path in self._remote_files and not self._listener.examine(path, self._remote_files[path]):
-            self._count(self._remote_files.pop(path), None)
+            self._count(self._remote_files.pop(path), -1)
 
     def follow(self, path: str, origin: str) -> None:
         """Follow a rotated file that another discovery follows.
@@ -343,7 +392,7 @@ class Discovery:
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
         self._look_through(folder, name)
-        if name in folder.folders and (below := self._folders.get(path)) is not None:
+        if path in folder.folders and (below := self._folders.get(path)) is not None:
             below.identity = None  # even if it is the same one again
         self._look_at(folder, name, is_directory=event.is_directory)
         if event.moved_to in self._moves:
@@ -374,7 +423,7 @@ class Discovery:
             if folder is None:
                 continue
             if folder.state is not None:
-                self._to_enter[path] = True
+                self._to_enter[path] = _MAYBE_LINK
             else:
                 self._watch_names(folder)
             self._look_through(folder)
@@ -385,8 +434,7 @@ class Discovery:
     def _work_off(self) -> None:
         while self._to_enter or self._to_examine:
             while self._to_enter:
-                path, may_be_link = self._to_enter.popitem()
-                self._enter(path, self._to_enter, may_be_link=may_be_link)
+                self._enter(*self._to_enter.popitem(), self._to_enter)
             to_examine, self._to_examine = self._to_examine, {}
             for path in sorted(to_examine):
                 self._examine(path, to_examine[path])
@@ -410,9 +458,9 @@ class Discovery:
         if state is None:
             return
         path = os.path.join(folder.path, name)
-        if name in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
-            self._to_enter[path] = not is_directory
-        if (not is_directory or name in folder.files) and (match := state.match(name)) is not None:
+        if path in folder.folders or state.enter(name, is_symlink=not is_directory) is not None:
+            self._to_enter[path] = _DIRECTORY if is_directory else _MAYBE_LINK
+        if (not is_directory or path in folder.files) and (match := state.match(name)) is not None:
             self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
 
     def _look_through(self, folder: _Folder, *names: str) -> None:
@@ -431,17 +479,22 @@ class Discovery:
             match = found
         if may_be_link or name in folder.leads:
             self._mind_links(folder, name)
-        is_there = self._listener.examine(path, match) if not self._is_on_autofs(folder, name) else False
-        self._count(folder.files.get(name), match if is_there else None)
-        if is_there:
-            if name not in folder.files:
-                self._tell_overlap(path, match)
-            folder.own("files")[name] = match
-        else:
+        places = folder.leads.get(name)
+        # Through a link to autofs, whose filesystem a look would have mounted, nothing is looked at.
+        is_on_autofs = places and self._folders[places[-1].directory].reason == AUTOFS
+        is_there = not is_on_autofs and self._listener.examine(path, match)
+        is_known = path in folder.files
+        if is_there and not is_known:
+            folder.files = _with(folder.files, path)
+            self._count(match, 1)
+            self._tell_overlap(path, match)
+        elif not is_there:
             folder.changed_ns = 0  # a listing has shown it, or will
-            if folder.files.pop(name, None) is not None:
+            if is_known:
+                folder.files = _without(folder.files, path)
+                self._count(match, -1)
                 self._listener.drop(path)
-        if places := folder.leads.get(name):
+        if places:
             self._find_lost(folder, self._folders[places[-1].directory])
 
     def _find_lost(self, seen_from: _Folder, folder: _Folder) -> None:
@@ -458,10 +511,9 @@ class Discovery:
                     folder.own("followed")[name] = ""
                     self._to_follow[entry.path] = folder, name
 
-    def _count(self, before: Match | None, now: Match | None) -> None:
-        if before is not now:
-            self.matches.subtract(before.patterns if before else ())
-            self.matches.update(now.patterns if now else ())
+    def _count(self, match: Match, files: int) -> None:
+        for pattern in match.patterns:
+            self.matches[pattern] += files
 
     def _tell_overlap(self, path: str, match: Match) -> None:
         if len(match.groups) > 1 and match.groups not in self._overlaps:
@@ -530,19 +582,17 @@ class Discovery:
             ahead += [part for part in reversed(target.split("/")) if part not in ("", ".")]
         return places[1:]
 
-    def _is_on_autofs(self, folder: _Folder, name: str) -> bool:
-        """Whether it is a symbolic link, a look through which would have something mounted."""
-        places = folder.leads.get(name, ())
-        return len(places) > 0 and self._folders[places[-1].directory].reason == AUTOFS
-
     def _is_remote(self, directory: str) -> bool:
         """Whether a look at what is in a directory would ask a remote filesystem."""
         try:
             reason = self._watcher.watch_directory(directory)
         except OSError:
             return False  # nothing is there, which is known without asking
-        if directory not in self._folders:
+        folder = self._folders.get(directory)
+        if folder is None:
             self._watcher.unwatch_directory(directory)
+        else:
+            folder.is_watched = True
         return reason in (REMOTE, AUTOFS)
 
     def _hang_on(self, link: str, places: Iterable[_Place]) -> bool:
@@ -580,25 +630,26 @@ class Discovery:
 
     def _watch(self, folder: _Folder) -> str | None:
         reason = folder.reason = self._watcher.watch_directory(folder.path)
+        folder.is_watched = True
         if reason in (None, REMOTE, AUTOFS):
             self._unheard.pop(folder.path, None)
         else:
             self._unheard[folder.path] = None
         return reason
 
-    def _enter(self, path: str, ahead: dict[str, bool], *, may_be_link: bool) -> bool:
+    def _enter(self, path: str, seen: int, ahead: dict[str, int]) -> bool:
         """Watch a directory, then look at what is in it.
 
         Args:
             path: the directory.
+            seen: what is known of it: as in `_to_enter`.
             ahead: takes those that have to be looked at next.
-            may_be_link: whether it may be a symbolic link. (A mount point is none, and is not asked if it is remote.)
 
         Returns:
             Whether it tells by itself if it goes: it is there, local, and no symbolic link.
         """
-        directory, name = os.path.split(path)
-        parent = self._folders.get(directory) if name else None
+        directory, _, name = path.rpartition("/")
+        parent = self._folders.get(directory or "/") if name else None
         if name and (parent is None or parent.state is None):
             return False
         folder = self._folder(path)
@@ -613,10 +664,11 @@ class Discovery:
         is_link = False
         state = self._root
         if parent is not None and parent.state is not None:
-            if may_be_link or not is_remote:
+            is_directory = seen == self._moment and parent.reason is None and name not in parent.leads
+            if not is_directory and (seen == _MAYBE_LINK or not is_remote):
                 is_link = self._mind_links(parent, name)
             state = parent.state.enter(name, is_symlink=is_link)
-            parent.own("folders")[name] = None
+            parent.folders = _with(parent.folders, path)
         if state is None:
             self._leave(path)
             return False
@@ -635,7 +687,7 @@ class Discovery:
             return False
         return not is_link
 
-    def _list(self, folder: _Folder, state: Directory, ahead: dict[str, bool]) -> bool:
+    def _list(self, folder: _Folder, state: Directory, ahead: dict[str, int]) -> bool:
         files: set[str] = set()
         folders: set[str] = set()
         lost = self._listener.lost_in(folder.path)
@@ -645,36 +697,38 @@ class Discovery:
                 self._look_through(folder)
             if not has_changed and not lost and not folder.leads:  # links are looked at each time
                 if ahead is self._to_scan:
-                    ahead.update((os.path.join(folder.path, name), False) for name in folder.folders)
+                    ahead.update(dict.fromkeys(folder.folders, _DIRECTORY))
                 return True
             with os.scandir(folder.path) as entries:
                 for entry in entries:
                     # The kernel has told the type together with the name.
-                    name = entry.name
+                    name, path = entry.name, entry.path
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
-                            folders.add(name)
-                            if name not in folder.folders:
-                                self._differs(folder, name, ahead, is_directory=True)
-                            elif is_another or ahead is self._to_scan:
-                                ahead[entry.path] = False
+                            folders.add(path)
+                            is_known = path in folder.folders
+                            if not is_known and self._is_comparing:
+                                self._differs(folder, path, ahead, is_directory=True)
+                            elif not is_known or is_another or ahead is self._to_scan:
+                                ahead[path] = self._moment
                         continue
                     match = state.match(name)
                     if match is None and not lost and not state.follows_links:
                         continue  # as most names in a directory that fills up with something else
                     is_link = entry.is_symlink()
                     if match is not None:
-                        files.add(name)
-                        if name not in folder.files and self._is_comparing:
-                            self._differs(folder, name, ahead, is_directory=False)
-                        elif name not in folder.files or is_another or is_link or name in folder.leads:
-                            self._to_examine[entry.path] = _Look(folder, name, state, match, is_link)
+                        files.add(path)
+                        is_known = path in folder.files
+                        if not is_known and self._is_comparing:
+                            self._differs(folder, path, ahead, is_directory=False)
+                        elif not is_known or is_another or is_link or name in folder.leads:
+                            self._to_examine[path] = _Look(folder, name, state, match, is_link)
                     elif lost and not is_link and entry.inode() in lost and name not in folder.followed:
                         folder.own("followed")[name] = ""
-                        self._to_follow[entry.path] = folder, name
+                        self._to_follow[path] = folder, name
                     if is_link and state.enter(name, is_symlink=True) is not None:
-                        folders.add(name)
-                        ahead[entry.path] = True
+                        folders.add(path)
+                        ahead[path] = _MAYBE_LINK
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
             return False
@@ -684,10 +738,10 @@ class Discovery:
             self._look_up(folder, state, ahead, is_needed=True)  # what is spelt out may be within reach all the same
             return True
         self._faults.pop(folder.path, None)
-        for name in folder.files.keys() - files:
-            self._differs(folder, name, ahead, is_directory=False)
-        for name in folder.folders.keys() - folders:
-            self._differs(folder, name, ahead, is_directory=True)
+        for path in set(folder.files) - files:
+            self._differs(folder, path, ahead, is_directory=False)
+        for path in set(folder.folders) - folders:
+            self._differs(folder, path, ahead, is_directory=True)
         return True
 
     @staticmethod
@@ -700,7 +754,7 @@ class Discovery:
             heard.) And whether any name may have come or gone since it was listed.
         """
         status = os.stat(folder.path)
-        before, folder.identity = folder.identity, status.st_dev << 64 | status.st_ino
+        before, folder.identity = folder.identity, status.st_ino << 32 | status.st_dev
         known_ns, folder.changed_ns = folder.changed_ns, 0
         if folder.identity != before:
             known_ns = 0
@@ -711,17 +765,17 @@ class Discovery:
             folder.changed_ns = changed_ns
         return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 
-    def _differs(self, folder: _Folder, name: str, ahead: dict[str, bool], *, is_directory: bool) -> None:
+    def _differs(self, folder: _Folder, path: str, ahead: dict[str, int], *, is_directory: bool) -> None:
         """A listing has shown a name that is not known, or has not shown one that is."""
-        path = os.path.join(folder.path, name)
+        name = os.path.basename(path)
         if self._is_comparing:
             self._suspects[path] = folder, name, is_directory
         elif is_directory:
-            ahead[path] = False
+            ahead[path] = _DIRECTORY
         else:
             self._look_at(folder, name)
 
-    def _look_up(self, folder: _Folder, state: Directory, ahead: dict[str, bool], *, is_needed: bool) -> None:
+    def _look_up(self, folder: _Folder, state: Directory, ahead: dict[str, int], *, is_needed: bool) -> None:
         """Look at the names that the patterns spell out; the watch is kept for those that may come, or lead elsewhere.
 
         Args:
@@ -739,10 +793,9 @@ class Discovery:
                 self._to_examine[path] = _Look(folder, name, state, match, may_be_link=True)
             # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
             if state.enter(name, is_symlink=True) is not None:
-                is_needed |= not self._enter(path, ahead, may_be_link=False)
+                is_needed |= not self._enter(path, _DIRECTORY, ahead)
         if not is_needed and not folder.links and not folder.followed:
-            self._unheard.pop(folder.path, None)
-            self._watcher.unwatch_directory(folder.path)
+            self._unwatch(folder)
 
     def _leave(self, path: str) -> None:
         """Forget a directory that has gone, and what was in it."""
@@ -750,10 +803,10 @@ class Discovery:
         parent = self._folders.get(directory) if name else None
         if parent is not None:
             parent.changed_ns = 0  # its listing has shown it, or will
-        if parent is not None and name in parent.folders:
-            parent.folders.pop(name, None)
+        if parent is not None and path in parent.folders:
+            parent.folders = _without(parent.folders, path)
             if parent.state is not None and not parent.state.listed:
-                self._to_enter[directory] = True  # it is to be watched for the name now
+                self._to_enter[directory] = _MAYBE_LINK  # it is to be watched for the name now
         folder = self._folders.get(path)
         if folder is not None:
             self._leave_contents(folder)
@@ -765,15 +818,17 @@ class Discovery:
         self.remote.pop(folder.path, None)
         self._faults.pop(folder.path, None)
         folder.changed_ns = 0
-        for name, match in folder.files.items():
-            self._count(match, None)
-            self._listener.drop(os.path.join(folder.path, name))
-        folder.files.clear()
+        for path in folder.files:
+            match = None if folder.state is None else folder.state.match(os.path.basename(path))
+            assert match is not None  # as when it was found
+            self._count(match, -1)
+            self._listener.drop(path)
+        folder.files = ()
         for name in folder.followed:
             self._listener.drop(os.path.join(folder.path, name))
         folder.followed.clear()
-        for name in tuple(folder.folders):
-            self._leave(os.path.join(folder.path, name))
+        for path in tuple(folder.folders):
+            self._leave(path)
         leads, folder.leads = folder.leads, _NONE
         for name, places in leads.items():
             self._let_go(os.path.join(folder.path, name), places)
@@ -781,5 +836,9 @@ class Discovery:
     def _forget_if_unused(self, folder: _Folder) -> None:
         if folder.state is None and not folder.links and not folder.followed and folder.path in self._folders:
             del self._folders[folder.path]
-            self._unheard.pop(folder.path, None)
-            self._watcher.unwatch_directory(folder.path)
+            self._unwatch(folder)
+
+    def _unwatch(self, folder: _Folder) -> None:
+        folder.is_watched = False
+        self._unheard.pop(folder.path, None)
+        self._watcher.unwatch_directory(folder.path)

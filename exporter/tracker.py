@@ -374,7 +374,7 @@ class Tracker:
             self.successor.ledger.expect(path, origin)
 
     def _declare(self, path: str, match: Match) -> None:
-        since_ns = min(self.since_ns[pattern] for pattern in match.patterns)
+        since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
         self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=self.is_ready)
         if self.successor is not None:
             self.successor.mirror(path, since_ns=since_ns, is_new=self.is_ready)
@@ -395,7 +395,7 @@ class Tracker:
         """What a file is published under."""
         group = match.groups[0]
         labels = self.labeller.label(group, path)
-        aggregate = tuple(labels.values[position] for position in self._aggregate_by[group])
+        aggregate = tuple([labels.values[position] for position in self._aggregate_by[group]])
         return Labels(group, labels.values, aggregate, labels.is_unlabelled)
 
 
@@ -419,23 +419,17 @@ class _Watches:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._paths: set[str] = set()
-
-    def watch_directory(self, path: str) -> str | None:
-        reason = self._tracker.cache.watch_directory(path)
-        self._paths.add(path)
-        return reason
+        self.watch_directory = tracker.cache.watch_directory
 
     def unwatch_directory(self, path: str) -> None:
-        self._paths.discard(path)
         tracker = self._tracker
         for other in (tracker.successor, tracker._predecessor):
-            if other is not None and path in other._watches._paths:
+            if other is not None and other.discovery.watches(path):
                 return
         tracker.cache.unwatch_directory(path)
 
     def let_go(self) -> None:
-        for path in tuple(self._paths):
+        for path in self._tracker.discovery.watched():
             self.unwatch_directory(path)
 
 

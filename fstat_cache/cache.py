@@ -385,7 +385,8 @@ class FStatCache:
         """
         with self._lock, self._intact:
             self._begin()
-            self._take_in(self._session.news())  # a filesystem that may hang may have been mounted there
+            if news := self._session.news():
+                self._take_in(news)  # a filesystem that may hang may have been mounted there
             return self._follower.watch_directory(path)
 
     def unwatch_directory(self, path: str) -> None:

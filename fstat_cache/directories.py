@@ -156,8 +156,9 @@ class Directories:
         directory = self._by_path.get(path)
         is_hot = directory is not None and directory.wd in self.hot
         kept = 0 if is_exact else IN_MASK_ADD
+        mask = ARMED if directory is None else DISARMED if is_hot else self._armed(directory)
         try:
-            wd = self._add_watch(path, (DISARMED if is_hot else self._armed(directory)) | kept)
+            wd = self._add_watch(path, mask | kept)
             if is_hot and directory is not None:
                 if wd == directory.wd:
                     return
@@ -169,7 +170,8 @@ class Directories:
         if directory is None:
             directory = self._by_path[path] = Directory(path)
         if directory.wd != wd:
-            self._unbind(directory)
+            if directory.wd != NO_WATCH:
+                self._unbind(directory)
             self._watches.bind(directory, wd)
         if self.hot.pop(wd, None) is not None or is_hot:  # of what came and went unheard they are to be told as well
             self.doubt([sharer.path for sharer in self._watches.entries(wd) if sharer is not directory])
@@ -180,8 +182,8 @@ class Directories:
         if directory is not None:
             self._unbind(directory)
 
-    def _armed(self, directory: Directory | None) -> int:
-        sharers = () if directory is None else self._watches.entries(directory.wd)
+    def _armed(self, directory: Directory) -> int:
+        sharers = self._watches.entries(directory.wd)
         return ARMED | OF_FILES if any(sharer.guarded for sharer in sharers) else ARMED
 
     def _unbind(self, directory: Directory) -> None:

@@ -489,13 +489,13 @@ class Follower:
     def _add_directory_watch(self, path: str, mask: int) -> int:
         inotify = self._session.inotify or self._session.open_inotify()
         wd = inotify.add_watch(path, mask)
-        if wd not in self.directories and not self._may_watch_more():
+        if not self._may_watch_more() and wd not in self.directories:
             inotify.rm_watch(wd)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return wd
 
     def _give_up_a_watch(self) -> bool:
-        wd = next(reversed(self._watches), None)  # from the front each would pass over all that were given up before
+        wd = self._watches.latest()
         if wd is None:
             return False
         entry = self._watches.entries(wd)[0]

@@ -58,6 +58,15 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
             entry.wd = NO_WATCH
         self.pop(wd, None)
 
+    def latest(self) -> int | None:
+        """The watch that was bound last; None when there is none."""
+        if not self:
+            return None
+        # reversed() passes over all that were unbound before, each time; popitem() drops them.
+        wd, sharers = self.popitem()
+        self[wd] = sharers
+        return wd
+
     def entries(self, wd: int) -> tuple[E, ...]:
         """The entries that share ``wd``; none for a watch that was removed, whose last events still arrive."""
         sharers = self.get(wd)

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,28 @@ def run_until(config: Config, condition: Callable[[Agent], bool]) -> Agent:
 
     asyncio.run(asyncio.wait_for(run(), 10))
     return agent
+
+
+def test_garbage(tmp_path: Path) -> None:
+    """What the first scan has made is not searched for garbage again; until a reload makes garbage of it."""
+    thresholds = gc.get_threshold()
+    old, new = (Config(logs=(LogGroup(name, (f"{tmp_path}/*.log",)),)) for name in ("old", "new"))
+    agent = Agent(old, [], read_config=lambda: new)
+    tracker = weakref.ref(agent._tracker)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(agent.run(stop))
+        await agent._ready.wait()
+        assert gc.get_threshold() == thresholds
+        assert gc.get_freeze_count() > 0
+        assert await agent.reload("test") is None
+        stop.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    gc.collect()
+    assert tracker() is None
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,33 @@ def test_a_link_loop_is_logged_once(tmp_path: Path, track: Track, caplog: pytest
     assert caplog.records[0].fields["example"] == f"{tmp_path}/loop"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("directories_at_once", [1, 100])
+@pytest.mark.parametrize("replaced", ["in", "in/x"])
+def test_a_link_where_a_directory_was_listed(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch, replaced: str, directories_at_once: int
+) -> None:
+    """`**` does not go through a link either that has taken a directory's place between its listing and its turn."""
+    touch(tmp_path / "in/x/x.log", tmp_path / "in/y/y.log", tmp_path / "outside/a.log")
+    (tmp_path / "links/in").mkdir(parents=True)
+    for name in ("x", "y"):
+        (tmp_path / "links/in" / name).symlink_to(tmp_path / "outside")
+    is_listed = []
+    watch_directory = FStatCache.watch_directory
+
+    def replacing(cache: FStatCache, path: str) -> str | None:
+        if path.startswith(f"{tmp_path}/in/") and not is_listed:
+            is_listed.append(True)
+            (tmp_path / replaced).rename(tmp_path / "out")
+            (tmp_path / "links" / replaced).rename(tmp_path / replaced)
+        return watch_directory(cache, path)
+
+    monkeypatch.setattr(FStatCache, "watch_directory", replacing)
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", directories_at_once)
+    tracker = track("in/**/*.log")
+    assert is_listed
+    assert set(sizes(tracker)) == ({"y.log"} if replaced == "in/x" else set())
+
+
 def test_undecodable_names(tmp_path: Path, track: Track) -> None:
     """Names that are no UTF-8 are found like all others."""
     name = os.fsencode(tmp_path) + b"/\xff.log"
