@@ -16,8 +16,10 @@ QUIET_S = 0.4
 """Less than a tick: a file that has paused for a second is watched again, and what is cut off it then was seen."""
 TICK_S = 0.5
 """How often the hot files are looked at."""
-GREATEST_TICK_S = 2.0
+GREATEST_TICK_S = 5.0
 """How far a CPU budget may stretch that, where many files are hot: with 1 %, from some hundreds on."""
+BUDGET_SHARE = 0.5
+"""How much of a CPU budget the looks at hot files may take: who asks has them looked at once more."""
 
 
 class HotWatches(dict[int, float]):
