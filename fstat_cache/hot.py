@@ -32,7 +32,7 @@ class HotWatches(dict[int, float]):
         self._latest_batch_at = 0.0
 
     def after_batch(self, wds: Iterable[int], now: float) -> list[int]:
-        """Note which armed watches had events in one batch.
+        """Note which watches had events in one batch.
 
         Args:
             wds: the watches.
@@ -44,8 +44,12 @@ class HotWatches(dict[int, float]):
         if now - self._latest_batch_at > ROW_GAP_S:
             self._streaks.clear()
         self._latest_batch_at = now
-        streaks = self._streaks
-        self._streaks = {wd: streaks.get(wd, 0) + 1 for wd in wds if wd not in self}
+        streaks, self._streaks = self._streaks, {}
+        for wd in wds:
+            if wd in self:
+                self[wd] = now  # left over from before it was disarmed, and its file has been looked at for that
+            else:
+                self._streaks[wd] = streaks.get(wd, 0) + 1
         return [wd for wd, streak in self._streaks.items() if streak >= BATCHES_IN_A_ROW]
 
     def add(self, wd: int, now: float) -> None:
