@@ -98,11 +98,11 @@ class History:
             for ring, size in zip(self._groups, groups, strict=True):
                 if size:
                     ring.add(shares, size)
-            most = heapq.nlargest(self._max_files, grown.items(), key=itemgetter(1))
-            for path, size in most:
-                self._ring(path).add(shares, size)
-            if len(most) < len(grown):
+            if len(grown) > self._max_files:
+                grown = dict(heapq.nlargest(self._max_files, grown.items(), key=itemgetter(1)))
                 self._known_from = _step(now_s) + 1
+            for path, size in grown.items():
+                self._ring(path).add(shares, size)
 
     def go_on_from(self, other: History, groups: Iterable[int | None]) -> None:
         """Go on where the history of another ledger is, whose counters this one has: a reload loses no plot.
@@ -204,9 +204,10 @@ class _Ring:
 
     def add(self, shares: Iterable[tuple[int, float]], size: int) -> None:
         for step, share in shares:
-            for skipped in range(max(self.latest, step - STEPS) + 1, step + 1):
-                self._bytes[skipped % STEPS] = 0.0
-            self.latest = max(self.latest, step)
+            if step > self.latest:
+                for skipped in range(max(self.latest, step - STEPS) + 1, step + 1):
+                    self._bytes[skipped % STEPS] = 0.0
+                self.latest = step
             self._bytes[step % STEPS] += size * share
 
     def sum(self, first: int) -> float:

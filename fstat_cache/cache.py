@@ -102,7 +102,8 @@ class FStatCache:
     and its kin, truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it.
     A look-up without :meth:`sync` may miss what happened in the last ``gather_s``, or in the last half second for a
     file that is written all the time (it is sampled, because being told of every write would slow its writer down).
-    With a ``cpu_budget`` it may be a second, where so many files change that it needs it.
+    With a ``cpu_budget`` it may be a second, where so many files change that it needs it, and five for files that are
+    written all the time, where those are hundreds.
 
     **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
     below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic
@@ -793,7 +794,7 @@ class FStatCache:
         tick_s = hot.TICK_S
         if self._cpu_budget is not None:
             spent_s = time.thread_time() - began_s
-            tick_s = max(tick_s, min(spent_s / self._cpu_budget, hot.GREATEST_TICK_S))
+            tick_s = max(tick_s, min(spent_s / (self._cpu_budget * hot.BUDGET_SHARE), hot.GREATEST_TICK_S))
         self._next_tick = began_at + tick_s
 
     def _work(self) -> float | None:

@@ -547,7 +547,14 @@ class Follower:
         self.has_failed = True
         self.distrust()
 
-    def _take_in_events(self, events: Events) -> None:
+    def _take_in_events(self, events: Events, within: float = math.inf) -> None:
+        """Take in one batch.
+
+        Args:
+            events: the batch.
+            within: how many files were looked at when this was read ahead; infinite for what was not. A batch that is
+                read ahead in turn must have half as many, so that this ends however much is written.
+        """
         notes, names = events
         overflow = notes.pop(NO_WATCH, 0)
         if overflow:
@@ -566,6 +573,11 @@ class Follower:
             self.directories.take_in_names(come_and_gone, now, overflow=bool(overflow))
         written = []
         for wd, mask in notes.items():
+            sole = self._watches.get(wd)
+            if mask == IN_MODIFY and isinstance(sole, Entry) and sole.home is self.served and not self._grown:
+                written.append(sole)  # as nearly always
+                busy.append(wd)
+                continue
             if wd in self.directories:
                 self.directories.take_in_note(wd, mask)
                 continue
@@ -582,9 +594,13 @@ class Follower:
                     self.refresh(entry, rebind=True)
             if wd in self._watches:
                 busy.append(wd)
-        self._look_at_many([entry for entry in written if entry.home is self.served and entry.wd != NO_WATCH])
-        busy = list(dict.fromkeys(busy))
-        for wd in busy if overflow else self.hot.after_batch(busy, now):
+        written = [entry for entry in written if entry.home is self.served and entry.wd != NO_WATCH]
+        self._look_at_many(written, within)
+        if overflow:
+            heated = list(dict.fromkeys(busy))
+        else:
+            heated = self.hot.after_batch(busy, now) if within == math.inf else []
+        for wd in heated:
             if wd in self.directories:
                 self._poll_guarded(wd)
             else:
@@ -643,15 +659,21 @@ class Follower:
 
     def sample_hot(self) -> None:
         """Look at the hot files, and arm those again that have been quiet."""
-        changed = self._look_at_many([entry for wd in tuple(self.hot) for entry in self._watches.entries(wd)])
+        changed = self._look_at_many(self._watches.entries_of(self.hot))
         busy = [entry.wd for entry in changed if entry.wd in self.hot]
         for wd in self.hot.after_samples(busy, time.monotonic()):
             for entry in self._watches.entries(wd):
                 self.refresh(entry, rebind=True)
 
-    def _look_at_many(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Look at the files of watched entries, which are not armed by it; return those that were found changed."""
-        changed: list[tuple[Entry, FileStats]] = []
+    def _look_at_many(self, entries: Sequence[Entry], within: float = math.inf) -> list[Entry]:
+        """Look at the files of watched entries, which are not armed by it; return those that were found changed.
+
+        Args:
+            entries: those.
+            within: as of :meth:`_take_in_events`.
+        """
+        changed: list[Entry] = []
+        found: list[FileStats] = []
         replaced: list[Entry] = []
         for entry in entries:
             known = entry.stats
@@ -662,18 +684,32 @@ class Follower:
             if stats is None:
                 replaced.append(entry)
             elif stats is not known:
-                changed.append((entry, stats))
+                changed.append(entry)
+                found.append(stats)
         # As in refresh(), but asked once for all of them. Looks are told in their order, so these before any later one.
-        is_certain = not self._has_pending_events()
-        for entry, stats in changed:
+        is_certain = not changed or not self._has_pending_events()
+        later = None
+        try:
+            if not is_certain and 2 * len(entries) <= within and self._session.inotify is not None:
+                later = self._session.inotify.read()
+                is_certain = later.are_writes  # to other files, or to these once more: nearly always
             if is_certain:
-                self._take_over(entry, stats)
-            elif not entry.is_dropped:
-                self.refresh(entry, rebind=False)
+                for entry, stats in zip(changed, found, strict=True):
+                    entry.stats = stats
+                    self.tell(entry.path, stats)
+            if later is not None:
+                self._take_in_events(later, within=len(entries))
+        except BaseException:
+            self.distrust()  # the rest of what was read is lost
+            raise
+        if not is_certain:
+            for entry in changed:
+                if not entry.is_dropped:
+                    self.refresh(entry, rebind=entry.home is not self.served)  # since an overflow that was read ahead
         for entry in replaced:
             if not entry.is_dropped:
                 self.refresh(entry, rebind=True)
-        return [entry for entry, _ in changed]
+        return changed
 
     def recover(self, files: int | None = None) -> None:
         """Watch again and look at what is doubtful.

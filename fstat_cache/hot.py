@@ -16,8 +16,10 @@ QUIET_S = 0.4
 """Less than a tick: a file that has paused for a second is watched again, and what is cut off it then was seen."""
 TICK_S = 0.5
 """How often the hot files are looked at."""
-GREATEST_TICK_S = 2.0
+GREATEST_TICK_S = 5.0
 """How far a CPU budget may stretch that, where many files are hot: with 1 %, from some hundreds on."""
+BUDGET_SHARE = 0.5
+"""How much of a CPU budget the looks at hot files may take: who asks has them looked at once more."""
 
 
 class HotWatches(dict[int, float]):
@@ -30,7 +32,7 @@ class HotWatches(dict[int, float]):
         self._latest_batch_at = 0.0
 
     def after_batch(self, wds: Iterable[int], now: float) -> list[int]:
-        """Note which armed watches had events in one batch.
+        """Note which watches had events in one batch.
 
         Args:
             wds: the watches.
@@ -42,8 +44,12 @@ class HotWatches(dict[int, float]):
         if now - self._latest_batch_at > ROW_GAP_S:
             self._streaks.clear()
         self._latest_batch_at = now
-        streaks = self._streaks
-        self._streaks = {wd: streaks.get(wd, 0) + 1 for wd in wds if wd not in self}
+        streaks, self._streaks = self._streaks, {}
+        for wd in wds:
+            if wd in self:
+                self[wd] = now  # left over from before it was disarmed, and its file has been looked at for that
+            else:
+                self._streaks[wd] = streaks.get(wd, 0) + 1
         return [wd for wd, streak in self._streaks.items() if streak >= BATCHES_IN_A_ROW]
 
     def add(self, wd: int, now: float) -> None:

@@ -53,6 +53,11 @@ class Events(NamedTuple):
     names: list[NameEvent]
     """The events of names in directories, in their order."""
 
+    @property
+    def are_writes(self) -> bool:
+        """Whether there are events, all of them of writes to inodes that are watched themselves."""
+        return bool(self.notes) and not self.names and set(self.notes.values()) == {IN_MODIFY}
+
 
 def parse_events(data: bytes) -> Events:
     """Parse raw inotify events.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 from fstat_cache.kernel import NO_WATCH
@@ -73,3 +74,14 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
         if sharers is None:
             return ()
         return tuple(sharers) if isinstance(sharers, list) else (sharers,)
+
+    def entries_of(self, wds: Iterable[int]) -> list[E]:
+        """The entries of many watches."""
+        entries: list[E] = []
+        for wd in wds:
+            sharers = self.get(wd)
+            if isinstance(sharers, list):
+                entries += sharers
+            elif sharers is not None:
+                entries.append(sharers)
+        return entries

@@ -36,3 +36,12 @@ def test_a_hot_watch_is_not_made_hot_again() -> None:
     hot.add(1, now=0.0)
     for number in range(BATCHES_IN_A_ROW):
         assert hot.after_batch([1], now=number * 0.1) == []
+
+
+def test_left_over_events_keep_a_watch_hot() -> None:
+    """The look that they have led to has seen what was written, so the sample right after sees no change."""
+    hot = HotWatches()
+    hot.add(1, now=0.0)
+    hot.after_batch([1], now=0.5)
+    assert hot.after_samples([], now=0.5) == []
+    assert hot.after_samples([], now=0.5 + QUIET_S) == [1]

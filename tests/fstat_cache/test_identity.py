@@ -245,6 +245,88 @@ class Naive:
         self.appended += stats.size - was
 
 
+class Meddler:
+    """Notes what is told, and does something when the first look at one file is told: before those at files that were
+    only written, which are looked at together afterwards.
+    """
+
+    def __init__(self, first: Path, do: Callable[[], object]) -> None:
+        self.told: list[tuple[str, FileStats | None]] = []
+        self.is_on = False
+        self._first = str(first)
+        self._do = do
+
+    def __call__(self, path: str, stats: FileStats | None) -> None:
+        if self.is_on:
+            self.told.append((path, stats))
+            if path == self._first:
+                self.is_on = False
+                self._do()
+                self.is_on = True
+
+
+def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callable[[], object]) -> Meddler:
+    """Take in changes of the first two files in one batch, and do something while they are looked at. Afterwards all
+    are known as they are.
+    """
+    meddler = Meddler(first, do)
+    paths = [first, written, *others]
+    with FStatCache(gather_s=60, on_change=meddler) as cache:  # so that the pump leaves them to us
+        cache.build(paths)
+        meddler.is_on = True
+        append(first, b"x")
+        first.chmod(0o600)  # as a written file is seen whose attributes have changed too
+        append(written, b"x")
+        cache.sync()
+        assert [cache.get_file_stats(path) for path in paths] == [look(path) for path in paths]
+    return meddler
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as log:
+        log.write(data)
+
+
+def test_what_is_written_during_a_look_is_seen(file: Path) -> None:
+    """While files are looked at others are written, and they too: all are true after the same sync(), and a look that
+    two writes have led to is told once."""
+    written, other = file.with_name("written"), file.with_name("other")
+    written.touch()
+    other.touch()
+
+    def write() -> None:
+        append(written, b"y" * 10)
+        append(other, b"y")
+
+    meddler = sync_meddled_with(file, written, [other], write)
+    assert [stats.size for path, stats in meddler.told if path == str(written) and stats] == [11]
+    assert [stats.size for path, stats in meddler.told if path == str(other) and stats] == [1]
+
+
+@pytest.mark.parametrize("is_overflow", [False, True])
+def test_a_file_replaced_during_a_look_is_another_one(file: Path, is_overflow: bool) -> None:
+    """The number of a file is given to another one while it is about to be looked at, perhaps unheard because the
+    queue is full: what is told is never of the first inode with the size of the second."""
+    written = file.with_name("written")
+    others = [file.with_name("a"), file.with_name("b")]
+    for path in (written, *others):
+        path.touch()
+    first = look(written)
+
+    def replace() -> None:
+        if is_overflow:
+            limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+            for _ in range(limit // 2 + 1):
+                for path in others:
+                    append(path, b"x")
+        recreate(written, b"another")
+
+    meddler = sync_meddled_with(file, written, others, replace)
+    found = [stats for path, stats in meddler.told if path == str(written)]
+    assert found
+    assert all(stats is None or stats.identity != first.identity for stats in found)
+
+
 WRITER = """
 import os, random, sys, time
 rng = random.Random(int(sys.argv[1]))

@@ -40,6 +40,20 @@ def test_events_of_inodes_fold_and_those_of_names_do_not(events: list[tuple[int,
     assert list(parse_events(data).notes) == list(notes)
 
 
+def test_writes_alone_are_told_from_all_else() -> None:
+    """Only where every event is of a write to a watched inode, and there is one."""
+    name = NameEvent(3, IN_MODIFY, 0, b"name")
+    assert Events({1: IN_MODIFY, 2: IN_MODIFY}, []).are_writes
+    for events in (
+        Events({}, []),
+        Events({1: IN_MODIFY, 2: IN_ATTRIB}, []),
+        Events({1: IN_MODIFY | IN_ATTRIB}, []),
+        Events({1: IN_MODIFY}, [name]),
+        Events({NO_WATCH: IN_Q_OVERFLOW}, []),
+    ):
+        assert not events.are_writes
+
+
 def test_overflow_is_a_value() -> None:
     """The record of a lost event is a note like others, under the descriptor that no watch has."""
     data = struct.pack("iIII", 3, IN_MODIFY, 0, 0) + struct.pack("iIII", -1, IN_Q_OVERFLOW, 0, 0)
