@@ -327,7 +327,8 @@ def test_an_interruption_leaves_nothing_half_done(tmp_path: Path) -> None:
             assert cache.survey(set(paths)) == {}
             for path in cache.list_files_in_cache():
                 assert cache._served[path].stats == cache.get_file_stats_using_stat(path)
-            assert cache.status().watches == cache.cache_info().files == kernel_watches() == 15
+            assert cache.status().watches == cache.cache_info().files == 15
+            wait_until(lambda: kernel_watches() == 15)  # what was thrown away last is closed by a thread of its own
     finally:
         signal.signal(signal.SIGALRM, before)
     wait_until(lambda: all(thread.name != "fstat-cache-end" for thread in threading.enumerate()))
