@@ -57,17 +57,15 @@ def main() -> None:
             time.sleep(options.seconds)
             end = spent(agent)
 
-    threads = start.wake_ups.keys() | end.wake_ups.keys()
-    pumps = threads - {agent.pid}
-    if len(pumps) != 1 or start.wake_ups.keys() != end.wake_ups.keys():
-        sys.exit(f"one thread was expected beside the main one, its pump, and not {len(pumps)}")
-    (pump,) = pumps
-    wake_ups = {thread: end.wake_ups[thread] - start.wake_ups[thread] for thread in threads}
+    if start.wake_ups.keys() != end.wake_ups.keys():
+        sys.exit("a thread has come or gone meanwhile")
+    wake_ups = {thread: end.wake_ups[thread] - start.wake_ups[thread] for thread in end.wake_ups}
+    of_main = wake_ups.pop(agent.pid)
     window = f"idle for {options.seconds:g} s, {options.files:,} files"
     print_figures(
         [
-            Figure(f"wake-ups of the cache's thread, {window}", at_most(0), wake_ups[pump], ""),
-            Figure(f"wake-ups of the main thread, {window}", None, wake_ups[agent.pid], ""),
+            Figure(f"wake-ups of the other threads, {window}", at_most(0), sum(wake_ups.values()), ""),
+            Figure(f"wake-ups of the main thread, {window}", None, of_main, ""),
             Figure(f"CPU of the agent, {window}", at_most(0.05), cpu_percent(start, end), " % of a core"),
         ]
     )
