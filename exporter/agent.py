@@ -151,6 +151,7 @@ class Agent:
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(call_in_thread(self._close, "close"), _STOP_TIMEOUT_S)
+            gc.unfreeze()
 
     async def reload(self, reason: str, *, is_asked_for: bool = True) -> str | None:
         """Read the configuration again and follow it.
@@ -289,7 +290,15 @@ class Agent:
         self._begin_tasks(is_first=False)
 
     async def _succeed(self, config: Config) -> None:
-        """Have another tracker take the place of the one that there is."""
+        """Have another tracker take the place of the one that there is, which becomes garbage."""
+        gc.unfreeze()
+        try:
+            await self._replace_tracker(config)
+        finally:
+            gc.collect()
+            gc.freeze()
+
+    async def _replace_tracker(self, config: Config) -> None:
         line = succession.Succession(self._tracker, self._config, config, self._tell_saver)
         scraper = self._make_scraper(config, line.new)
 
@@ -313,7 +322,6 @@ class Agent:
             scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
             self._site.overview = Overview(line.new, config.logs, scraper)
 
-        gc.unfreeze()  # the tracker that there is becomes garbage
         try:
             await call_in_thread(line.begin, "reload")
             async with self._told_progress(line.new):
@@ -333,6 +341,7 @@ def _few_collections() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect(1)  # what is young and garbage would be kept for ever
         gc.freeze()
         gc.set_threshold(*thresholds)
 

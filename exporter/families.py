@@ -13,7 +13,10 @@ Encode = Callable[[Collector], bytes]
 
 
 class FamilyTexts:
-    """Remembers what families looked like when they were written last. Safe to call from several threads."""
+    """Remembers what families looked like when they were written last. Safe to call from several threads.
+
+    A collector has to give another Metric when something in it is another: the one that was written is kept to compare.
+    """
 
     def __init__(self) -> None:
         self._written: WeakKeyDictionary[Encode, dict[str, tuple[Metric, bytes]]] = WeakKeyDictionary()

@@ -202,9 +202,11 @@ class _Metrics(_Handler):
         key = scraper, content_type, compressed, tuple(names), tuple(groups)
         limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 parts = await scrapes.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
         except TimeoutError:
+            if not limit.expired():
+                raise
             _log.warning("a scrape was not done in the time that Prometheus gives it", extra=fields(limit_s=limit_s))
             self.send(f"The scrape was not done within {limit_s:g} s.\n", 503)
             return

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 _ESCAPING = re.compile(r";\s*escaping\s*=\s*(dots|values)\b")
 _MAX_ELEMENTS = 64  # of a header; whoever sends more asks for nothing
-_ON_THE_WAY_S = 0.5  # of the time that Prometheus gives a scrape
+_ON_THE_WAY_S = 0.5
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}")
 
 
@@ -40,12 +40,12 @@ def accepts_gzip(accept_encoding: str) -> bool:
 def patience_s(timeout: str | None) -> float | None:
     """Return how many seconds there are to make an answer, by X-Prometheus-Scrape-Timeout-Seconds; None: no limit.
 
-    Half a second is left for the answer to arrive, or half of the time if it is less than one.
+    A tenth of the time is left for the answer to arrive, at most half a second.
     """
     if timeout is None or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", timeout):
         return None
     given_s = float(timeout)
-    return max(given_s - _ON_THE_WAY_S, given_s / 2) or None
+    return max(given_s - _ON_THE_WAY_S, 0.9 * given_s) or None
 
 
 def _acceptable(media_range: str) -> bool:

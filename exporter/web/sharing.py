@@ -36,14 +36,27 @@ class SharedCalls(Generic[T]):
         if call is None:
             call = self._calls[key] = _Call()
             call.task = asyncio.create_task(self._make(key, call, function))
+            call.task.add_done_callback(_take_note)
         call.wanted.append(is_wanted)
         assert call.task is not None
-        return await asyncio.shield(call.task)
+        try:
+            return await asyncio.shield(call.task)
+        finally:
+            call.wanted.remove(is_wanted)
+            if not call.wanted and self._calls.get(key) is call:  # it has not begun, and nobody waits any more
+                del self._calls[key]
+                call.task.cancel()
 
     async def _make(self, key: Hashable, call: _Call[T], function: Callable[[], Awaitable[T]]) -> T | None:
         async with self._turn:
             del self._calls[key]
             return await function() if any(is_wanted() for is_wanted in call.wanted) else None
+
+
+def _take_note(task: asyncio.Task[T]) -> None:
+    """Have asyncio not complain of an error that those who asked did not wait for."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Call(Generic[T]):
