@@ -180,7 +180,7 @@ class Checkpoint:
         Not to be called before every file was looked at once: what :meth:`load` told would be out of date too early.
 
         Args:
-            as_of_ns: every file that was born before this was seen, by the clock of births (CLOCK_REALTIME_COARSE):
+            as_of_ns: every file that was born before this was seen, by the clock of births (`file_time_ns`):
                 its reading from before the latest ``sync()``.
 
         Returns:

@@ -11,7 +11,6 @@ import errno
 import itertools
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -19,14 +18,12 @@ from typing import Any, NamedTuple, Protocol
 from exporter.log import fields
 from exporter.patterns import Directory, Match, PathMatcher
 from exporter.transitions import Transitions
-from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, DirectoryEvent
+from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, DirectoryEvent, file_time_ns
 
 _log = logging.getLogger(__name__)
 
 UNHEARD_AT_ONCE = 1_000
 """How many directories that can not be watched are looked at on each occasion."""
-CLOCK_TICK_NS = 20_000_000
-"""How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 MOST_LINKS = 40
 """How many symbolic links the kernel follows, path_resolution(7)."""
 _MAYBE_LINK = -1
@@ -758,10 +755,10 @@ class Discovery:
         known_ns, folder.changed_ns = folder.changed_ns, 0
         if folder.identity != before:
             known_ns = 0
-        # Whatever comes or goes changes the directory, at the time of the latest tick of the kernel's clock; and that
-        # of no filesystem here is coarse, unless it tells whole seconds.
+        # Whatever comes or goes from now on changes the directory, and its time to a later one; unless the filesystem
+        # tells whole seconds.
         changed_ns = status.st_ctime_ns
-        if folder.reason != FILESYSTEM and changed_ns % 10**9 and changed_ns < time.time_ns() - CLOCK_TICK_NS:
+        if folder.reason != FILESYSTEM and changed_ns % 10**9 and changed_ns < file_time_ns():
             folder.changed_ns = changed_ns
         return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 

@@ -17,7 +17,7 @@ from exporter.log import fields
 from exporter.patterns import Labeller, LabelRule, Match, PathMatcher
 from exporter.remote_scan import RemoteScanner
 from exporter.transitions import Transitions
-from fstat_cache import DirectoryEvent, FileStats, FStatCache, Surveyed
+from fstat_cache import DirectoryEvent, FileStats, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ DIRECTORIES_AT_ONCE = 100
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
 LARGEST_BLOCK_BYTES = 1 << 16
-CLOCK_REALTIME_COARSE = 5
-"""clock_gettime(2): the clock that files get their births from."""
 
 
 class Tracker:
@@ -118,7 +116,7 @@ class Tracker:
 
     def refresh_locked(self, audited: int) -> None:
         """The same, with the lock held."""
-        as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+        as_of_ns = file_time_ns()
         errors = self.cache.survey(self._paths.keys(), self._surveyed)
         self.discovery.look_at_unheard()
         for _ in range(MOST_ROUNDS):
@@ -139,7 +137,7 @@ class Tracker:
         started = time.monotonic()
         first = not self.is_ready
         with self.lock:
-            as_of_ns = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+            as_of_ns = file_time_ns()
             self._catch_up()
             self._list_lost()
             self.discovery.begin_scan()

@@ -25,7 +25,7 @@ from fstat_cache.mounts import Mount
 from fstat_cache.pump import Pump
 from fstat_cache.remote import RemoteMounts
 from fstat_cache.session import Session
-from fstat_cache.stats import FileStats, StrPath, read_stats
+from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class FStatCache:
                 surveyed.stay, surveyed.not_served = follower.stay, not_served
             self._clock += len(paths) - len(not_served)
             self._misses += len(not_served)
-            newcomers = _Newcomers(self._surveyed_at_ns, time.time_ns() - _MTIME_LAG_NS)
+            newcomers = _Newcomers(self._surveyed_at_ns, file_time_ns())
             for path in not_served:
                 if follower.find(path) is not None:  # polled, so sync() has just looked at it
                     if path in self._late:
@@ -854,8 +854,6 @@ class FStatCache:
 
 _RECOVERED_AT_ONCE = 500
 """After how many files that an overflow has made doubtful the pump rests, about half a second with a budget of 1 %."""
-_MTIME_LAG_NS = 10_000_000
-"""How far a new mtime may lie in the past: the kernel takes it from the latest tick of its clock."""
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from fstat_cache.kernel import (
     NO_WATCH,
     NameEvent,
 )
+from fstat_cache.stats import file_time_ns
 from fstat_cache.watches import WatchTable
 
 ARMED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
@@ -50,8 +51,6 @@ GUARDLESS_S = 60.0
 """For how long a directory's watch stands in for none of a file, after too much was written there; each time twice as
 long as before."""
 GREATEST_GUARDLESS_S = 3600.0
-CLOCK_TICK_NS = 20_000_000
-"""How far the time of a change may lie in the past: the kernel takes it from the latest tick of its clock."""
 
 
 class DirectoryEvent(NamedTuple):
@@ -380,10 +379,10 @@ class Directories:
 
     @staticmethod
     def _has_changed(directory: Directory) -> bool:
-        sampled_ns, directory.sampled_ns = directory.sampled_ns, time.time_ns()
+        sampled_ns, directory.sampled_ns = directory.sampled_ns, file_time_ns()
         try:
             changed_ns = os.stat(directory.path).st_mtime_ns
         except OSError:
             return True
         was_ns, directory.changed_ns = directory.changed_ns, changed_ns
-        return changed_ns != was_ns or changed_ns > sampled_ns - CLOCK_TICK_NS
+        return changed_ns != was_ns or changed_ns >= sampled_ns

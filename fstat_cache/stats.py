@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import Union
 
 from fstat_cache.statx import status_of
 
 StrPath = Union[str, "os.PathLike[str]"]
+
+CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2); Python has no name for it
 
 _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device")
 
@@ -121,6 +124,16 @@ class FileStats:
             f"FileStats(size={self._size}, mtime_ns={self._mtime_ns}, inode={self.inode}, device={self.device}, "
             f"birth_ns={self.birth_ns})"
         )
+
+
+def file_time_ns() -> int:
+    """What the kernel would write down as the time of a change made now, in nanoseconds since the epoch.
+
+    What changes after this call never gets an earlier time, but perhaps the same. The clock is that of files
+    (clock_gettime(2), CLOCK_REALTIME_COARSE), behind ``time.time_ns()`` by up to a tick, or by much more after a
+    hypervisor has let the machine stand still.
+    """
+    return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
 def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:

@@ -1,12 +1,17 @@
-"""Fixtures for the tests of the whole: the real agent and a real Prometheus."""
+"""How properties are tested, and fixtures for the tests of the whole: the real agent and a real Prometheus."""
 
 import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import Agent, Hanging, Mount, Prometheus, StartAgent, StartPrometheus, prometheus, scraping
+
+# How long an example takes says nothing on a shared machine; each test has its limit anyway.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture

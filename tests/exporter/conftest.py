@@ -1,6 +1,5 @@
 """Fixtures for the tests of the agent's parts."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +7,7 @@ import pytest
 
 from exporter.config import Config, LogGroup
 from exporter.tracker import Tracker
-from tests.exporter.tracking import Track
-from tests.support import wait_until
-
-CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
+from tests.exporter.tracking import Track, tick
 
 
 @pytest.fixture
@@ -31,8 +27,7 @@ def track(tmp_path: Path) -> Iterator[Track]:
         tracker = Tracker(config, remote_timeout_s=remote_timeout_s)
         trackers.append(tracker)
         tracker.scan()
-        started_ns = time.time_ns()
-        wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > started_ns)  # births have its resolution
+        tick()  # births have its resolution
         return tracker
 
     yield make

@@ -154,7 +154,7 @@ def all_of(ledger: Ledger) -> object:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 32), steps=st.lists(st.integers(0, 40), min_size=1, max_size=4))
 def test_a_restored_ledger_goes_on_as_the_old_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[int]
@@ -193,7 +193,7 @@ def rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
     return found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1 << 32), steps=st.lists(st.integers(0, 40), min_size=2, max_size=6))
 def test_many_small_saves_are_one_big_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[int]

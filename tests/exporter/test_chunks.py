@@ -113,7 +113,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestModel.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 def test_rows_stay_in_order() -> None:

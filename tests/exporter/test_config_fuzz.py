@@ -24,7 +24,7 @@ MESSAGE = re.compile(r"x\.yml(:[1-9][0-9]*:[1-9][0-9]*)?: \S.*")
 
 MAX_CPU_S = 5  # the usual text takes a hundredth of a second, a MiB takes some
 
-bounded = settings(max_examples=150, deadline=None)
+bounded = settings(max_examples=150)
 
 
 def check(text: str) -> None:

@@ -64,6 +64,29 @@ def test_only_directories_that_can_match_are_listed(
     assert listed == []
 
 
+def test_a_listing_in_the_same_tick_as_a_change_is_made_again(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes after a listing may get the time of what changed before it: then that tells no difference."""
+    touch(tmp_path / "a.log")
+    tracker = track("*.log")
+    scandir = os.scandir
+    listed: list[str] = []
+
+    def recording(path: str) -> "os._ScandirIterator[str]":
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", recording)
+    for is_same_tick, listings in ((True, 1), (True, 1), (False, 1), (False, 0)):
+        with monkeypatch.context() as stopped:
+            if is_same_tick:
+                stopped.setattr("exporter.discovery.file_time_ns", lambda: tmp_path.stat().st_ctime_ns)
+            tracker.scan()
+        assert len(listed) == listings
+        listed.clear()
+
+
 def test_names_that_match_nothing_cost_no_stat(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those that a listing shows, which tells their type, nor those that come and go."""
     touch(tmp_path / "a.log", tmp_path / "b")

@@ -82,8 +82,7 @@ def survives(web: Web, sent: bytes, log: pytest.LogCaptureFixture) -> None:
 
 def fuzz(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """How often to try; the server is the same for all of them, on purpose."""
-    health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=health)
+    return settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz(100)

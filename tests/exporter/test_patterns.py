@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcmatch import glob
 
@@ -172,7 +172,7 @@ NAMES = ("a", "b", "ab", ".a", "a.log", "b.log", ".b.log")
 SEGMENTS = ("a", "b", "*", "**", "?", "a*", "*.log", "[ab]", "[!a]*", ".*", "{a,b}", "{*.log,b}", ".a", "*b*")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     tree=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4), max_size=12),
     include=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4), min_size=1, max_size=3),

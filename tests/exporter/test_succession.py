@@ -3,7 +3,6 @@
 import gc
 import os
 import re
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +16,10 @@ from exporter.patterns import printable
 from exporter.scrape import Scraper
 from exporter.succession import Succession
 from exporter.tracker import Tracker
-from tests.exporter.tracking import append, touch
-from tests.support import parse_scrape, wait_until
+from tests.exporter.tracking import append, tick, touch
+from tests.support import parse_scrape
 
 GroupOf = Callable[..., LogGroup]
-
-CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2)
-
-
-def tick() -> None:
-    """Let the clock of births go on: it has its resolution."""
-    now_ns = time.time_ns()
-    wait_until(lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > now_ns)
 
 
 class Line:

@@ -1,11 +1,14 @@
 """What the tests of discovery, of the tracker and of the collector have in common."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from exporter.growth import Series
 from exporter.tracker import Tracker
+from fstat_cache import file_time_ns
+from tests.support import wait_until
 
 Track = Callable[..., Tracker]
 """The fixture that makes trackers, see conftest.py."""
@@ -32,6 +35,12 @@ def append(path: Path, text: str) -> None:
     """As a log is written."""
     with path.open("a") as file:
         file.write(text)
+
+
+def tick() -> None:
+    """Let the clock of files go on: what was done before has an earlier time than what is done then."""
+    now_ns = time.time_ns()
+    wait_until(lambda: file_time_ns() > now_ns)
 
 
 def touch(*paths: Path) -> None:

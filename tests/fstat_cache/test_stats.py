@@ -4,13 +4,14 @@ import copy
 import json
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstat_cache import FileStats
+from fstat_cache import FileStats, file_time_ns
 from fstat_cache.stats import read_stats
 
 
@@ -96,6 +97,18 @@ def test_unknown_key_is_a_key_error() -> None:
     for key in ("colour", "as_dict", "__class__"):
         with pytest.raises(KeyError, match=key):
             stats[key]
+
+
+def test_no_change_gets_an_earlier_time_than_now(file: Path) -> None:
+    """Neither of a file nor of a directory, and none is ahead of the time of day."""
+    for number in range(1_000):
+        before_ns = file_time_ns()
+        with file.open("a") as appended:
+            appended.write("x")
+        (file.parent / str(number)).touch()
+        times_ns = file.stat().st_mtime_ns, file.parent.stat().st_ctime_ns
+        assert before_ns <= min(times_ns)
+        assert max(times_ns) <= time.time_ns()
 
 
 def test_absence_is_none_and_the_rest_raises(tmp_path: Path, file: Path) -> None:
