@@ -259,11 +259,16 @@ class Discovery:
         """
         self._heard.clear()
         self._is_comparing = self._is_rescan
-        for _ in range(directories):
-            if not self._to_scan:
-                break
-            self._enter(*self._to_scan.popitem(), self._to_scan)
-        self._is_comparing = False
+        try:
+            for _ in range(directories):
+                if not self._to_scan:
+                    break
+                self._enter(*self._to_scan.popitem(), self._to_scan)
+        except BaseException:
+            self._distrust()
+            raise
+        finally:
+            self._is_comparing = False
         self._work_off()
         return bool(self._to_scan)
 
@@ -429,17 +434,27 @@ class Discovery:
         self._work_off()
 
     def _work_off(self) -> None:
-        while self._to_enter or self._to_examine:
-            while self._to_enter:
-                self._enter(*self._to_enter.popitem(), self._to_enter)
-            to_examine, self._to_examine = self._to_examine, {}
-            for path in sorted(to_examine):
-                self._examine(path, to_examine[path])
-        to_follow, self._to_follow = self._to_follow, {}
-        for path, (folder, name) in to_follow.items():
-            if name in folder.followed and not self._listener.follow(path, folder.followed[name]):
-                self._left[path] = folder.followed.pop(name)
-                self._forget_if_unused(folder)
+        try:
+            while self._to_enter or self._to_examine:
+                while self._to_enter:
+                    self._enter(*self._to_enter.popitem(), self._to_enter)
+                to_examine, self._to_examine = self._to_examine, {}
+                for path in sorted(to_examine):
+                    self._examine(path, to_examine[path])
+            to_follow, self._to_follow = self._to_follow, {}
+            for path, (folder, name) in to_follow.items():
+                if name in folder.followed and not self._listener.follow(path, folder.followed[name]):
+                    self._left[path] = folder.followed.pop(name)
+                    self._forget_if_unused(folder)
+        except BaseException:
+            self._distrust()
+            raise
+
+    def _distrust(self) -> None:
+        """Have the next scan look at everything, known or not: what was to be looked at now is lost."""
+        for folder in self._folders.values():
+            folder.identity = None
+            folder.changed_ns = 0
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -550,7 +565,10 @@ class Discovery:
         if not os.path.islink(path):
             return None
         here, name = os.path.split(path)
-        here = os.path.realpath(here)
+        try:
+            here = os.path.realpath(here)
+        except OSError:  # a link in it has gone between two looks of it, which is an event; later Pythons say nothing
+            return None
         ahead = [name]
         places: list[_Place] = []
         while ahead:
@@ -586,10 +604,8 @@ class Discovery:
         except OSError:
             return False  # nothing is there, which is known without asking
         folder = self._folders.get(directory)
-        if folder is None:
-            self._watcher.unwatch_directory(directory)
-        else:
-            folder.is_watched = True
+        if folder is None or not folder.is_watched:
+            self._watcher.unwatch_directory(directory)  # it was watched only to ask
         return reason in (REMOTE, AUTOFS)
 
     def _hang_on(self, link: str, places: Iterable[_Place]) -> bool:

@@ -1,5 +1,6 @@
 """How the tracker comes by its files: what is listed, looked at and told on the way."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from exporter.config import LogGroup
+from exporter.patterns import Match
+from exporter.tracker import Tracker
 from fstat_cache import FStatCache
-from tests.exporter.tracking import Track, present, sizes, touch
+from tests.exporter.tracking import Track, present, sizes, tick, touch
 
 
 def test_missing_prefix(tmp_path: Path, track: Track) -> None:
@@ -210,3 +213,58 @@ def test_a_failed_look_is_tried_again(tmp_path: Path, track: Track, monkeypatch:
             tracker.scan()
     tracker.scan()
     assert sizes(tracker) == {"a.log": 0}
+
+
+@pytest.mark.parametrize("looks", ["scan", "refresh"])
+def test_a_failed_look_loses_no_other(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch, looks: str
+) -> None:
+    """Neither one that was due together with it, nor one in a directory in which nothing has changed since."""
+    names = "abc"
+    touch(*(tmp_path / f"{name}/old.log" for name in names))
+    tracker = track("*/*.log")
+    tick()
+    tracker.scan()
+
+    failures = []
+
+    def fail(_: Tracker, path: str, match: Match) -> bool:
+        failures.append(path)
+        raise RuntimeError("unexpected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "examine", fail)
+        touch(*(tmp_path / f"{name}/{name}.log" for name in names))
+        tick()
+        with contextlib.suppress(RuntimeError):  # unless the cache's own thread has been quicker
+            tracker.scan() if looks == "scan" else tracker.refresh(0)
+    assert failures
+    tracker.scan()
+    assert {f"{name}.log" for name in names} < set(sizes(tracker))
+    touch(tmp_path / "d/d.log")
+    assert "d.log" in sizes(tracker), "what comes later is heard of"
+
+
+def test_a_link_that_goes_while_it_is_looked_at(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone, like one that has gone before."""
+    touch(tmp_path / "here/target", tmp_path / "here/plain.log")
+    (tmp_path / "here/a.log").symlink_to("target")
+    link = tmp_path / "link"
+    link.symlink_to("here")
+    readlink = os.readlink
+
+    def too_late(path: str) -> str:
+        if path == str(link):
+            link.unlink(missing_ok=True)
+        return readlink(path)
+
+    tracker = track("there/*.log", "link/*.log")
+    assert set(sizes(tracker)) == {"a.log", "plain.log"}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readlink", too_late)
+        (tmp_path / "here/a.log").unlink()
+        (tmp_path / "here/a.log").symlink_to("target")
+        tracker.refresh(0)
+    assert sizes(tracker) == {}
+    link.symlink_to("here")
+    assert set(sizes(tracker)) == {"a.log", "plain.log"}
