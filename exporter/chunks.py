@@ -3,15 +3,15 @@
 A row is a file, or whatever else has one sample in each of several families. A chunk is some rows. A page is what a
 chunk has in one family: its lines as text, or compressed, or both, until one of their values moves.
 
-Labels are not kept but rendered again for the lines that are written, and of a page only the lines that have moved are:
-the shortest digits of a modification time take longer to find than all else that makes a line.
+Labels are not kept but rendered again for a page with new rows. In any other only the values that have moved are
+written, into their lines: the shortest digits of a modification time take longer to find than all else in a line.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -80,14 +80,15 @@ class Rows(Generic[K]):
             return
         number, row = divmod(place, CHUNK_ROWS)
         chunk = self._chunks[number]
-        line, run = 1 << row, number // _RUN_CHUNKS
+        line = 1 << row
         for value, column, page, runs in zip(values, chunk.columns, chunk.pages, self._runs, strict=True):
             before = column[row]
             if value != before:
                 column[row] = value
+                if not page.stale:
+                    runs[number // _RUN_CHUNKS] = None
+                    self._stale.add(chunk)
                 page.stale |= _ALL_LINES if before == ABSENT or value == ABSENT else line
-                runs[run] = None
-                self._stale.add(chunk)
 
     def discard(self, key: K) -> None:
         """Take a row out, if it is there."""
@@ -146,13 +147,16 @@ class Rows(Generic[K]):
     def _write(self, families: Sequence[int], finish: Callable[[_Page], object]) -> None:
         """Write what is stale in some families; `finish` is called with each page that was."""
         for chunk in tuple(self._stale):
-            pages = [(family, chunk.pages[family]) for family in families if chunk.pages[family].stale]
-            rows = 0
-            for _, page in pages:
-                rows |= page.stale
-            labels = {row: self._label_text(key) for row, key in enumerate(chunk.keys) if rows >> row & 1}
-            for family, page in pages:
-                page.write(self.names[family], labels, chunk.columns[family])
+            labels: list[str] = []
+            for family in families:
+                page, column = chunk.pages[family], chunk.columns[family]
+                if not page.stale:
+                    continue
+                if page.stale == _ALL_LINES:
+                    labels = labels or [self._label_text(key) for key in chunk.keys]
+                    page.write(self.names[family], labels, column)
+                else:
+                    page.patch(column)
                 finish(page)
             chunk.has_new_rows = False
             if not any(page.stale for page in chunk.pages):
@@ -272,22 +276,27 @@ class _Page:
         if self._block is not None:
             self._text = None
 
-    def write(self, name: str, labels: Mapping[int, str], column: Sequence[float]) -> None:
-        """Write the stale lines, or all when the labels of all rows are given, and forget the block."""
-        stale = _ALL_LINES if len(labels) == len(column) else self.stale
-        if stale == _ALL_LINES:
-            lines = [_line(name, label, column[row]) for row, label in labels.items() if column[row] != ABSENT]
-            text = "\n".join([*lines, ""]).encode()
-        else:
-            kept = self.text().split(b"\n")
-            has_gaps = len(kept) <= len(column)
-            for row, label in labels.items():
-                if stale >> row & 1:
-                    gaps = column[:row].count(ABSENT) if has_gaps else 0
-                    kept[row - gaps] = _line(name, label, column[row]).encode()
-            text = b"\n".join(kept)
+    def write(self, name: str, labels: Sequence[str], column: Sequence[float]) -> None:
+        """Write all lines, and forget the block."""
+        lines = [
+            f"{name}{label} {_digits(value)}\n" for label, value in zip(labels, column, strict=True) if value != ABSENT
+        ]
+        self._replace("".join(lines).encode())
+
+    def patch(self, column: Sequence[float]) -> None:
+        """Write the values into the stale lines, and forget the block. The rows are those of the text."""
+        lines = self.text().split(b"\n")
+        has_gaps = len(lines) <= len(column)
+        for row in range(self.stale.bit_length()):
+            if self.stale >> row & 1:
+                number = row - column[:row].count(ABSENT) if has_gaps else row
+                line = lines[number]
+                lines[number] = line[: line.rindex(b" ") + 1] + _digits(column[row]).encode()
+        self._replace(b"\n".join(lines))
+
+    def _replace(self, text: bytes) -> None:
         self._text, self._block, self.stale = text, None, 0
 
 
-def _line(name: str, label: str, value: float) -> str:
-    return f"{name}{label} {value if value < _PYTHON_BELOW else floatToGoString(value)}"  # type: ignore[no-untyped-call]
+def _digits(value: float) -> str:
+    return repr(value) if value < _PYTHON_BELOW else floatToGoString(value)  # type: ignore[no-untyped-call]
