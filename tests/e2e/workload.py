@@ -7,11 +7,10 @@ a generator that yields how long it pauses. What a log does follows from the see
 not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
 
 What can not be seen may be lost: bytes not yet looked at when a file is truncated, loses its last name or leaves the
-watched folders. So each of these waits until the file has been quiet for a second
-(`known_after_s`). Likewise a name that matches is kept
-for a second before one that does not takes its place (except by `hasty`, where the kernel tells of both), and for a
-second after a truncation less is written than was there before. Logs are only truncated to nothing: of a file that was
-left with some bytes nobody can say when these were written.
+watched folders. So each of these waits until the file has been quiet for a while (`known_after_s`). Likewise a name
+that matches is kept for a while before one that does not takes its place (except by `hasty`, where the kernel tells of
+both), and for a while after a truncation less is written than was there before. Logs are only truncated to nothing: of
+a file that was left with some bytes nobody can say when these were written.
 """
 
 import argparse
@@ -562,7 +561,8 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         styles: the lives that each of them leads.
         writers: how many.
         is_empty: whether there is nothing before they start.
-        known_after_s: how long the writers wait before they take away what the agent must have seen.
+        known_after_s: how long the writers wait before they take away what the agent must have seen: on a machine that
+            does not stand still that takes less than a second.
 
     Attributes:
         logs: what is to be watched.
@@ -577,7 +577,7 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         writers: int = 3,
         *,
         is_empty: bool = False,
-        known_after_s: float = 1.0,
+        known_after_s: float = 2.0,
     ) -> None:
         self.top, self.seed = top, seed
         self.logs = top / "logs"
