@@ -3,8 +3,8 @@
 A row is a file, or whatever else has one sample in each of several families. A chunk is some rows. A page is what a
 chunk has in one family: its lines as text, or compressed, or both, until one of their values moves.
 
-Labels are not kept but rendered again for a page with new rows. In any other only the values that have moved are
-written, into their lines: the shortest digits of a modification time take longer to find than all else in a line.
+Labels are not kept but rendered again for a page with other lines than before. In any other only the values that have
+moved are written, into their lines: the shortest digits of a modification time take longer to find than all else.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ class Rows(Generic[K]):
     def _write(self, families: Sequence[int], finish: Callable[[_Page], object]) -> None:
         """Write what is stale in some families; `finish` is called with each page that was."""
         for chunk in tuple(self._stale):
+            chunk.has_new_rows = False
             labels: list[str] = []
             for family in families:
                 page, column = chunk.pages[family], chunk.columns[family]
@@ -158,7 +159,6 @@ class Rows(Generic[K]):
                 else:
                     page.patch(column)
                 finish(page)
-            chunk.has_new_rows = False
             if not any(page.stale for page in chunk.pages):
                 self._stale.remove(chunk)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from exporter.log import fields
 from exporter.patterns import Directory, Match, PathMatcher
 from exporter.transitions import Transitions
-from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, DirectoryEvent, file_time_ns
+from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, CacheClosedError, DirectoryEvent, file_time_ns, is_settled
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +163,9 @@ class _Look(NamedTuple):
 class Discovery:
     """Knows the declared files. Not to be called by two threads at once.
 
+    What listener or watcher raise unexpectedly while one path is looked at is logged; the others are looked at all the
+    same, and that one by the next scan.
+
     Args:
         matcher: what to look for.
         names: the groups' names, by number, for the log.
@@ -192,6 +195,10 @@ class Discovery:
         self._to_enter: dict[str, int] = {}  # directories -> _MAYBE_LINK, _DIRECTORY, or the moment of a listing
         self._to_follow: dict[str, tuple[_Folder, str]] = {}
         self._to_scan: dict[str, int] = {}  # as `_to_enter`
+        self._failed_to_enter: dict[str, int] = {}  # looks that have raised something, since the latest scan was begun
+        self._failed_to_examine: dict[str, _Look] = {}
+        self._failed_to_follow: dict[str, tuple[_Folder, str]] = {}
+        self._has_failed = False  # since then
         self._moment = 1  # counts up when something is heard: what was listed before may be another thing now
         self._suspects: dict[str, tuple[_Folder, str, bool]] = {}  # what a rescan has listed, and is not known so
         self._heard: set[str] = set()  # since then: names, and directories in which it may have been any
@@ -244,6 +251,7 @@ class Discovery:
 
     def begin_scan(self) -> None:
         """Begin to look everywhere; what is known is compared, and a difference counted as missed from then on."""
+        self._try_again()
         self._is_rescan = bool(self._folders)
         if self._root is not None:
             self._to_scan = {"/": _DIRECTORY}
@@ -259,16 +267,11 @@ class Discovery:
         """
         self._heard.clear()
         self._is_comparing = self._is_rescan
-        try:
-            for _ in range(directories):
-                if not self._to_scan:
-                    break
-                self._enter(*self._to_scan.popitem(), self._to_scan)
-        except BaseException:
-            self._distrust()
-            raise
-        finally:
-            self._is_comparing = False
+        for _ in range(directories):
+            if not self._to_scan:
+                break
+            self._enter_apart(self._to_scan)
+        self._is_comparing = False
         self._work_off()
         return bool(self._to_scan)
 
@@ -434,27 +437,52 @@ class Discovery:
         self._work_off()
 
     def _work_off(self) -> None:
-        try:
-            while self._to_enter or self._to_examine:
-                while self._to_enter:
-                    self._enter(*self._to_enter.popitem(), self._to_enter)
-                to_examine, self._to_examine = self._to_examine, {}
-                for path in sorted(to_examine):
+        while self._to_enter or self._to_examine:
+            while self._to_enter:
+                self._enter_apart(self._to_enter)
+            to_examine, self._to_examine = self._to_examine, {}
+            for path in sorted(to_examine):
+                try:
                     self._examine(path, to_examine[path])
-            to_follow, self._to_follow = self._to_follow, {}
-            for path, (folder, name) in to_follow.items():
+                except Exception as error:  # noqa: BLE001 - see the class
+                    self._fail(error)
+                    self._failed_to_examine[path] = to_examine[path]
+        to_follow, self._to_follow = self._to_follow, {}
+        for path, (folder, name) in to_follow.items():
+            try:
                 if name in folder.followed and not self._listener.follow(path, folder.followed[name]):
                     self._left[path] = folder.followed.pop(name)
                     self._forget_if_unused(folder)
-        except BaseException:
-            self._distrust()
-            raise
+            except Exception as error:  # noqa: BLE001 - see the class
+                self._fail(error)
+                self._failed_to_follow[path] = folder, name
 
-    def _distrust(self) -> None:
-        """Have the next scan look at everything, known or not: what was to be looked at now is lost."""
-        for folder in self._folders.values():
-            folder.identity = None
-            folder.changed_ns = 0
+    def _enter_apart(self, to_enter: dict[str, int]) -> None:
+        """Enter one of these directories; if that fails the others are entered all the same."""
+        path, seen = to_enter.popitem()
+        try:
+            self._enter(path, seen, to_enter)
+        except Exception as error:  # noqa: BLE001 - see the class
+            self._fail(error)
+            self._failed_to_enter[path] = _MAYBE_LINK
+
+    def _fail(self, error: Exception) -> None:
+        """Tell what one look has raised, if it is the first, so that the others are made all the same."""
+        if isinstance(error, CacheClosedError):
+            raise error  # no look can be made any more
+        if not self._has_failed:
+            self._has_failed = True
+            _log.error("a look has failed, it is made again by the next scan", exc_info=error)
+
+    def _try_again(self) -> None:
+        """Have looked once more where a look has failed."""
+        self._has_failed = False
+        self._to_enter.update(self._failed_to_enter)
+        self._to_examine.update(self._failed_to_examine)
+        self._to_follow.update(self._failed_to_follow)
+        self._failed_to_enter.clear()
+        self._failed_to_examine.clear()
+        self._failed_to_follow.clear()
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -604,8 +632,10 @@ class Discovery:
         except OSError:
             return False  # nothing is there, which is known without asking
         folder = self._folders.get(directory)
-        if folder is None or not folder.is_watched:
-            self._watcher.unwatch_directory(directory)  # it was watched only to ask
+        if folder is None:
+            self._watcher.unwatch_directory(directory)
+        else:
+            folder.is_watched = True
         return reason in (REMOTE, AUTOFS)
 
     def _hang_on(self, link: str, places: Iterable[_Place]) -> bool:
@@ -750,6 +780,9 @@ class Discovery:
             self._faults[folder.path] = error
             self._look_up(folder, state, ahead, is_needed=True)  # what is spelt out may be within reach all the same
             return True
+        except BaseException:
+            folder.identity, folder.changed_ns = None, 0  # to be listed again, for it was listed in part
+            raise
         self._faults.pop(folder.path, None)
         for path in set(folder.files) - files:
             self._differs(folder, path, ahead, is_directory=False)
@@ -771,10 +804,8 @@ class Discovery:
         known_ns, folder.changed_ns = folder.changed_ns, 0
         if folder.identity != before:
             known_ns = 0
-        # Whatever comes or goes from now on changes the directory, and its time to a later one; unless the filesystem
-        # tells whole seconds.
         changed_ns = status.st_ctime_ns
-        if folder.reason != FILESYSTEM and changed_ns % 10**9 and changed_ns < file_time_ns():
+        if folder.reason != FILESYSTEM and is_settled(changed_ns, file_time_ns()):
             folder.changed_ns = changed_ns
         return folder.identity != before, not known_ns or folder.changed_ns != known_ns
 

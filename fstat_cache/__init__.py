@@ -4,7 +4,7 @@ from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
 from fstat_cache.directories import DirectoryEvent
 from fstat_cache.errors import CacheClosedError, FStatCacheError
 from fstat_cache.follower import AUTOFS, FILESYSTEM, HOT, POLL_REASONS, REMOTE, WATCH_FAILURES, WATCHED
-from fstat_cache.stats import FileStats, file_time_ns
+from fstat_cache.stats import FileStats, file_time_ns, is_settled
 
 __all__ = [
     "AUTOFS",
@@ -23,4 +23,5 @@ __all__ = [
     "FileStats",
     "Surveyed",
     "file_time_ns",
+    "is_settled",
 ]

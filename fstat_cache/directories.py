@@ -29,7 +29,7 @@ from fstat_cache.kernel import (
     NO_WATCH,
     NameEvent,
 )
-from fstat_cache.stats import file_time_ns
+from fstat_cache.stats import file_time_ns, is_settled
 from fstat_cache.watches import WatchTable
 
 ARMED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
@@ -385,4 +385,4 @@ class Directories:
         except OSError:
             return True
         was_ns, directory.changed_ns = directory.changed_ns, changed_ns
-        return changed_ns != was_ns or changed_ns >= sampled_ns
+        return changed_ns != was_ns or not is_settled(changed_ns, sampled_ns)

@@ -12,7 +12,12 @@ from fstat_cache.statx import status_of
 
 StrPath = Union[str, "os.PathLike[str]"]
 
-CLOCK_REALTIME_COARSE = 5  # of clock_gettime(2); Python has no name for it
+CLOCK_REALTIME_COARSE = 5
+"""Of clock_gettime(2); Python has no name for it."""
+WHOLE_SECONDS_NS = 2_000_000_000
+"""How far a filesystem rounds times down that tells whole seconds: FAT to even ones."""
+FRACTIONS_NS = 20_000_000
+"""How far any other does: exFAT to 10 ms."""
 
 _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device")
 
@@ -129,11 +134,22 @@ class FileStats:
 def file_time_ns() -> int:
     """What the kernel would write down as the time of a change made now, in nanoseconds since the epoch.
 
-    What changes after this call never gets an earlier time, but perhaps the same. The clock is that of files
-    (clock_gettime(2), CLOCK_REALTIME_COARSE), behind ``time.time_ns()`` by up to a tick, or by much more after a
-    hypervisor has let the machine stand still.
+    What changes after this call never gets an earlier time, but perhaps the same, where the filesystem does not round
+    it down. The clock is that of files (clock_gettime(2), CLOCK_REALTIME_COARSE), behind ``time.time_ns()`` by up to a
+    tick, or by much more after a hypervisor has let the machine stand still.
     """
     return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+
+
+def is_settled(changed_ns: int, as_of_ns: int) -> bool:
+    """Tell whether whatever changes from some moment on gets another time than what has changed before.
+
+    Args:
+        changed_ns: the time of a change, as the filesystem tells it.
+        as_of_ns: that moment, by :func:`file_time_ns`.
+    """
+    rounding_ns = WHOLE_SECONDS_NS if changed_ns % 1_000_000_000 == 0 else FRACTIONS_NS
+    return changed_ns < as_of_ns - rounding_ns
 
 
 def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:

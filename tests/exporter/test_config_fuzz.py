@@ -54,7 +54,7 @@ def test_any_text(text: str) -> None:
     check(text)
 
 
-@settings(bounded, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(bounded, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-16", "replace")))
 def test_any_bytes(tmp_path: Path, content: bytes) -> None:
     """In a file."""

@@ -82,7 +82,8 @@ def survives(web: Web, sent: bytes, log: pytest.LogCaptureFixture) -> None:
 
 def fuzz(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """How often to try; the server is the same for all of them, on purpose."""
-    return settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=examples, suppress_health_check=health)
 
 
 @fuzz(100)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstat_cache import FileStats, file_time_ns
+from fstat_cache import FileStats, file_time_ns, is_settled
 from fstat_cache.stats import read_stats
 
 
@@ -109,6 +109,16 @@ def test_no_change_gets_an_earlier_time_than_now(file: Path) -> None:
         times_ns = file.stat().st_mtime_ns, file.parent.stat().st_ctime_ns
         assert before_ns <= min(times_ns)
         assert max(times_ns) <= time.time_ns()
+
+
+@pytest.mark.parametrize("rounding_ns", [1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000])
+@given(began_ns=st.integers(10**18, 2 * 10**18), later=st.lists(st.integers(0, 3 * 10**9), min_size=2, max_size=2))
+def test_what_is_settled_is_told_apart(rounding_ns: int, began_ns: int, later: list[int]) -> None:
+    """However a filesystem rounds: a change after a moment of which the one before is settled has another time."""
+    changed_ns, as_of_ns, changed_again_ns = (began_ns + sum(later[:count]) for count in range(3))
+    time_ns, time_again_ns = (each - each % rounding_ns for each in (changed_ns, changed_again_ns))
+    assert time_again_ns > time_ns or not is_settled(time_ns, as_of_ns)
+    assert is_settled(time_ns, changed_ns + 2_000_000_001)
 
 
 def test_absence_is_none_and_the_rest_raises(tmp_path: Path, file: Path) -> None:
