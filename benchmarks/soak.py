@@ -4,6 +4,9 @@ Pods are born, written, rotated by the kubelet and deleted all the time, other l
 of tests/e2e/workload.py); the configuration is reloaded again and again, the kernel's queue of events is made to
 overflow, and a real Prometheus scrapes. Then everything is compared with what the writers counted, and in the end, when
 all files are deleted, with what the agent held at first. Ends with 1 when something is not as asked.
+
+Where a hypervisor takes the machine away for seconds Prometheus gives up, and logs are taken away before anybody could
+have seen them: how long it did is told.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import shutil
 import signal
 import statistics
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,6 +41,7 @@ PODS_AT_ONCE = 500
 FLOODED_FILES = 2  # in turn, or the kernel merges their events
 MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 OVERFLOWED = "the kernel's queue of events has overflowed"
+LATE = "a scrape was not done in the time that Prometheus gives it"  # which is a scrape that failed
 RELOADED = "configuration reloaded"
 COUNTERS = "fstat_(group|cache|exporter)_.+_total|process_cpu_seconds_total"
 FAILURES = (
@@ -45,6 +50,7 @@ FAILURES = (
     "fstat_exporter_state_resets_total",
     "fstat_exporter_state_write_failures_total",
 )
+STANDSTILLS = "time for which a hypervisor took most of the machine away"
 MIB = 1 << 20
 
 # Each is followed for a while. What they have in common: which group a file belongs to, and that there is room for all.
@@ -124,6 +130,36 @@ class Every:
             return False
         self._next_s = now_s + self._seconds
         return True
+
+
+class Standstills:
+    """Counts the seconds in which a hypervisor takes away more than half of the machine, while it is entered."""
+
+    def __init__(self) -> None:
+        self.seconds = 0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Standstills":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        stolen, total = machine_ticks()
+        while not self._is_over.wait(1):
+            stolen_before, total_before = stolen, total
+            stolen, total = machine_ticks()
+            self.seconds += 2 * (stolen - stolen_before) > total - total_before
+
+
+def machine_ticks() -> tuple[int, int]:
+    """Time of all CPUs since the boot: what a hypervisor took away, and all of it (proc(5), ``/proc/stat``)."""
+    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[7], sum(ticks)
 
 
 class ConfigMap:
@@ -418,11 +454,11 @@ class Soak:
     def _log_figures(self, agent: Agent) -> list[Figure]:
         lines = agent.log_path.read_text().splitlines()
         errors = [line for line in lines if " level=info " not in line and " level=warn " not in line]
-        warnings = [line for line in lines if " level=warn " in line and OVERFLOWED not in line]
+        warnings = [line for line in lines if " level=warn " in line and OVERFLOWED not in line and LATE not in line]
         tell(*errors, *warnings)
         return [
             Figure("errors in the log", at_most(0), len(errors), "", f"{len(lines)} lines"),
-            Figure("warnings in the log, but for those of overflows", at_most(0), len(warnings), ""),
+            Figure("warnings in the log, but for overflows and late scrapes", at_most(0), len(warnings), ""),
         ]
 
 
@@ -472,9 +508,9 @@ def main() -> None:
     if shutil.which("prometheus") is None:
         sys.exit("prometheus is missing: `make bench BENCH=soak` as root installs it")
 
-    with scratch_folder() as root:
+    with scratch_folder() as root, Standstills() as standstills:
         figures = Soak((options.folder or Path(root)).absolute(), options.seed).run(options.seconds)
-    print_figures(figures)
+    print_figures([*figures, Figure(STANDSTILLS, None, standstills.seconds, " s")])
     if not all(figure.is_met for figure in figures):
         sys.exit(1)
 

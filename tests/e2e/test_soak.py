@@ -2,18 +2,17 @@
 
 import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import pytest
 
+from benchmarks.soak import Standstills
 from tests.support import REPOSITORY, environment, program, readme_table
 
 CHURN_S = 60
-LIMIT_S = 230
+LIMIT_S = 400
 MEMORY = "growth of the memory"
 MOST_GROWTH_PERCENT = 10  # in so short a time a few more pages for good are more of it than in ten minutes
-ATTEMPTS = 3
+ATTEMPTS = 2
 # What goes wrong when the machine stands still: Prometheus gives up, the writers take away what nobody has seen yet.
 UNTIMELY = (
     "bytes counted wrong in the group pods",
@@ -24,7 +23,7 @@ UNTIMELY = (
 )
 
 
-@pytest.mark.timeout(ATTEMPTS * (LIMIT_S + 10))
+@pytest.mark.timeout(ATTEMPTS * (LIMIT_S + 20))
 def test_two_minutes_of_churn() -> None:
     """Whatever is done to files and configuration, nothing is counted wrong, nothing goes back and nothing is kept.
 
@@ -34,59 +33,39 @@ def test_two_minutes_of_churn() -> None:
     program("prometheus")
     for _ in range(ATTEMPTS):
         with Standstills() as standstills:
-            output, asked, missed = soak()
-        if not missed or not standstills.count or not missed <= set(UNTIMELY):
+            output, rows = soak()
+        missed = {what for what, (_, reached) in rows.items() if "missed" in reached}
+        if MEMORY in missed and number(rows[MEMORY][1]) < MOST_GROWTH_PERCENT:
+            missed.remove(MEMORY)
+        may_be_untimely = standstills.seconds > 0 and missed <= set(UNTIMELY)
+        if (rows and not missed) or not may_be_untimely:
             break
-    assert not missed, f"{output}\nThe machine stood still for {standstills.count} s."
+    if may_be_untimely and (missed or not rows):
+        pytest.skip(f"the machine was taken away each time, for {standstills.seconds} s the last one: {sorted(missed)}")
+    assert not missed, output
     shown = {what: asked for what, (asked, _, command) in readme_table("Figures").items() if "BENCH=soak" in command}
     assert shown
-    assert shown.items() <= asked.items(), output
+    assert shown.items() <= {what: asked for what, (asked, _) in rows.items()}.items(), output
 
 
-def soak() -> tuple[str, dict[str, str], set[str]]:
-    """Run it; return what it printed, what was asked, and of this what was missed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.soak", f"--seconds={CHURN_S}"],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-    )
+def soak() -> tuple[str, dict[str, tuple[str, str]]]:
+    """Run it; return all that it printed, and its table: what -> asked, reached. That is empty when it took too long."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.soak", f"--seconds={CHURN_S}"],
+            cwd=REPOSITORY,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        return str(error), {}
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[1:]]
-    reached = {what: reached for what, _, reached in rows}
-    missed = {what for what in reached if "missed" in reached[what]}
-    if MEMORY in missed and float(reached[MEMORY].split()[0]) < MOST_GROWTH_PERCENT:
-        missed.remove(MEMORY)
-    return done.stdout + done.stderr, {what: asked for what, asked, _ in rows}, missed
+    return done.stdout + done.stderr, {what: (asked, reached) for what, asked, reached in rows}
 
 
-class Standstills:
-    """Counts the seconds in which a hypervisor took away more than half of the machine, as long as it is entered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Standstills":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        stolen, total = machine_ticks()
-        while not self._is_over.wait(1):
-            stolen_before, total_before = stolen, total
-            stolen, total = machine_ticks()
-            self.count += 2 * (stolen - stolen_before) > total - total_before
-
-
-def machine_ticks() -> tuple[int, int]:
-    """Time of all CPUs since the boot: what a hypervisor took away, and all of it (proc(5), ``/proc/stat``)."""
-    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return ticks[7], sum(ticks)
+def number(reached: str) -> float:
+    """The number in a cell."""
+    return float(reached.split()[0].rstrip(",").replace(",", ""))
