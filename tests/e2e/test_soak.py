@@ -49,7 +49,7 @@ def test_two_minutes_of_churn() -> None:
 
 
 def soak() -> tuple[str, dict[str, tuple[str, str]]]:
-    """Run it; return all that it printed, and its table: what -> asked, reached. That is empty when it took too long."""
+    """Run it; return what it printed, and its table, what -> asked, reached, which is empty when it took too long."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.soak", f"--seconds={CHURN_S}"],
