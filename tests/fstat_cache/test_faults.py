@@ -1,5 +1,6 @@
 """Lost events, exhausted limits, missing permission, filesystems that tell nothing or answer no more."""
 
+import contextlib
 import logging
 import mmap
 import os
@@ -196,7 +197,8 @@ def test_another_name_of_a_hot_file_loses_nothing(tmp_path: Path, way: str) -> N
         other.unlink()
         other.hardlink_to(path)
         if way == "met":
-            cache.remove_from_watch(other)
+            with contextlib.suppress(KeyError):  # unless the cache's own thread has seen it go
+                cache.remove_from_watch(other)
             cache.get_file_stats(other)
         assert_true(cache, [path, other])
 
