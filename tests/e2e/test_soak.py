@@ -13,8 +13,8 @@ LIMIT_S = 400
 MEMORY = "growth of the memory"
 MOST_GROWTH_PERCENT = 10  # in so short a time a few more pages for good are more of it than in ten minutes
 ATTEMPTS = 2
-# What goes wrong when the machine stands still: Prometheus gives up, the writers take away what nobody has seen yet, and
-# the files that are to fill the kernel's queue are still sampled instead of watched.
+# What goes wrong when the machine stands still: Prometheus gives up, the writers take away what nobody has seen yet,
+# and the files that are to fill the kernel's queue are still sampled instead of watched.
 UNTIMELY = (
     "bytes counted wrong in the group pods",
     "bytes counted wrong in the group host",
