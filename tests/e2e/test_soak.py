@@ -13,8 +13,8 @@ LIMIT_S = 400
 MEMORY = "growth of the memory"
 MOST_GROWTH_PERCENT = 10  # in so short a time a few more pages for good are more of it than in ten minutes
 ATTEMPTS = 2
-# What goes wrong when the machine stands still: Prometheus gives up, the writers take away what nobody has seen yet,
-# and the files that are to fill the kernel's queue are still sampled instead of watched.
+# What has gone wrong when the machine stood still: Prometheus gives up, the writers take away what nobody has seen yet;
+# why an overflow did not come about then is not known (perhaps the flooded files were sampled instead of watched).
 UNTIMELY = (
     "bytes counted wrong in the group pods",
     "bytes counted wrong in the group host",
@@ -39,11 +39,9 @@ def test_two_minutes_of_churn() -> None:
         missed = {what for what, (_, reached) in rows.items() if "missed" in reached}
         if MEMORY in missed and number(rows[MEMORY][1]) < MOST_GROWTH_PERCENT:
             missed.remove(MEMORY)
-        may_be_untimely = standstills.seconds > 0 and missed <= set(UNTIMELY)
-        if (rows and not missed) or not may_be_untimely:
+        if (rows and not missed) or not standstills.seconds or not missed <= set(UNTIMELY):
             break
-    if may_be_untimely and (missed or not rows):
-        pytest.skip(f"the machine was taken away each time, for {standstills.seconds} s the last one: {sorted(missed)}")
+    assert rows, output
     assert not missed, output
     shown = {what: asked for what, (asked, _, command) in readme_table("Figures").items() if "BENCH=soak" in command}
     assert shown
