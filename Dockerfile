@@ -1,23 +1,26 @@
 # docker build --tag fstat-exporter .
-# The base of all stages, named once: wheels are made by the Python that will run them.
+# The base of both stages, named once: what is installed is installed by the Python that will run it.
 FROM docker.io/library/python:3.13.14-slim-trixie AS base
-
-
-FROM base AS wheels
-
-WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
-COPY fstat_cache fstat_cache
-COPY exporter exporter
-RUN python3 -m pip wheel --no-cache-dir --wheel-dir=/wheels .
 
 
 FROM base AS environment
 
-# An environment of its own, without pip, compiled now because nothing can be written when it runs.
-COPY --from=wheels /wheels /wheels
+WORKDIR /source
+COPY requirements/build.txt requirements/run.txt requirements/
+# An environment of its own, without pip, compiled now because nothing can be written when it runs. Everything in it,
+# and what builds it, is pinned with hashes.
 RUN python3 -m venv --without-pip /opt/fstat-exporter \
-    && python3 -m pip --python=/opt/fstat-exporter/bin/python install --no-cache-dir --no-index --compile /wheels/*.whl
+    && python3 -m pip --python=/opt/fstat-exporter/bin/python install --no-cache-dir --compile \
+        --require-hashes --requirement=requirements/run.txt \
+    && python3 -m venv --without-pip /opt/build \
+    && python3 -m pip --python=/opt/build/bin/python install --no-cache-dir \
+        --require-hashes --requirement=requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY fstat_cache fstat_cache
+COPY exporter exporter
+RUN python3 -m pip --python=/opt/build/bin/python wheel --no-cache-dir --no-deps --no-build-isolation \
+        --wheel-dir=/wheels . \
+    && python3 -m pip --python=/opt/fstat-exporter/bin/python install --no-cache-dir --no-deps --compile /wheels/*.whl
 
 
 FROM base

@@ -8,12 +8,15 @@ ARGS ?=
 WHEEL_TESTS ?= tests/exporter tests/fstat_cache tests/examples tests/e2e/test_agent.py
 BENCH ?= lookups engine discovery scrape writers idle fleet
 
-PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# What is installed is pinned with hashes (`make lock`); our own package is built by what is pinned too.
+PINNED := $(PIP_INSTALL) --require-hashes
+OURS := $(PIP_INSTALL) --no-deps --no-build-isolation
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench schema screenshot dashboard picture clean programs test-image prometheus-rule programs-image test-wheel
+.PHONY: help run test test-long lint bench schema screenshot dashboard picture clean programs test-image prometheus-rule programs-image test-wheel lock
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -23,8 +26,11 @@ run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.y
 	@echo 'Look at http://localhost:10943/ (metrics at http://localhost:10943/metrics); stop with Ctrl-C.'
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
-test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install what the tests need and run every test
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install what the tests need and run the tests, in two processes
+	$(VENV)/bin/python -m pytest --numprocesses=2 $(ARGS)
+
+test-long: $(VENV)/.test programs ## run the tests that take long: the soak, more seeds, the benchmarks
+	$(VENV)/bin/python -m pytest --numprocesses=2 -m long $(ARGS)
 
 test-image: $(VENV)/.test build/image/base.tar ## as root: build the image without Docker, run it, and run the pod
 	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
@@ -33,9 +39,10 @@ test-wheel: $(VENV)/.test ## build the distributions and run the packages' tests
 	@rm -rf dist build/wheel
 	@mkdir -p build
 	@echo 'building dist/'
-	@$(VENV)/bin/python -m build >build/build.log || { cat build/build.log; exit 1; }
+	@$(VENV)/bin/python -m build --no-isolation >build/build.log || { cat build/build.log; exit 1; }
 	@$(PYTHON) -m venv build/wheel/.venv
-	@set -- dist/*.whl && build/wheel/.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$1[test]"
+	@build/wheel/.venv/bin/python $(PINNED) --requirement requirements/test.txt
+	@build/wheel/.venv/bin/python $(PIP_INSTALL) --no-deps dist/*.whl
 	@tar --directory build/wheel --extract --strip-components=1 --file dist/*.tar.gz
 	@rm -r build/wheel/exporter build/wheel/fstat_cache # so that only what is installed can be tested
 	build/wheel/.venv/bin/fstat-exporter --version
@@ -72,6 +79,11 @@ picture: $(VENV)/.test programs ## make docs/log-growth.svg again, in two minute
 prometheus-rule: ## write the PrometheusRule for Kubernetes from config/prometheus/rules/
 	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml
 
+lock: ## pin anew, with hashes, what is run, tested and put into the image: requirements/*.txt
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python $(PIP_INSTALL) 'uv>=0.9,<1'
+	@PATH="$(CURDIR)/build/lock/bin:$$PATH" tools/lock
+
 clean: ## remove everything that make made
 	rm -rf $(VENV) $(GRAFANA)/node_modules *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -104,17 +116,18 @@ $(GRAFANA)/node_modules/.installed: $(GRAFANA)/package-lock.json
 		echo 'missing: npm; on Debian: apt-get install npm'; \
 	fi || test "$$CI" != true
 
-# A stamp each, so that nothing is installed twice; a changed pyproject.toml installs again. The install is editable:
+# A stamp each, so that nothing is installed twice; what is pinned anew is installed again. The install is editable:
 # a changed source file needs none. Debian's python3 comes without ensurepip, which is in a package of its own.
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml requirements/build.txt requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, not " + sys.version)'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/debian-programs \
 		"ensurepip:$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
 	@echo 'installing into $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) --editable .
+	@$(VENV)/bin/python $(PINNED) --requirement requirements/build.txt --requirement requirements/run.txt
+	@$(VENV)/bin/python $(OURS) --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.run
-	@$(PIP_INSTALL) --editable '.[$*]'
+$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.run requirements/%.txt
+	@$(VENV)/bin/python $(PINNED) --requirement requirements/$*.txt
 	@touch $@

@@ -47,6 +47,10 @@ runroot = "{SCRATCH}/run"
 skip_mount_home = "true"
 """
 
+# Where packages come from. All else that pip may be told on this machine is of no use to the image, which is pinned with
+# hashes, or may name files that are not in it, as `constraint` does.
+PIP_OPTIONS = ("cert", "extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
+
 
 def run(*command: str | Path, timeout_s: float = 30) -> str:
     """Run to the end, with success, and return what was printed."""
@@ -117,7 +121,9 @@ def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     settings.add_section("global")
     for line in reversed(run(sys.executable, "-m", "pip", "config", "list").splitlines()):  # the strongest come first
         name, value = line.split("=", 1)
-        settings.set("global", name.rpartition(".")[2], ast.literal_eval(value))
+        option = name.rpartition(".")[2]
+        if option in PIP_OPTIONS:
+            settings.set("global", option, ast.literal_eval(value))
     pip_conf = tmp_path_factory.mktemp("pip") / "pip.conf"
     with pip_conf.open("w") as file:
         settings.write(file)
