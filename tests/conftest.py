@@ -1,17 +1,52 @@
 """How properties are tested, and fixtures for the tests of the whole: the real agent and a real Prometheus."""
 
+import contextlib
+import fcntl
+import os
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import Agent, Hanging, Mount, Prometheus, StartAgent, StartPrometheus, prometheus, scraping
+from tests.support import (
+    REPOSITORY,
+    Agent,
+    Hanging,
+    Mount,
+    Prometheus,
+    StartAgent,
+    StartPrometheus,
+    prometheus,
+    scraping,
+)
 
 # How long an example takes says nothing on a shared machine; each test has its limit anyway.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test marked `alone` while no other process runs a test."""
+    # Outermost, so that no wait counts against a time limit. A process that waits for the machine holds the turn: those
+    # that share the machine cannot keep it waiting for ever.
+    with contextlib.ExitStack() as machine:
+        with _locked(REPOSITORY / "tests", fcntl.LOCK_EX):
+            is_alone = item.get_closest_marker("alone") is not None
+            machine.enter_context(_locked(REPOSITORY, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH))
+        return (yield)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture

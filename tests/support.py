@@ -1,6 +1,8 @@
 """What the tests of the whole have in common: the agent as a process, scrapes of it, a condition to wait for."""
 
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +22,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 T = TypeVar("T")
+
+# Each process of the tests has ports of its own, below those that the kernel gives to clients (ip_local_port_range):
+# nobody else takes one between its choice and the moment when a server listens on it.
+PORTS_EACH = 3000
+_first_port = 10_000 + PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7)
+_ports = itertools.cycle(range(_first_port, _first_port + PORTS_EACH))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -47,10 +55,14 @@ def wait_until(condition: Callable[[], T], timeout_s: float = 10, explain: Calla
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that nobody listens on, and that this process has not returned before."""
+    for port in _ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    pytest.fail("no port is free")
 
 
 def program(name: str, source: str = "`make test` as root installs it") -> str:

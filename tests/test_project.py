@@ -1,15 +1,19 @@
 """The project around the code: what is installed, and what make promises."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support import REPOSITORY, Server, environment, free_port, program
 
@@ -118,7 +122,38 @@ def test_missing_program_skips_but_fails_in_ci(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_ci_runs_linters_and_tests() -> None:
-    """.ci/run can be executed and calls both targets of make."""
+    """.ci/run can be executed and calls the targets of make."""
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert {"make lint", "make test"} <= {" ".join(line.split()[:2]) for line in script.read_text().splitlines()}
+    called = {" ".join(line.split()[:2]) for line in script.read_text().splitlines()}
+    assert called >= {"make lint", "make test", "make test-long"}
+        " ".join(line.split()[:2]) for line in script.read_text().splitlines()
+    }
+
+
+@pytest.mark.parametrize(("name", "extra"), [("run", ""), ("test", "test"), ("lint", "lint"), ("build", None)])
+def test_what_is_pinned_is_what_is_asked_for(name: str, extra: str | None) -> None:
+    """requirements/*.txt pin, with hashes, every direct dependency to a version that pyproject.toml allows."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    asked = project["build-system"]["requires"] if extra is None else list(project["project"]["dependencies"])
+    wanted = [extra] if extra else []
+    while wanted:
+        for line in project["project"]["optional-dependencies"][wanted.pop()]:
+            requirement = Requirement(line)
+            if requirement.name == project["project"]["name"]:
+                wanted += requirement.extras
+            else:
+                asked.append(line)
+    text = (REPOSITORY / "requirements" / f"{name}.txt").read_text()
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)(?: ; .+)? \\\n    --hash=sha256:", text, re.MULTILINE))
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_what_is_pinned_is_the_same_everywhere() -> None:
+    """No two files of requirements/ pin different versions of a package."""
+    versions: defaultdict[str, set[str]] = defaultdict(set)
+    for path in (REPOSITORY / "requirements").iterdir():
+        for name, version_pinned in re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.MULTILINE):
+            versions[name].add(version_pinned)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}

@@ -47,8 +47,8 @@ runroot = "{SCRATCH}/run"
 skip_mount_home = "true"
 """
 
-# Where packages come from. All else that pip may be told on this machine is of no use to the image, which is pinned with
-# hashes, or may name files that are not in it, as `constraint` does.
+# Where packages come from. Nothing else of this machine's pip configuration is of use to the image: what it installs is
+# pinned, and `constraint` names a file that is not in it.
 PIP_OPTIONS = ("cert", "extra-index-url", "index-url", "proxy", "timeout", "trusted-host")
 
 
