@@ -127,8 +127,6 @@ def test_ci_runs_linters_and_tests() -> None:
     assert os.access(script, os.X_OK)
     called = {" ".join(line.split()[:2]) for line in script.read_text().splitlines()}
     assert called >= {"make lint", "make test", "make test-long"}
-        " ".join(line.split()[:2]) for line in script.read_text().splitlines()
-    }
 
 
 @pytest.mark.parametrize(("name", "extra"), [("run", ""), ("test", "test"), ("lint", "lint"), ("build", None)])

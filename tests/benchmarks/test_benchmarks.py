@@ -8,6 +8,8 @@ import pytest
 
 from tests.support import README, REPOSITORY, environment, program, readme_table
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "lookups": ("--files=20", "--rounds=2"),
     "engine": ("--files=20", "--sync-files=10", "--rounds=1", "--sync-rounds=1"),

@@ -38,7 +38,7 @@ Life = Generator[float, None, None]
 # The second one is told when a test fails; WORKLOAD_SEED=... runs it again.
 SEEDS = (
     pytest.param(1, id="fixed"),
-    pytest.param(int(os.environ.get("WORKLOAD_SEED", random.randrange(10**6))), id="random"),
+    pytest.param(int(os.environ.get("WORKLOAD_SEED", random.randrange(10**6))), id="random", marks=pytest.mark.long),
 )
 
 FILES = 1 << 15  # that one writer can open
