@@ -23,7 +23,6 @@ help: ## say what there is to make
 		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.yml
-	@echo 'Look at http://localhost:10943/ (metrics at http://localhost:10943/metrics); stop with Ctrl-C.'
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
 test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install what the tests need and run the tests, in two processes

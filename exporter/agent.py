@@ -27,7 +27,7 @@ from exporter.systemd import Notifier
 from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
-from exporter.web.server import Server
+from exporter.web.server import Server, url_of
 from exporter.web.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 
@@ -129,10 +129,12 @@ class Agent:
         )
         server = Server(make_application(self._site), self._web_config)
         server.add_sockets(self._sockets)
+        is_tls = self._web_config.current().tls is not None
         for bound in self._sockets:
             host, port = bound.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            _log.info("listening", extra=fields(address=address, version=__version__))
+            url = url_of(bound, is_tls=is_tls)
+            _log.info("listening", extra=fields(url=url, address=address, version=__version__))
         watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
         if watch is not None:
             watch.start()

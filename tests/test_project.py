@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -96,9 +97,25 @@ def test_make_run_serves(tmp_path: Path) -> None:
     try:
         server.wait_for("/-/ready", timeout_s=50)  # it installs first when pyproject.toml has changed
         assert b"fstat_exporter_build_info" in server.get("/metrics").body
-        assert "http://localhost:10943/" in server.log_path.read_text()
+        urls = re.findall(r"\S*https?://\S*", server.log_path.read_text())
+        assert urls == [f"url=http://127.0.0.1:{port}/"]  # nothing names another address
     finally:
         server.stop()
+
+
+def test_make_run_that_can_not_listen_prints_no_url() -> None:
+    """`make run` on a port that is taken prints no URL, and fails."""
+    if not (REPOSITORY / ".venv" / ".run").exists():
+        pytest.skip("without `make test` there is no .venv, and this test makes none")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = ["make", "--no-print-directory", "run", f"ARGS=--web.listen-address={address}"]
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=50
+        )
+    assert result.returncode != 0
+    assert f"listen on {address}" in result.stderr
+    assert "://" not in result.stdout + result.stderr
 
 
 def test_missing_program_is_told(tmp_path: Path) -> None:

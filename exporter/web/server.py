@@ -58,6 +58,22 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     return sockets
 
 
+def url_of(bound: socket.socket, *, is_tls: bool) -> str:
+    """Return the URL of the page at a listening socket, for a browser on this machine.
+
+    Args:
+        bound: the socket.
+        is_tls: whether its connections use TLS.
+    """
+    host, port = bound.getsockname()[:2]
+    if host == "0.0.0.0":
+        host = "localhost"
+    elif ":" in host:
+        # Not "localhost" for "::": that name may lead to 127.0.0.1 only. RFC 6874 escapes the '%' of fe80::1%eth0.
+        host = "[" + ("::1" if host == "::" else host.replace("%", "%25")) + "]"
+    return f"{'https' if is_tls else 'http'}://{host}:{port}/"
+
+
 def _resolve(address: ListenAddress) -> list[tuple[int, tuple[Any, ...]]]:
     if not address.host:
         return [(socket.AF_INET, ("0.0.0.0", address.port)), (socket.AF_INET6, ("::", address.port))]

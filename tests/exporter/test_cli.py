@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import make_pair
 from tests.support import REPOSITORY, Agent, Scrape, Server, free_port, parse_scrape, wait_until
 
 COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
@@ -290,6 +292,27 @@ def test_all_addresses(start: Callable[..., Background], tmp_path: Path) -> None
         with socket.create_connection(("::1", agent.port), timeout=5) as connection:
             connection.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
             assert b"200 OK" in connection.recv(100)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", ":0"])
+def test_logged_url(start: Callable[..., Background], address: str) -> None:
+    """The page answers at each URL that the log names, with the port that the kernel chose."""
+    agent = start("x", "--web.telemetry-path=/m", address=address)
+    urls = re.findall(r"msg=listening url=(\S+) address=\S+ version=", agent.log_path.read_text())
+    assert urls[0] == f"http://{'localhost' if address == ':0' else '127.0.0.1'}:{agent.port}/"
+    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for url in urls:
+        with browser.open(url, timeout=10) as answer:
+            assert b'href="/m"' in answer.read()
+
+
+def test_logged_url_with_tls(start: Callable[..., Background], tmp_path: Path) -> None:
+    """With TLS the log names an https URL."""
+    pair = make_pair(tmp_path, "server")
+    web_config = tmp_path / "web.yml"
+    web_config.write_text(f"tls_server_config: {{cert_file: {pair.cert}, key_file: {pair.key}}}")
+    agent = start("x", "--web.config.file", str(web_config))
+    assert f"msg=listening url=https://127.0.0.1:{agent.port}/ " in agent.log_path.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

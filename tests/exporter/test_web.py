@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from unittest import mock
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric
@@ -651,6 +652,23 @@ def test_listen_everywhere() -> None:
     finally:
         for bound in sockets:
             bound.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "is_tls", "expected"),
+    [
+        (("127.0.0.1", 9000), False, "http://127.0.0.1:9000/"),
+        (("0.0.0.0", 9000), False, "http://localhost:9000/"),
+        (("0.0.0.0", 9000), True, "https://localhost:9000/"),
+        (("::", 9000, 0, 0), False, "http://[::1]:9000/"),
+        (("fe80::1%eth0", 9000, 0, 2), True, "https://[fe80::1%25eth0]:9000/"),
+    ],
+)
+def test_url_of(bound: tuple[object, ...], is_tls: bool, expected: str) -> None:
+    """A browser on this machine can open it: every address is reached as localhost."""
+    sock = mock.Mock(spec=socket.socket)
+    sock.getsockname.return_value = bound
+    assert server.url_of(sock, is_tls=is_tls) == expected
 
 
 def test_listen_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
