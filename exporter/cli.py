@@ -68,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             has_lifecycle=flags.enable_lifecycle,
             notifier=Notifier(os.environ),
         )
-    except (ListenError, StateError) as error:
+    except ListenError as error:
+        print(one_line(f"fstat-exporter: {error}; {_address_remedy(flags)}"), file=sys.stderr)
+        return 1
+    except StateError as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
     asyncio.run(_serve(agent))
@@ -169,6 +172,14 @@ def _read_config(flags: argparse.Namespace) -> Config:
         )
         raise ConfigError([Mistake(DEFAULT_CONFIG_PATH, text)])
     return config.load(_source(flags))
+
+
+def _address_remedy(flags: argparse.Namespace) -> str:
+    """Say where to set another address; the flag overrides the configuration."""
+    remedy = "choose another with --web.listen-address"
+    if flags.patterns or flags.listen_address is not None:
+        return remedy
+    return f"{remedy}, or web.listen_address in {_source(flags)}"
 
 
 def _is_missing(path: str) -> bool:

@@ -25,7 +25,7 @@ _BACKLOG = 1024
 
 
 class ListenError(Exception):
-    """The agent can not listen where it was told to; the message says why."""
+    """The agent cannot listen on its address; the message says on which and why."""
 
 
 def listen(address: ListenAddress) -> list[socket.socket]:
@@ -53,9 +53,18 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     except (OSError, UnicodeError) as error:
         for bound in sockets:
             bound.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ListenError(f"can not listen on {address}: {reason}") from None
+        raise ListenError(f"cannot listen on {address}: {_reason(error, address)}") from None
     return sockets
+
+
+def _reason(error: Exception, address: ListenAddress) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has this address"
+    if number == errno.EACCES and address.port < 1024:
+        return "permission denied, ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
 
 
 def url_of(bound: socket.socket, *, is_tls: bool) -> str:

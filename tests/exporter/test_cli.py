@@ -140,7 +140,8 @@ def test_mistakes(tmp_path: Path) -> None:
         "--web.telemetry-path: 'm' can not be used, expected a path such as /metrics, not below /-/",
     ]
     assert mistake("x", "--web.listen-address=192.0.2.1:1") == (
-        "fstat-exporter: can not listen on 192.0.2.1:1: Cannot assign requested address\n"
+        "fstat-exporter: cannot listen on 192.0.2.1:1: no interface of this machine has this address; "
+        "choose another with --web.listen-address\n"
     )
 
 
@@ -153,12 +154,20 @@ def test_no_configuration() -> None:
     )
 
 
-def test_port_taken() -> None:
-    """One line."""
+def test_port_taken(tmp_path: Path) -> None:
+    """One line that names the address, and the flag or the key that sets another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        expected = f"fstat-exporter: can not listen on {address}: Address already in use\n"
-        assert mistake("x", "--web.listen-address", address) == expected
+        config = tmp_path / "x.yml"
+        config.write_text(f"web: {{listen_address: '{address}'}}\nlogs: [{{group: a, paths: [/x]}}]")
+        by_flag = (
+            f"fstat-exporter: cannot listen on {address}: address already in use; "
+            "choose another with --web.listen-address"
+        )
+        assert mistake("x", "--web.listen-address", address) == f"{by_flag}\n"
+        assert mistake("--config.file", str(config)) == f"{by_flag}, or web.listen_address in {config}\n"
+        # The flag overrides the file: a change of the file would not help.
+        assert mistake("--config.file", str(config), "--web.listen-address", address) == f"{by_flag}\n"
 
 
 def test_patterns(start: Callable[..., Background], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import json
 import re
@@ -690,11 +691,25 @@ def test_listen_errors() -> None:
     (taken,) = server.listen(ListenAddress("127.0.0.1", 0))
     port = taken.getsockname()[1]
     with taken:
-        with pytest.raises(server.ListenError, match=rf"can not listen on 127.0.0.1:{port}: Address already in use"):
+        with pytest.raises(server.ListenError, match=rf"cannot listen on 127.0.0.1:{port}: address already in use"):
             server.listen(ListenAddress("127.0.0.1", port))
-        with pytest.raises(server.ListenError, match=rf"can not listen on :{port}: Address already in use"):
+        with pytest.raises(server.ListenError, match=rf"cannot listen on :{port}: address already in use"):
             server.listen(ListenAddress("", port))
-    with pytest.raises(server.ListenError, match=r"can not listen on 192\.0\.2\.1:0: Cannot assign requested address"):
+    with pytest.raises(server.ListenError, match=r"cannot listen on 192\.0\.2\.1:0: no interface of this machine has"):
         server.listen(ListenAddress("192.0.2.1", 0))
-    with pytest.raises(server.ListenError, match=r"can not listen on no\.such\.host\.invalid:0: "):
+    with pytest.raises(server.ListenError, match=r"cannot listen on no\.such\.host\.invalid:0: "):
         server.listen(ListenAddress("no.such.host.invalid", 0))
+
+
+@pytest.mark.parametrize(("port", "has_hint"), [(1023, True), (1024, False)])
+def test_listen_without_permission(monkeypatch: pytest.MonkeyPatch, port: int, has_hint: bool) -> None:
+    """A port below 1024 may take root or a capability: the error names both."""
+
+    def deny(_self: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", deny)
+    with pytest.raises(server.ListenError) as caught:
+        server.listen(ListenAddress("", port))
+    hint = ", ports below 1024 need root or CAP_NET_BIND_SERVICE" if has_hint else ""
+    assert str(caught.value) == f"cannot listen on :{port}: permission denied{hint}"
