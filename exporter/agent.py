@@ -48,7 +48,7 @@ class Agent:
         sockets: where to serve, listening already; closed at the end of `run`.
         web_config: how that is protected; by default not at all.
         read_config: reads the configuration anew, for a reload; raises ConfigError. By default it stays as it is.
-        config_path: the file to watch, for a reload when it changes; None: none.
+        config_path: the file to watch, absolute, for a reload when it changes; None: none.
         has_lifecycle: whether a reload may be asked for over HTTP.
         notifier: tells systemd.
 

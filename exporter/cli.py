@@ -20,7 +20,7 @@ from exporter.agent import Agent
 from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
 from exporter.log import fields
-from exporter.mistakes import one_line
+from exporter.mistakes import one_line, shortened
 from exporter.systemd import Notifier
 from exporter.web.server import ListenError, listen
 from exporter.web.web_config_file import WebConfigFile
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = _parser().parse_args(arguments)
     try:
+        config_path = _config_path(flags)
         settings = _with_flags(_read_config(flags), flags)
         web_config = WebConfigFile(flags.web_config_file)
     except ConfigError as error:
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             listen(settings.web.listen_address),
             web_config,
-            read_config=None if flags.patterns else lambda: _with_flags(_read_config(flags), flags),
-            config_path=None if flags.patterns else _source(flags),
+            read_config=None if config_path is None else lambda: _with_flags(config.load(config_path), flags),
+            config_path=config_path,
             has_lifecycle=flags.enable_lifecycle,
             notifier=Notifier(os.environ),
         )
@@ -159,12 +160,42 @@ def _source(flags: argparse.Namespace) -> str:
     return flags.config_file or DEFAULT_CONFIG_PATH
 
 
+def _config_path(flags: argparse.Namespace) -> str | None:
+    """Return the absolute path of the configuration, for reloads after the working directory has gone; None: none."""
+    if flags.patterns:
+        return None
+    source = _source(flags)
+    return os.path.join(_directory_of(source, source), source)
+
+
+def _directory_of(path: str, name: str) -> str:
+    """Return the directory that a path is relative to; an absolute one needs no working directory.
+
+    Args:
+        path: absolute or relative.
+        name: what the error calls it.
+
+    Raises:
+        ConfigError: the path is relative, and the working directory has no path.
+    """
+    if path.startswith("/"):
+        return "/"
+    try:
+        return os.getcwd()
+    except OSError as error:
+        is_gone = isinstance(error, FileNotFoundError)
+        reason = "is gone" if is_gone else f"cannot be determined: {error.strerror}"
+        text = f"is relative, but the working directory {reason}; start in another one or make it absolute"
+        raise ConfigError([Mistake(name, text)]) from None
+
+
 def _read_config(flags: argparse.Namespace) -> Config:
     if flags.patterns and flags.config_file is not None:
         text = "can not be combined with patterns on the command line, expected one or the other"
         raise ConfigError([Mistake("--config.file", text)])
     if flags.patterns:
-        return config.from_patterns(flags.patterns, os.getcwd())
+        relative = next((text for text in flags.patterns if text and not text.startswith("/")), "/")
+        return config.from_patterns(flags.patterns, _directory_of(relative, f"pattern {shortened(relative)!r}"))
     if flags.config_file is None and _is_missing(DEFAULT_CONFIG_PATH):
         text = (
             "does not exist; name a configuration with --config.file FILE, "

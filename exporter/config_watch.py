@@ -47,13 +47,13 @@ class ConfigWatch:
     Where the kernel reports nothing (filesystems that other machines write to) it tells nothing.
 
     Args:
-        path: the file.
+        path: the file, absolute.
         on_change: called when it may have changed and nobody is writing it, also once after the start: it may have
             changed since it was read; and once after it has gone.
     """
 
     def __init__(self, path: str, on_change: Callable[[], object]) -> None:
-        self._path = os.path.join(os.getcwd(), path)
+        self._path = path
         self._on_change = on_change
         self._inotify: INotify | None = None
         # Watch -> directory, and the names in it over which the path leads; none for the watch of the file itself.

@@ -1,5 +1,6 @@
 """The command as a real process: flags, mistakes, signals, what it costs."""
 
+import errno
 import json
 import os
 import re
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from exporter import cli
 from tests.certificates import make_pair
 from tests.support import REPOSITORY, Agent, Scrape, Server, free_port, parse_scrape, wait_until
 
@@ -22,15 +24,15 @@ COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    command = [*COMMAND, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=cwd, env=ENVIRONMENT)
+def run(*arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; `prefix` is a command that executes it."""
+    command = [*prefix, *COMMAND, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=REPOSITORY, env=ENVIRONMENT)
 
 
-def mistake(*arguments: str) -> str:
+def mistake(*arguments: str, prefix: Sequence[str] = ()) -> str:
     """What is said of a mistake, which is never a traceback and ends with 1."""
-    result = run(*arguments)
+    result = run(*arguments, prefix=prefix)
     assert (result.returncode, result.stdout) == (1, "")
     assert "Traceback" not in result.stderr
     return result.stderr
@@ -39,10 +41,11 @@ def mistake(*arguments: str) -> str:
 class Background(Server):
     """The command in the background, in a directory of its own choice."""
 
-    def __init__(self, arguments: list[str], log_path: Path, cwd: Path) -> None:
+    def __init__(self, arguments: list[str], log_path: Path, cwd: Path, prefix: Sequence[str]) -> None:
         self.log_path = log_path
         with log_path.open("wb") as log:
-            self.popen = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log, cwd=cwd, env=ENVIRONMENT)
+            command = [*prefix, *COMMAND, *arguments]
+            self.popen = subprocess.Popen(command, stdout=log, stderr=log, cwd=cwd, env=ENVIRONMENT)
         self._popen, self.pid, self.arguments = self.popen, self.popen.pid, arguments
         line = wait_until(lambda: re.search(r'listening.*address"?[=:] ?"?([^"\s]+):(\d+)', log_path.read_text()))
         self.host, self.port = line[1], int(line[2])
@@ -50,12 +53,14 @@ class Background(Server):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Background]]:
-    """Starts the command in `tmp_path`, on an address of the kernel's choice; every one of them must stop with 0."""
+    """Starts the command in `tmp_path` or `cwd`, on an address of the kernel's choice; each must stop with 0."""
     started: list[Background] = []
 
-    def begin(*arguments: str, address: str = "127.0.0.1:0") -> Background:
+    def begin(
+        *arguments: str, address: str = "127.0.0.1:0", cwd: Path = tmp_path, prefix: Sequence[str] = ()
+    ) -> Background:
         flags = ["--web.listen-address", address, *arguments]
-        started.append(Background(flags, tmp_path / f"agent-{len(started)}.out", tmp_path))
+        started.append(Background(flags, tmp_path / f"agent-{len(started)}.out", cwd, prefix))
         return started[-1]
 
     yield begin
@@ -185,6 +190,102 @@ def test_patterns(start: Callable[..., Background], tmp_path: Path) -> None:
     assert scrape.value("fstat_file_size_bytes", path=str(path)) == 4
     assert scrape.value("fstat_file_changes_total", path=str(path)) == 1
     assert scrape.value("fstat_cache_hits_total") == 2
+
+
+# Starts the command in a directory that the shell has deleted.
+DELETED = ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"']
+
+
+@pytest.fixture
+def gone(tmp_path: Path) -> Path:
+    """A directory for DELETED."""
+    path = tmp_path / "gone"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_absolute_paths_in_a_deleted_directory(
+    start: Callable[..., Background], tmp_path: Path, gone: Path, has_config: bool
+) -> None:
+    """With absolute paths the agent needs no working directory: it starts, saves its state, reloads and stops."""
+    path = tmp_path / "a.log"
+    path.write_text("123")
+    config = tmp_path / "x.yml"
+    text = f"state: {{path: {tmp_path}/state.db}}\nlogs: [{{group: GROUP, paths: ['{tmp_path}/*.log']}}]"
+    config.write_text(text.replace("GROUP", "a"))
+    arguments = ("--config.file", str(config)) if has_config else (f"{tmp_path}/*.log",)
+    agent = start(*arguments, prefix=[*DELETED, str(gone)])
+    agent.wait_for("/-/ready")
+    assert os.readlink(f"/proc/{agent.pid}/cwd") == f"{gone} (deleted)"
+    assert scraped(agent).value("fstat_file_size_bytes", path=str(path)) == 3
+    if has_config:
+        config.write_text(text.replace("GROUP", "b"))
+        agent.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: scraped(agent).values("fstat_group_files", group="b") == [1])
+    assert re.findall("Traceback|level=(?:warn|error)", agent.log_path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["/x", "a.log", "b.log"], "pattern 'a.log'"),
+        (["--config.check", "./a.log"], "pattern './a.log'"),
+        (["--config.file=x.yml"], "x.yml"),
+        # The kernel still finds the parent of a deleted directory, so the file can be read, but not be watched.
+        (["--config.file=../x.yml"], "../x.yml"),
+        (["--config.check", "--config.file=../x.yml"], "../x.yml"),
+    ],
+)
+def test_relative_paths_in_a_deleted_directory(tmp_path: Path, gone: Path, arguments: list[str], name: str) -> None:
+    """One line that names the path, and 1."""
+    (tmp_path / "x.yml").write_text("logs: [{group: a, paths: [/x]}]")
+    assert mistake(*arguments, prefix=[*DELETED, str(gone)]) == (
+        f"{name}: is relative, but the working directory is gone; start in another one or make it absolute\n"
+    )
+
+
+def test_config_check_in_a_deleted_directory(tmp_path: Path, gone: Path) -> None:
+    """An absolute configuration is checked as elsewhere."""
+    config = tmp_path / "x.yml"
+    config.write_text("logs: [{group: a, paths: [/x]}]")
+    result = run("--config.check", f"--config.file={config}", prefix=[*DELETED, str(gone)])
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_working_directory_out_of_reach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the reason, and 1; Linux checks no permission for getcwd(2), so the error is simulated."""
+
+    def deny() -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "getcwd", deny)
+    assert cli.main(["--config.check", "a.log"]) == 1
+    assert capsys.readouterr().err == (
+        "pattern 'a.log': is relative, but the working directory cannot be determined: Permission denied; "
+        "start in another one or make it absolute\n"
+    )
+
+
+def test_reload_in_a_directory_deleted_after_the_start(start: Callable[..., Background], tmp_path: Path) -> None:
+    """A reload of a relative file fails in one line while the directory is gone, and works once it is there again."""
+    folder = tmp_path / "folder"
+    config = folder / "x.yml"
+    text = f"logs: [{{group: GROUP, paths: ['{tmp_path}/*.log']}}]"
+    folder.mkdir()
+    config.write_text(text.replace("GROUP", "a"))
+    agent = start("--config.file=x.yml", cwd=folder)
+    agent.wait_for("/-/ready")
+    config.unlink()
+    folder.rmdir()
+    agent.popen.send_signal(signal.SIGHUP)
+    wait_until(lambda: f"{config}: can not be read: No such file or directory" in agent.log_path.read_text())
+    folder.mkdir()
+    config.write_text(text.replace("GROUP", "b"))
+    agent.popen.send_signal(signal.SIGHUP)
+    wait_until(lambda: scraped(agent).values("fstat_group_files", group="b") == [0])
+    assert scraped(agent).values("fstat_group_files", group="a") == []
+    assert "Traceback" not in agent.log_path.read_text()
 
 
 def test_change_before_the_first_scrape(start: Callable[..., Background], tmp_path: Path) -> None:
