@@ -11,6 +11,7 @@ import os
 import re
 import select
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -138,9 +139,24 @@ def _position(text_before: str) -> tuple[int, int]:
 
 
 def _check_bounds(text: str, report: Report, loader: Loader) -> None:
-    """Refuse what may not be composed: PyYAML's composers recur, the one in C until the process dies of it."""
+    """Refuse what may not be composed: PyYAML's composers recur, the one in C until the process dies of it.
+
+    libyaml scans ahead and itself refuses a depth of 1000 (since PyYAML 6.0.4), perhaps before its first event. The
+    text before that place has the same events, among them the first one that is too deep, with its own place.
+    """
+    try:
+        _check_events(yaml.parse(text, Loader=loader), report)
+        return
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        if mark is None or "maximum nesting depth" not in str(error.problem):
+            raise
+    _check_events(yaml.parse(text[: mark.index], Loader=loader), report)
+
+
+def _check_events(events: Iterable[yaml.Event], report: Report) -> None:
     depth = nodes = documents = 0
-    for event in yaml.parse(text, Loader=loader):
+    for event in events:
         what = ""
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1

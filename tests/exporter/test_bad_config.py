@@ -24,6 +24,8 @@ BAD_FILES = sorted(path.name for path in BAD_CONFIG.glob("*.yml"))
 LOGS = "logs: [{group: a, paths: [/a]}]\n"
 MIB = yaml_file.MAX_FILE_BYTES
 
+needs_libyaml = pytest.mark.skipif(not yaml.__with_libyaml__, reason="this PyYAML has no libyaml")
+
 
 def complaint(path: Path) -> str:
     """What is said of a bad file."""
@@ -55,7 +57,7 @@ PARSED_DIFFERENTLY = {"group-no-character.yml", "unknown-escape.yml"}
 
 
 @pytest.mark.parametrize("name", [*BAD_FILES, "../../../config/exporter.yml"])
-@pytest.mark.skipif(not yaml.__with_libyaml__, reason="this PyYAML has no libyaml to compare with")
+@needs_libyaml
 def test_both_parsers_of_pyyaml_agree(name: str) -> None:
     """With libyaml and without there are the same nodes at the same places, or the same mistakes."""
 
@@ -86,6 +88,33 @@ def walk(root: yaml.Node) -> Iterator[tuple[str, int, int, object]]:
         yield node.tag, node.start_mark.line, node.start_mark.column, node.value if is_scalar else None
         for part in () if is_scalar else node.value:
             stack.extend(part if isinstance(part, tuple) else (part,))
+
+
+def opened(count: int, bracket: str) -> str:
+    """So many of these brackets, in a list that is itself an item of a list."""
+    return "- - " + bracket * count
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (opened(31, "["), "1:35"),
+        (opened(2000, "["), "1:35"),
+        (opened(2000, "{"), "1:35"),
+        ("# \u00e4\nx: '" + "[" * 2000 + "'\ny: " + "[" * 2000, "3:35"),
+        ("{a: " * 2000, "1:129"),
+        ("- " * 2000, "1:65"),
+        ("? " * 2000, "1:65"),
+        ("".join(" " * depth + "a:\n" for depth in range(1100)), "33:33"),
+    ],
+    ids=["one too deep", "lists", "mappings", "after brackets that nest nothing", "values", "items", "keys", "lines"],
+)
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, pytest.param("C", marks=needs_libyaml)])
+def test_nested_too_deep(text: str, place: str, loader: yaml_file.Loader | str) -> None:
+    """Is told in our words, at the first value that is too deep, also where libyaml refuses before it reports any."""
+    with pytest.raises(ConfigError) as caught:
+        yaml_file.compose(text, "x.yml", yaml.CSafeLoader if loader == "C" else loader)
+    assert str(caught.value) == f"x.yml:{place}: nested more than 32 deep"
 
 
 def test_a_file_is_read_with_or_without_byte_order_mark(tmp_path: Path) -> None:
