@@ -80,7 +80,9 @@ def test_many_at_once() -> None:
         while not began:
             await asyncio.sleep(0)
         others = [asyncio.create_task(reloader.reload("other", is_asked_for=True)) for _ in range(50)]
-        await asyncio.sleep(0.01)
+        while len(reloader._waiting) < len(others):
+            await asyncio.sleep(0)
+        assert began == 1
         go_on.set()
         assert await asyncio.gather(first, *others) == [None] * 51
         assert began == 2
@@ -90,17 +92,18 @@ def test_many_at_once() -> None:
 
 def test_who_has_left() -> None:
     """Who does not wait for the end is no hindrance to others."""
-    go_on = asyncio.Event()
+    began, go_on = asyncio.Event(), asyncio.Event()
 
     async def apply(is_asked_for: bool) -> bool:
         del is_asked_for
+        began.set()
         await go_on.wait()
         return True
 
     async def scenario() -> None:
         reloader = Reloader(apply)
         left, stays = (asyncio.create_task(reloader.reload("x", is_asked_for=True)) for _ in range(2))
-        await asyncio.sleep(0.01)
+        await began.wait()  # with what both have asked for
         left.cancel()
         go_on.set()
         assert await stays is None
@@ -110,18 +113,21 @@ def test_who_has_left() -> None:
 
 def test_the_end() -> None:
     """Who waits, or asks later, is told."""
+    began = asyncio.Event()
 
     async def apply(is_asked_for: bool) -> bool:
         del is_asked_for
-        await asyncio.sleep(60)
+        began.set()
+        await asyncio.Event().wait()  # for ever
         return True
 
     async def scenario() -> None:
         reloader = Reloader(apply)
         asked = asyncio.create_task(reloader.reload("x", is_asked_for=True))
-        await asyncio.sleep(0.01)
+        await began.wait()
         later = asyncio.create_task(reloader.reload("x", is_asked_for=True))
-        await asyncio.sleep(0.01)
+        while not reloader._waiting:
+            await asyncio.sleep(0)
         reloader.close()
         assert await asyncio.wait_for(asyncio.gather(asked, later), 5) == ["the agent is stopping"] * 2
         assert await reloader.reload("x", is_asked_for=True) == "the agent is stopping"
