@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -22,9 +23,10 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Heard:
-    """What a watch tells."""
+    """What a watch tells, and when it has nothing to tell."""
 
     def __init__(self) -> None:
+        self.watch: ConfigWatch
         self.count = 0
         self._told = asyncio.Event()
 
@@ -37,8 +39,24 @@ class Heard:
         await asyncio.wait_for(self._told.wait(), TOLD_S)
         self._told.clear()
 
+    async def nothing(self) -> None:
+        """Wait until the watch has worked off all that was done: nothing of it is told."""
+        turns = 0
+        while turns < 3:  # of the loop: a timer that is due runs in the next one
+            turns = 0 if self._is_at_work() else turns + 1
+            await asyncio.sleep(0.01)
+        assert not self._told.is_set()
+
+    def _is_at_work(self) -> bool:
+        """Whether there are events to read, or a check is pending or under way."""
+        watch = self.watch
+        assert watch._inotify is not None
+        is_pending = watch._timer is not None and watch._timer.when() > asyncio.get_running_loop().time()
+        is_checking = watch._check is not None and not watch._check.done()
+        return bool(select.select([watch._inotify], [], [], 0)[0]) or is_pending or is_checking
+
     async def silence(self) -> None:
-        """Nothing is told for several times as long as it takes to settle."""
+        """Nothing is told for several times as long as it takes to settle: of what a pending check must not tell."""
         await asyncio.sleep(0.5)
         assert not self._told.is_set()
 
@@ -48,7 +66,7 @@ def watched(path: Path, scenario: Callable[[Heard], Coroutine[object, object, No
 
     async def run() -> Heard:
         heard = Heard()
-        watch = ConfigWatch(str(path), heard.tell)
+        heard.watch = watch = ConfigWatch(str(path), heard.tell)
         watch.start()
         try:
             await heard.wait()
@@ -77,12 +95,12 @@ def test_rewritten_again_and_again(path: Path) -> None:
             for number in range(5):
                 path.write_text(str(number))
             await heard.wait()
-            await heard.silence()
+            await heard.nothing()
         path.with_name("other").write_text("x")
         path.with_name("other").rename(path.with_name("another"))
         path.with_name("another").unlink()
         path.read_text()
-        await heard.silence()
+        await heard.nothing()
 
     assert watched(path, scenario).count == 4
 
@@ -246,7 +264,8 @@ def test_a_pipe(tmp_path: Path) -> None:
         heard = Heard()
         watch = ConfigWatch(str(path), heard.tell)
         watch.start()
-        await heard.silence()
+        assert watch._inotify is None
+        assert (watch._timer, watch._check, heard.count) == (None, None, 0)
         watch.close()
 
     asyncio.run(run())
