@@ -14,13 +14,9 @@ from typing import Any
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache, statx
+from fstat_cache import FileStats, FStatCache, file_time_ns, statx
 from fstat_cache.stats import read_again, read_stats
 from tests.support import wait_until
-
-TICK_S = 0.02
-"""Longer than a tick of the kernel's clock: inodes born further apart have different births."""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -36,7 +32,8 @@ def file(tmp_path: Path) -> Path:
 
 def recreate(path: Path, data: bytes) -> None:
     """Another inode in the place of one, with its number if the filesystem gives it again (ext4 does)."""
-    time.sleep(TICK_S)
+    changed_ns = path.stat().st_ctime_ns
+    wait_until(lambda: file_time_ns() > changed_ns)  # so that the births differ
     path.unlink()
     path.write_bytes(data)
 
