@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -52,6 +53,24 @@ def wait_until(condition: Callable[[], T], timeout_s: float = 10, explain: Calla
         if time.monotonic() >= deadline:
             pytest.fail(f"not within {timeout_s} s (last value: {value!r})\n{explain()}")
         time.sleep(0.02)
+
+
+class Stopwatch:
+    """Measures how long something takes, less the time for which a hypervisor took a CPU away (steal in proc(5))."""
+
+    def __init__(self) -> None:
+        self._began_s, self._stolen_s = time.monotonic(), _stolen_s()
+
+    def seconds(self) -> float:
+        """The time since this was made."""
+        stolen_s = max(now - before for now, before in zip(_stolen_s(), self._stolen_s, strict=True))
+        return time.monotonic() - self._began_s - stolen_s
+
+
+def _stolen_s() -> list[float]:
+    """The time that was stolen of each CPU so far; whoever is on it cannot move to another meanwhile."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    return [int(ticks[7]) / os.sysconf("SC_CLK_TCK") for name, *ticks in lines if re.fullmatch(r"cpu\d+", name)]
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.attacker import ATTACKS
-from tests.support import Process, StartAgent
+from tests.support import Process, StartAgent, Stopwatch
 
 FILES = 2000
 SECONDS = 3
@@ -32,6 +32,7 @@ def logs(tmp_path: Path) -> str:
     return f"{folder}/*.log"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -> None:
     """Each kind for some seconds: scrapes beside it within a second, less than 64 MiB more of memory, not a word."""
@@ -47,9 +48,9 @@ def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -
         greatest = 0.0
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            began = time.monotonic()
+            watch = Stopwatch()
             answer = agent.get("/metrics", {"Accept-Encoding": "gzip"})
-            seconds.append(time.monotonic() - began)
+            seconds.append(watch.seconds())
             assert answer.status == 200
             greatest = max(greatest, resident_mib(agent.pid))
             time.sleep(0.1)
@@ -57,8 +58,7 @@ def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -
     finally:
         attacker.stop()
     print(f"{name}: slowest {max(seconds):.3f} s of {len(seconds)}, {before:.0f} -> {greatest:.0f} MiB")
-    # A second is the promise; one that takes longer may be the fault of whatever else this machine is doing.
-    assert sorted(seconds)[-2] < 1
+    assert max(seconds) < 1
     assert statistics.median(seconds) < 0.6
     assert greatest - before < 64
     assert agent.log_path.read_text() == log

@@ -25,6 +25,7 @@ UNTIMELY = (
 )
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(ATTEMPTS * (LIMIT_S + 20))
 def test_two_minutes_of_churn() -> None:
     """Whatever is done to files and configuration, nothing is counted wrong, nothing goes back and nothing is kept.

@@ -13,6 +13,7 @@ from exporter.health import Health
 from fstat_cache import FStatCache
 
 
+@pytest.mark.alone
 def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A thread that does not answer is told after the time-out, to all who ask, by one thread that asks; and it is told
     once in the log that it began, and once that it ended. The loop goes on meanwhile.

@@ -47,6 +47,7 @@ def test_what_is_found(tmp_path: Path) -> None:
     assert scanner.scan({}) == RemoteScan({}, set(), 0)
 
 
+@pytest.mark.alone
 @as_root
 def test_a_directory_that_hangs(tmp_path: Path, track: Track, fuse: Mount, caplog: pytest.LogCaptureFixture) -> None:
     """It delays nothing else: it is waited for once, keeps its files meanwhile, and is scanned when it answers."""
@@ -117,6 +118,7 @@ def test_links_to_files_that_hang(tmp_path: Path, track: Track, fuse: Mount) -> 
     wait_until(lambda: len(present(tracker)) == 11)
 
 
+@pytest.mark.alone
 @as_root
 def test_a_filesystem_that_begins_to_hang_during_a_scan(fuse: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its directories are not waited for one by one, and what is known of them is to be kept."""

@@ -95,6 +95,7 @@ def test_watchdog(environment: dict[str, str], expected: float | None) -> None:
     assert Notifier(environment).watchdog_s == expected
 
 
+@pytest.mark.alone
 def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
     """READY after the first scan, the watchdog twice in its time, a reload from its beginning to its end, STOPPING."""
     (tmp_path / "a.log").touch()

@@ -530,6 +530,7 @@ def test_without_permission_to_list(tmp_path: Path, folder: Path) -> None:
     assert (done.stdout, done.stderr) == ("permission 0\nmissing\n", "")
 
 
+@pytest.mark.alone
 @as_root
 def test_a_remote_directory_is_not_touched(tmp_path: Path, fuse: Mount, folder: Path) -> None:
     """It says so at once, though its filesystem hangs; by a link too. Its end is told, and what was there before."""
@@ -802,6 +803,7 @@ def test_a_hundred_thousand_directories_leave_nothing_behind(in_memory: Path) ->
         assert kernel_watches() == cache.status().watches == 1
 
 
+@pytest.mark.alone
 def test_idle_means_asleep(folder: Path) -> None:
     """With directories watched, one of which was hot, the thread does not wake up when nothing happens."""
     with FStatCache(on_directory_events=lambda: cache.directory_events()) as cache:

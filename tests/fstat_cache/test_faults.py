@@ -125,6 +125,7 @@ def test_a_look_up_after_an_overflow_is_true_at_once(tmp_path: Path) -> None:
         assert_true(cache, paths)
 
 
+@pytest.mark.alone
 def test_a_file_written_all_the_time_is_sampled_and_stays_exact(tmp_path: Path) -> None:
     """A busy file loses its armed watch, is exact after sync(), and gets its watch back when it is quiet."""
     path, quiet = make(tmp_path, 2)
@@ -697,6 +698,7 @@ def test_a_remote_filesystem_that_goes(tmp_path: Path, mount: Path) -> None:
                 daemon.wait()
 
 
+@pytest.mark.alone
 @as_root
 def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -> None:
     """Its files are polled; when it hangs nothing else waits for it, its files are late, and it recovers.
@@ -785,6 +787,7 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
     assert told[-1] == 9
 
 
+@pytest.mark.alone
 @as_root
 def test_closing_does_not_wait_for_a_filesystem_that_hangs(tmp_path: Path, mount: Path) -> None:
     """close(), and the exit of a process whose thread hangs, take no longer than otherwise."""

@@ -18,6 +18,7 @@ from fstat_cache import FileStats, FStatCache, file_time_ns, statx
 from fstat_cache.stats import read_again, read_stats
 from tests.support import wait_until
 
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A file on a filesystem that tells births."""
@@ -275,6 +276,7 @@ def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callab
         first.chmod(0o600)  # as a written file is seen whose attributes have changed too
         append(written, b"x")
         cache.sync()
+        cache.sync()  # which the writes of `do` were complete before
         assert [cache.get_file_stats(path) for path in paths] == [look(path) for path in paths]
     return meddler
 

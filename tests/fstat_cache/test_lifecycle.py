@@ -211,6 +211,7 @@ def test_a_failing_listener_stops_nothing(file: Path, caplog: pytest.LogCaptureF
         assert "on_change has failed" in caplog.text
 
 
+@pytest.mark.alone
 def test_idle_means_asleep(tmp_path: Path) -> None:
     """When nothing happens the thread does not wake up, not even after files were hot and have become quiet."""
     paths = [tmp_path / str(number) for number in range(100)]

@@ -13,7 +13,6 @@ import pytest
 from fstat_cache import FStatCache, directories
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes
 
-
 ROUNDS = 2500  # of 1 to 20 changes each, five on average
 NAMES = 10
 FOLDERS = 3

@@ -54,6 +54,7 @@ def start(pipe: tuple[int, int]) -> Iterator[Start]:
         pump.close()
 
 
+@pytest.mark.alone
 def test_after_work_it_rests(pipe: tuple[int, int], start: Start) -> None:
     """Work of some milliseconds is followed by a hundred times as much rest, at most half a second."""
     began: list[float] = []
@@ -69,6 +70,7 @@ def test_after_work_it_rests(pipe: tuple[int, int], start: Start) -> None:
     assert min(gaps) >= GREATEST_REST_S
 
 
+@pytest.mark.alone
 def test_no_rest_goes_past_what_is_due(pipe: tuple[int, int], start: Start) -> None:
     """What has a time of its own, such as the sampling of hot files, is not put off; the rest is taken afterwards."""
     began: list[float] = []
@@ -90,6 +92,7 @@ def test_no_rest_goes_past_what_is_due(pipe: tuple[int, int], start: Start) -> N
     assert began[2] - began[1] >= GREATEST_REST_S
 
 
+@pytest.mark.alone
 def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> None:
     """With a CPU budget of 1 % and many busy files, nobody asking: what was written to one that is hot and then still
     for a second was seen, whatever else keeps the cache busy."""
@@ -121,6 +124,7 @@ def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> N
                 assert sizes[str(path)] == path.stat().st_size
 
 
+@pytest.mark.alone
 def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: Start) -> None:
     """Who wakes the pump while it rests from its work has it work again at once, not only after the next event."""
     began: list[float] = []
