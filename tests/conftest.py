@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 import resource
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.support import (
     Prometheus,
     StartAgent,
     StartPrometheus,
+    locked,
     prometheus,
     scraping,
 )
@@ -33,20 +33,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     # Outermost, so that no wait counts against a time limit. A process that waits for the machine holds the turn: those
     # that share the machine cannot keep it waiting for ever.
     with contextlib.ExitStack() as machine:
-        with _locked(REPOSITORY / "tests", fcntl.LOCK_EX):
+        with locked(REPOSITORY / "tests", fcntl.LOCK_EX):
             is_alone = item.get_closest_marker("alone") is not None
-            machine.enter_context(_locked(REPOSITORY, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH))
+            machine.enter_context(locked(REPOSITORY, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH))
         return (yield)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, operation: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, operation)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture

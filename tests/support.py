@@ -1,6 +1,7 @@
 """What the tests of the whole have in common: the agent as a process, scrapes of it, a condition to wait for."""
 
 import contextlib
+import fcntl
 import http.client
 import itertools
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -82,6 +83,20 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
                 return port
     pytest.fail("no port is free")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, operation: int) -> Iterator[None]:
+    """Hold a lock of flock(2) on a folder, against other processes of the tests.
+
+    `operation` is `fcntl.LOCK_EX`, or `fcntl.LOCK_SH` to share it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def program(name: str, source: str = "`make test` as root installs it") -> str:

@@ -4,6 +4,7 @@ A block is run by its language: `sh` line by line, `python`, `yaml`. Anything el
 nothing here knows how to run, fails.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from tests.support import README, REPOSITORY, Server, StartAgent, environment, free_port, program, readme_table
+from tests.support import README, REPOSITORY, Server, StartAgent, environment, free_port, locked, program, readme_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,16 @@ EXAMPLE_FILE = Path("/tmp/test_file1")  # named by the ten lines
 
 @pytest.fixture
 def example_file() -> Iterator[Path]:
-    """The file that the examples name, which goes back to what it was."""
-    size = EXAMPLE_FILE.stat().st_size if EXAMPLE_FILE.exists() else None
-    with EXAMPLE_FILE.open("ab") as file:
-        file.write(b"one line\n")
-    yield EXAMPLE_FILE
-    if size is None:
-        EXAMPLE_FILE.unlink()
-    else:
-        os.truncate(EXAMPLE_FILE, size)
+    """The file that the examples name, for one test at a time; it goes back to what it was."""
+    with locked(REPOSITORY / "examples", fcntl.LOCK_EX):
+        size = EXAMPLE_FILE.stat().st_size if EXAMPLE_FILE.exists() else None
+        with EXAMPLE_FILE.open("ab") as file:
+            file.write(b"one line\n")
+        yield EXAMPLE_FILE
+        if size is None:
+            EXAMPLE_FILE.unlink()
+        else:
+            os.truncate(EXAMPLE_FILE, size)
 
 
 def run(command: list[str | Path], cwd: Path = REPOSITORY) -> str:
