@@ -28,6 +28,7 @@ from fstat_cache.kernel import (
     IN_ONLYDIR,
     NO_WATCH,
     NameEvent,
+    max_queued_events,
 )
 from fstat_cache.stats import file_time_ns, is_settled
 from fstat_cache.watches import WatchTable
@@ -341,7 +342,10 @@ class Directories:
             self._flood_began_at = now
         self._flood.update(event.wd for event in names)
         most = FLOOD_EVENTS
-        if overflow:  # who filled the queue would fill it again: each that had as many as the others, and more
+        # Directories that filled the queue would fill it again: each that had as many events as the others, and more.
+        # Where writes to files filled it no directory did, however few had events: one that is disarmed reports no
+        # renames, and a rotated file whose new name matches nothing is not found without.
+        if overflow and 2 * len(names) >= max_queued_events():
             most = min(most, len(names) // (len({event.wd for event in names}) + 1))
         return [wd for wd, count in self._flood.items() if count > most and wd in self._watches]
 

@@ -95,6 +95,15 @@ def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int
         return sys.maxsize
 
 
+def max_queued_events(path: str = "/proc/sys/fs/inotify/max_queued_events") -> int:
+    """How many events a queue holds before it overflows; the kernel's default where there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as limit:
+            return int(limit.read())
+    except FileNotFoundError:
+        return 16_384
+
+
 class Inotify:
     """One inotify instance.
 

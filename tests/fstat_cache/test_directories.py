@@ -14,7 +14,7 @@ import pytest
 from fstat_cache import AUTOFS, CacheClosedError, DirectoryEvent, FStatCache
 from fstat_cache.directories import FLOOD_EVENTS, MOST_PENDING, QUIET_S, Directories
 from fstat_cache.follower import Follower
-from fstat_cache.kernel import Inotify
+from fstat_cache.kernel import Inotify, max_queued_events
 from fstat_cache.mounts import Mount as MountLine
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes, times_woken_when_idle
 from tests.support import Mount, as_root, wait_until
@@ -283,6 +283,29 @@ def test_who_made_the_queue_overflow_is_told_by_name_no_longer(cache: FStatCache
             (folder / str(number)).unlink()
     assert set(told(cache)) == set(map(listed, folders))
     assert cache.status().queue_overflows == 1
+
+
+def test_an_overflow_by_writes_disarms_no_directory(cache: FStatCache, in_memory: Path) -> None:
+    """A directory that had a few events when writes to files filled the queue is told of by name before and after."""
+    folder, files = in_memory / "folder", [in_memory / str(number) for number in range(2)]
+    folder.mkdir()
+    cache.watch_directory(str(folder))
+    for file in files:
+        file.touch()
+        assert cache.get_file_stats(str(file)) is not None
+    told(cache)
+    for number in range(3):
+        (folder / str(number)).touch()
+    with files[0].open("ab", buffering=0) as one, files[1].open("ab", buffering=0) as other:
+        for _ in range(max_queued_events() // 2 + 10):
+            one.write(b"x")
+            other.write(b"x")
+    events = told(cache)
+    assert cache.status().queue_overflows == 1
+    assert cache.status().hot_directories == 0
+    assert {DirectoryEvent(str(folder), str(number)) for number in range(3)} <= set(events)
+    (folder / "later").touch()
+    assert DirectoryEvent(str(folder), "later") in told(cache)
 
 
 def flood(folder: Path, names: int = FLOOD_EVENTS + 1) -> None:

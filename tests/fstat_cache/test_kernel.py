@@ -17,6 +17,7 @@ from fstat_cache.kernel import (
     Events,
     Inotify,
     NameEvent,
+    max_queued_events,
     parse_events,
 )
 
@@ -93,3 +94,9 @@ def test_removing_a_watch_that_has_gone_is_no_error(tmp_path: Path) -> None:
     finally:
         inotify.close()
         inotify.close()
+
+
+def test_the_size_of_the_queue_is_the_kernels(tmp_path: Path) -> None:
+    """It is read from the sysctl; where there is none it is the default of inotify(7)."""
+    assert max_queued_events() == int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    assert max_queued_events(str(tmp_path / "missing")) == 16_384
