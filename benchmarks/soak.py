@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.common import Figure, at_most, print_figures, scratch_folder
 from exporter.growth import LOST_INODES
-from tests.e2e.workload import Log, Workload, Writer, by_path
+from tests.e2e.workload import Log, Workload, Writer, by_path, overflow
 from tests.support import Agent, Prometheus, Scrape, prometheus, scraping, wait_until
 
 SCRAPE_INTERVAL_S = 2  # Prometheus'
@@ -39,7 +39,6 @@ KNOWN_AFTER_S = 3.0  # longer than a look at a busy file, or a reload, takes on 
 MOST_LINES = 50  # about one thing that is wrong
 PODS_AT_ONCE = 500
 FLOODED_FILES = 2  # in turn, or the kernel merges their events
-MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 OVERFLOWED = "the kernel's queue of events has overflowed"
 LATE = "a scrape was not done in the time that Prometheus gives it"  # which is a scrape that failed
 RELOADED = "configuration reloaded"
@@ -338,12 +337,7 @@ class Soak:
             workload.control.hold()
         time.sleep(1)  # who was about to do what takes an agent that hears of it has done so then
         agent.scrape()  # it has heard of that
-        os.kill(agent.pid, signal.SIGSTOP)
-        try:
-            for number in range(int(1.2 * int(MAX_QUEUED_EVENTS.read_text()))):
-                logs[number % len(logs)].write(1)
-        finally:
-            os.kill(agent.pid, signal.SIGCONT)
+        overflow(agent, logs)
         agent.scrape()
         for workload in workloads:
             workload.control.release()

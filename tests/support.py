@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -30,6 +30,7 @@ T = TypeVar("T")
 PORTS_EACH = 3000
 _first_port = 10_000 + PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7)
 _ports = itertools.cycle(range(_first_port, _first_port + PORTS_EACH))
+IN_MODIFY = 2  # inotify(7)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -259,6 +260,39 @@ class Agent(Server):
         """How many file descriptors the process has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def is_told_of_writes(self, paths: Iterable[Path]) -> bool:
+        """Whether the kernel puts each write to each of these files into its queue: a sampled file's it does not."""
+        told = {
+            (int(watch["ino"], 16), int(watch["sdev"], 16))
+            for watch in watches(self.pid)
+            if int(watch["mask"], 16) & IN_MODIFY
+        }
+        return all((s.st_ino, os.major(s.st_dev) << 20 | os.minor(s.st_dev)) in told for s in map(os.stat, paths))
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it by SIGSTOP meanwhile, each of its threads."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: all(state == "T" for state in self._thread_states()))
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _thread_states(self) -> Iterator[str]:
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                yield Path(f"/proc/{self.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def watches(pid: int) -> Iterator[dict[str, str]]:
+    """The inotify watches of a process, as /proc/PID/fdinfo has them: numbers in hexadecimal, by name."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            for line in Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines():
+                if line.startswith("inotify "):
+                    yield dict(each.split(":", 1) for each in line.split()[1:])
+
 
 def scraping(ports: Mapping[str, int], *, interval: str) -> dict[str, object]:
     """A configuration of Prometheus that scrapes these ports of the loopback, by job name."""
@@ -280,6 +314,13 @@ class Prometheus(Server):
         vector = self.query(expression)
         assert len(vector) <= 1, vector
         return vector[0][1] if vector else None
+
+    def samples(self, selector: str) -> list[tuple[float, float]]:
+        """Times and values of the samples that a range vector of one series has."""
+        answer = json.loads(self.get("/api/v1/query?" + urllib.parse.urlencode({"query": selector})).body)
+        assert answer["status"] == "success", answer
+        (series,) = answer["data"]["result"]
+        return [(moment_s, float(value)) for moment_s, value in series["values"]]
 
 
 def prometheus(folder: Path, config: Mapping[str, object]) -> Prometheus:

@@ -2,13 +2,12 @@
 
 import os
 import random
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.workload import SEEDS, Workload, Writer, by_path
+from tests.e2e.workload import SEEDS, Workload, Writer, by_path, overflow
 from tests.support import Agent, StartAgent, wait_until
 
 CONFIG = """
@@ -19,7 +18,6 @@ logs:
     paths: ["{pattern}"]
 """
 RUN_S = 22
-MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 def sizes(agent: Agent) -> dict[str, float]:
@@ -84,12 +82,7 @@ def test_nothing_is_lost_when_the_kernels_queue_overflows(tmp_path: Path, start_
             workload.check(agent)
             workload.control.hold()
             workload.run_for(1)  # see Control.hold
-            os.kill(agent.pid, signal.SIGSTOP)
-            # In turn: the kernel merges equal events only when they come one after the other.
-            for number in range(2 * int(MAX_QUEUED_EVENTS.read_text())):
-                logs[number % len(logs)].write(1)
-            workload.run_for(0.5)
-            os.kill(agent.pid, signal.SIGCONT)
+            overflow(agent, logs, times=2)
             scrape = workload.check(agent)
             assert (scrape.value("fstat_cache_queue_overflows_total") or 0) >= rounds
             workload.control.release()

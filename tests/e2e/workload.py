@@ -41,6 +41,7 @@ SEEDS = (
     pytest.param(int(os.environ.get("WORKLOAD_SEED", random.randrange(10**6))), id="random", marks=pytest.mark.long),
 )
 
+MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 FILES = 1 << 15  # that one writer can open
 PODS = 25  # that one writer has at a time
 SECOND_NS = 10**9
@@ -688,6 +689,23 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
             _, what, *about = json.loads(line)
             if what == action:
                 yield about
+
+
+def overflow(agent: Agent, logs: Sequence[Log], *, times: float = 1.2) -> None:
+    """Write more than the kernel's queue of events holds, to logs of which it tells the agent, while that is stopped.
+
+    So the queue overflows, once and for certain. Files that have been written all the time are sampled, and the kernel
+    is silent about them: wait until they are quiet enough to be watched again.
+    """
+    paths = [log.path for log in logs]
+    while True:
+        wait_until(lambda: agent.is_told_of_writes(paths), 30)
+        with agent.stopped():
+            if agent.is_told_of_writes(paths):  # what holds now holds until it goes on
+                # In turn: the kernel merges equal events only when they come one after the other.
+                for number in range(int(times * int(MAX_QUEUED_EVENTS.read_text()))):
+                    logs[number % len(logs)].write(1)
+                return
 
 
 def appended_bytes(scrape: Scrape) -> float:
