@@ -35,7 +35,7 @@ CHECK_S = 3.0
 SAMPLE_S = 1.0
 RELOAD_S = 5.0
 OVERFLOW_S = 15.0
-KNOWN_AFTER_S = 3.0  # longer than a look at a busy file, or a reload, takes on a machine that is busy itself
+KNOWN_AFTER_S = 6.0  # an agent that nobody scrapes looks at many busy files every five seconds
 MOST_LINES = 50  # about one thing that is wrong
 PODS_AT_ONCE = 500
 FLOODED_FILES = 2  # in turn, or the kernel merges their events
@@ -260,7 +260,7 @@ class Soak:
         logs = [writer.open(flooded / f"{number}.log") for number in range(FLOODED_FILES)]
         self._age(agent, workloads["pods"])
         for workload in workloads.values():
-            workload.start()
+            workload.start(agent)
         ways = itertools.cycle((self._reload_by_file, self._reload_by_signal, self._reload_by_http))
         configs = itertools.cycle((*self.configs[1:], self.configs[0]))
         checks, samples, reloads, overflows = map(Every, (CHECK_S, SAMPLE_S, RELOAD_S, OVERFLOW_S))
@@ -303,8 +303,10 @@ class Soak:
     def _check(self, agent: Agent, workloads: Mapping[str, Workload]) -> None:
         """Scrape: what is counted lies between what was written before and after it. And somebody looks at the page."""
         least = {group: workload.completed() for group, workload in workloads.items()}
+        began_ns = time.monotonic_ns()
         scrape = agent.scrape()
         for group, workload in workloads.items():
+            workload.scraped(agent, began_ns)
             counted, most = appended_bytes(scrape, group), workload.announced()
             if not least[group] <= counted <= most:
                 self.wrong_scrapes += 1
@@ -335,7 +337,6 @@ class Soak:
     def _overflow(self, agent: Agent, workloads: Collection[Workload], logs: Sequence[Log]) -> None:
         for workload in workloads:
             workload.control.hold()
-        time.sleep(1)  # who was about to do what takes an agent that hears of it has done so then
         agent.scrape()  # it has heard of that
         overflow(agent, logs)
         agent.scrape()

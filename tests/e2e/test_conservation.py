@@ -49,7 +49,7 @@ def test_counted_is_what_was_written(tmp_path: Path, start_agent: StartAgent, se
         plain, with_rotated = (
             start_agent(config=CONFIG.format(pattern=f"{workload.logs}/**/{name}")) for name in ("*.log", "*.log*")
         )
-        workload.start()
+        workload.start(plain, with_rotated)
         end_s = time.monotonic() + RUN_S
         while time.monotonic() < end_s:
             workload.check(rng.choice((plain, with_rotated)))
@@ -76,12 +76,11 @@ def test_nothing_is_lost_when_the_kernels_queue_overflows(tmp_path: Path, start_
         writer = Writer(tmp_path, workload.own, workload.seed)
         logs = [writer.open(flooded / f"{number}.log") for number in range(200)]
         agent = start_agent(config=CONFIG.format(pattern=f"{workload.logs}/**/*.log"))
-        workload.start()
+        workload.start(agent)
         for rounds in range(1, 4):
             workload.run_for(2)
             workload.check(agent)
             workload.control.hold()
-            workload.run_for(1)  # see Control.hold
             overflow(agent, logs, times=2)
             scrape = workload.check(agent)
             assert (scrape.value("fstat_cache_queue_overflows_total") or 0) >= rounds

@@ -49,7 +49,7 @@ def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
         config.write_text(CONFIG.format(state=tmp_path / "state.db", logs=workload.logs))
         agent = Agent([f"--config.file={config}"], tmp_path / "agent-0.out")
         try:
-            workload.start()
+            workload.start(agent)
             scrape = workload.check(agent)
             for number in range(1, KILLS + 1):
                 workload.run_for(rng.uniform(1, 2.5))  # without a scrape
@@ -59,7 +59,6 @@ def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
                     assert not lower, seed
                     workload.run_for(rng.uniform(0, 0.5))
                 workload.control.hold()
-                workload.run_for(1)  # see Control.hold
                 before = workload.check(agent)
                 moment = rng.choice(("after a scrape", "some time later", "during a scrape"))
                 if moment == "some time later":
@@ -72,6 +71,7 @@ def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
                 assert agent.stop() == -signal.SIGKILL
                 workload.run_for(rng.uniform(0, 0.5))
                 agent = Agent([f"--config.file={config}"], tmp_path / f"agent-{number}.out")
+                workload.follow(agent)
                 scrape = workload.check(agent)
                 lower = went_back(group_counters(before), group_counters(scrape))
                 assert not lower, (seed, moment)

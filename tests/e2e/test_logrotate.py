@@ -83,7 +83,7 @@ def test_create_is_exact(tmp_path: Path, start_agent: StartAgent) -> None:
     """With `create` every byte is counted, under whatever names the rotated files go on, packed or not."""
     rotation = Rotation(tmp_path, "reopening", CREATE, start_agent)
     with rotation.workload as workload:
-        workload.start()
+        workload.start(rotation.agent)
         for _ in range(5):  # three are kept, the present one included
             with rotation.rotating() as logrotate:
                 while logrotate.poll() is None:
@@ -103,7 +103,7 @@ def test_copytruncate_counts_nothing_twice(
     rotation = Rotation(tmp_path, "busy", COPYTRUNCATE, start_agent)
     permitted = 0
     with rotation.workload as workload:
-        workload.start()
+        workload.start(rotation.agent)
         for _ in range(4):
             workload.run_for(1.5)
             known = workload.completed()

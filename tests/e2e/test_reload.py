@@ -290,7 +290,7 @@ def test_counted_is_what_was_written_through_reloads(tmp_path: Path, start_agent
             return BEGINNING + f"state: {{path: {tmp_path}/state.db}}\n" + VARIANTS[variant].format(logs=workload.logs)
 
         agent = start_agent(config=text(0))
-        workload.start()
+        workload.start(agent)
         scrape = workload.check(agent)
         for number in range(RELOADS):
             path.write_text(text(rng.randrange(len(VARIANTS))))

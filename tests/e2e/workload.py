@@ -7,10 +7,12 @@ a generator that yields how long it pauses. What a log does follows from the see
 not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
 
 What can not be seen may be lost: bytes not yet looked at when a file is truncated, loses its last name or leaves the
-watched folders. So each of these waits until the file has been quiet for a while (`known_after_s`). Likewise a name
-that matches is kept for a while before one that does not takes its place (except by `hasty`, where the kernel tells of
-both), and for a while after a truncation less is written than was there before. Logs are only truncated to nothing: of
-a file that was left with some bytes nobody can say when these were written.
+watched folders. So each of these waits until the agents have seen the last write: until each of them has answered a
+scrape that began after it, or could run for `known_after_s` since (see AgentClock; the wall clock says nothing of an
+agent on a machine that stands still). Likewise a name that matches is kept until it was seen, before one that does not
+takes its place (except by `hasty`, where the kernel tells of both), and until a truncation was seen less is written
+than was there before. Logs are only truncated to nothing: of a file that was left with some bytes nobody can say when
+these were written.
 """
 
 import argparse
@@ -28,9 +30,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tests.e2e.clock import LONGEST_TICK_S, AgentClock
 from tests.support import Agent, Process, Scrape, wait_until
 
 Life = Generator[float, None, None]
@@ -43,6 +47,7 @@ SEEDS = (
 
 MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 FILES = 1 << 15  # that one writer can open
+MOST_WRITERS = 16
 PODS = 25  # that one writer has at a time
 SECOND_NS = 10**9
 BYTES = b"a line of a log, more or less\n" * 4096
@@ -81,51 +86,91 @@ class Truth(Counts):
         return list(self.numbers[1::2])
 
 
-class Control(Counts):
-    """Tells the writers when the agent may be away, and how much time it needs.
+class Moment(NamedTuple):
+    """When something was done."""
 
-    While it is away they truncate and unlink nothing.
+    monotonic_ns: int
+    agent_ns: int  # on the AgentClock
+
+
+class Control(Counts):
+    """Tells the writers when the agents may be away, and what they have seen.
+
+    While an agent is away the writers truncate and unlink nothing.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "control", 3)
+        super().__init__(folder / "control", _WRITERS + MOST_WRITERS)
 
     def allow(self, seconds: float) -> None:
-        """Give the agent so much time to look at what was done."""
-        self.numbers[2] = int(seconds * SECOND_NS)
+        """Take for granted that an agent has seen what was done once it could run for so long."""
+        self.numbers[_ALLOWED] = int((seconds + LONGEST_TICK_S) * SECOND_NS)
+
+    def tick(self, agent_ns: int) -> None:
+        """Show the writers the AgentClock."""
+        self.numbers[_CLOCK] = agent_ns
+
+    def scraped(self, began_ns: int) -> None:
+        """Each agent has answered a scrape that began at `began_ns` (monotonic) or later."""
+        self.numbers[_SCRAPED] = began_ns
 
     def hold(self) -> None:
-        """From now on nothing is truncated, nothing loses its last name or leaves."""
-        self.numbers[0] = time.monotonic_ns()
+        """From now on nothing is truncated, nothing loses its last name or leaves.
+
+        Returns when no writer is left that has begun something before it could know.
+        """
+        held = time.monotonic_ns()
+        self.numbers[_HELD_CLOCK] = self.numbers[_CLOCK]
+        self.numbers[_HELD] = held
+        wait_until(lambda: all(number in (_RESTING, held) for number in self.numbers[_WRITERS:]), 30)
 
     def release(self) -> None:
-        """The agent is there again."""
-        self.numbers[1] = time.monotonic_ns()
-        self.numbers[0] = 0
+        """The agents are there again."""
+        self.numbers[_RELEASED_CLOCK] = self.numbers[_CLOCK]
+        self.numbers[_HELD] = 0
 
     def is_held(self) -> bool:
-        return self.numbers[0] != 0
+        return self.numbers[_HELD] != 0
 
-    def was_looked_at(self, since_ns: int) -> bool:
-        """Whether the agent has had its time for what was done at `since_ns`."""
-        until_ns = self.numbers[0] or time.monotonic_ns()
-        return until_ns - max(since_ns, self.numbers[1]) >= self.numbers[2]
+    def work(self, writer: int) -> None:
+        """A writer begins with something, for which it asks whether it `is_held`."""
+        self.numbers[_WRITERS + writer] = _WORKING
+        self.numbers[_WRITERS + writer] = self.numbers[_HELD] or _WORKING
+
+    def rest(self, writer: int) -> None:
+        """It is done with that."""
+        self.numbers[_WRITERS + writer] = _RESTING
+
+    def now(self) -> Moment:
+        return Moment(time.monotonic_ns(), self.numbers[_CLOCK])
+
+    def was_looked_at(self, since: Moment) -> bool:
+        """Whether the agents have seen what was done then."""
+        if self.numbers[_SCRAPED] > since.monotonic_ns:
+            return True
+        until_ns = self.numbers[_HELD_CLOCK if self.is_held() else _CLOCK]
+        return until_ns - max(since.agent_ns, self.numbers[_RELEASED_CLOCK]) >= self.numbers[_ALLOWED]
+
+
+# Where the numbers of Control are, and what those of the writers mean.
+_HELD, _HELD_CLOCK, _RELEASED_CLOCK, _ALLOWED, _CLOCK, _SCRAPED, _WRITERS = range(7)
+_RESTING, _WORKING = range(2)
 
 
 class Log:
     """A file, open to append."""
 
-    def __init__(self, path: Path, fd: int, file: int, truth: Truth) -> None:
+    def __init__(self, path: Path, fd: int, file: int, truth: Truth, now: Callable[[], Moment]) -> None:
         self.path, self.fd = path, fd
-        self._file, self._truth = file, truth
-        self.born_ns = self.written_ns = time.monotonic_ns()
+        self._file, self._truth, self._now = file, truth, now
+        self.born = self.written = now()
 
     def write(self, size: int) -> None:
         """Append `size` bytes in one call."""
         self._truth.announce(self._file, size)
         written = os.write(self.fd, BYTES[:size])
         self._truth.complete(self._file, written)
-        self.written_ns = time.monotonic_ns()
+        self.written = self._now()
         assert written == size
 
     def size(self) -> int:
@@ -162,15 +207,18 @@ class Writer:
         file, self._files = self._files, self._files + 1
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.tell("open", known_as or path, file)
-        return Log(path, fd, file, self._truth)
+        return Log(path, fd, file, self._truth, self.control.now)
 
     def run(self, styles: list[str]) -> None:
         """Live until SIGTERM, each style once."""
         signal.signal(signal.SIGTERM, self._stop)
+        self.control.work(self.number)
         for pause_s in interleave([STYLES[style](Scene(self, style)) for style in styles]):
+            self.control.rest(self.number)
             time.sleep(pause_s)
             if self._is_told_to_stop:
                 break
+            self.control.work(self.number)
 
     def _stop(self, *_: object) -> None:
         # A flag, not an exception: none may come between a write and its count.
@@ -218,12 +266,12 @@ class Scene:
     def quiet(self, *logs: Log) -> Life:
         """Wait until bytes that disappear right after this are lost to nobody."""
         control = self.writer.control
-        while control.is_held() or not all(control.was_looked_at(log.written_ns) for log in logs):
+        while control.is_held() or not all(control.was_looked_at(log.written) for log in logs):
             yield 0.02
 
-    def known(self, since_ns: int) -> Life:
-        """Wait until what was made at `since_ns` has been looked at; returns when the agent is away too."""
-        while not self.writer.control.was_looked_at(since_ns):
+    def known(self, since: Moment) -> Life:
+        """Wait until what was made then has been looked at; returns when the agent is away too."""
+        while not self.writer.control.was_looked_at(since):
             yield 0.02
 
     def rename(self, old: Path, new: Path) -> None:
@@ -277,7 +325,7 @@ def rotate(scene: Scene, path: Path, names: tuple[str, ...], *, known_as: Path |
     number = 0
     while True:
         yield from scene.write(log)
-        yield from scene.known(log.born_ns)
+        yield from scene.known(log.born)
         number += 1
         target = path.with_name(scene.rng.choice(names).format(number))
         scene.rename(path, target)
@@ -304,7 +352,7 @@ def numbered(scene: Scene) -> Life:
     shelf = [scene.writer.open(path)]
     while True:
         yield from scene.write(*shelf[:3])
-        yield from scene.known(shelf[0].born_ns)
+        yield from scene.known(shelf[0].born)
         if len(shelf) > 3:
             last = shelf.pop()
             yield from scene.quiet(last)
@@ -328,14 +376,14 @@ def truncate(scene: Scene) -> Life:
             shutil.copyfile(log.path, scene.folder / "copy")
         os.ftruncate(log.fd, 0)
         scene.writer.tell("truncate", log.path, left)
-        truncated_ns = time.monotonic_ns()
+        truncated = scene.writer.control.now()
         for _ in range(scene.rng.randint(0, 20)):
             size = min(scene.size(), left - 1)
             left -= size
             if size > 0:
                 log.write(size)
             yield 0.01
-        yield from scene.known(truncated_ns)
+        yield from scene.known(truncated)
 
 
 def kubelet(scene: Scene) -> Life:
@@ -350,7 +398,7 @@ def kubelet(scene: Scene) -> Life:
 
 def rotate_as_kubelet(scene: Scene, log: Log, number: int) -> Generator[float, None, Log]:
     """Do that once; returns the new log."""
-    yield from scene.known(log.born_ns)
+    yield from scene.known(log.born)
     rotated = log.path.with_name(f"0.log.20260102-15{number // 60:02}{number % 60:02}")
     packed = Path(f"{rotated}.gz")
     scene.rename(log.path, rotated)
@@ -494,7 +542,7 @@ def hasty(scene: Scene) -> Life:
     rotated: list[tuple[Path, Log]] = []
     number = 0
     yield from scene.write(log)
-    yield from scene.known(log.written_ns)  # what is renamed before its folder is watched, nobody can know
+    yield from scene.known(log.written)  # what is renamed before its folder is watched, nobody can know
     while True:
         yield from scene.write(log)
         yield from scene.quiet()  # nothing more than that the agent is there
@@ -562,8 +610,9 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         styles: the lives that each of them leads.
         writers: how many.
         is_empty: whether there is nothing before they start.
-        known_after_s: how long the writers wait before they take away what the agent must have seen: on a machine that
-            does not stand still that takes less than a second.
+        known_after_s: for how long an agent that is not scraped must have been able to run before the writers take
+            away what it must have seen. Few files take it half a second for a look and as much for a rest.
+        clock: what measures that, entered already; by default one of its own.
 
     Attributes:
         logs: what is to be watched.
@@ -579,12 +628,17 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         *,
         is_empty: bool = False,
         known_after_s: float = 2.0,
+        clock: AgentClock | None = None,
     ) -> None:
         self.top, self.seed = top, seed
         self.logs = top / "logs"
         self.logs.mkdir()
         self.control = Control(top)
         self.control.allow(known_after_s)
+        self._ending = contextlib.ExitStack()
+        self._clock = self._ending.enter_context(AgentClock()) if clock is None else clock
+        self._clock.on_tick.append(self.control.tick)
+        self._scraped_ns: dict[int, int] = {}  # by process id: when the latest scrape began
         self.own = writers
         self._styles = styles
         self._truths = [Truth(top / f"truth-{number}") for number in range(writers + 1)]
@@ -598,13 +652,23 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
                     if style != "symlink":
                         (folder / "0.log").write_bytes(BYTES[: rng.randint(0, 5000)])
 
-    def start(self) -> None:
-        """Start the writers; returns when each of them writes."""
+    def start(self, *agents: Agent) -> None:
+        """Start the writers, for these agents; returns when each of them writes."""
+        self.follow(*agents)
         for number, _ in enumerate(self._truths[:-1]):
             command = [sys.executable, "-m", __name__, f"--seed={self.seed}", f"--writer={number}", str(self.top)]
             self._processes.append(Process([*command, *self._styles], self.top / f"writer-{number}.out"))
         for process, truth in zip(self._processes, self._truths, strict=False):
             wait_until(lambda process=process, truth=truth: process.alive() and any(truth.completed()))  # type: ignore[misc]
+
+    def follow(self, *agents: Agent) -> None:
+        """Have these agents, and no others, see what is done from now on."""
+        self._clock.follow(*(agent.pid for agent in agents))
+
+    def scraped(self, agent: Agent, began_ns: int) -> None:
+        """It has answered a scrape that began then (monotonic)."""
+        self._scraped_ns[agent.pid] = began_ns
+        self.control.scraped(min(self._scraped_ns.get(pid, 0) for pid in self._clock.agents))
 
     def run_for(self, seconds: float) -> None:
         """Let the writers go on for a while."""
@@ -621,6 +685,8 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
             process.stop()
+        self._clock.on_tick.remove(self.control.tick)
+        self._ending.close()
 
     def completed(self) -> int:
         """A bound from below for what has been written."""
@@ -637,7 +703,9 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
     def check(self, agent: Agent) -> Scrape:
         """Scrape: what was counted lies between the truth before and after, so it is exact once the writers stopped."""
         completed = self._completed()
+        began_ns = time.monotonic_ns()
         scrape = agent.scrape()
+        self.scraped(agent, began_ns)
         announced = self._announced()
         counted, least, most = appended_bytes(scrape), sum(map(sum, completed)), sum(map(sum, announced))
         if not least <= counted <= most:
