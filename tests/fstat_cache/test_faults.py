@@ -447,6 +447,7 @@ def take_all(instances: list[Inotify]) -> None:
             return
 
 
+@pytest.mark.alone  # it takes all that this user may have
 def test_the_kernels_limit_of_instances(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """EMFILE: without an inotify instance every file is polled; with one again they are watched."""
     paths = make(tmp_path, 3)
