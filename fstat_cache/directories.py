@@ -28,7 +28,6 @@ from fstat_cache.kernel import (
     IN_ONLYDIR,
     NO_WATCH,
     NameEvent,
-    max_queued_events,
 )
 from fstat_cache.stats import file_time_ns, is_settled
 from fstat_cache.watches import WatchTable
@@ -297,15 +296,16 @@ class Directories:
             self._watches.discard(wd)
             self.hot.pop(wd, None)
 
-    def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool) -> None:
+    def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool, total: int) -> None:
         """Take in what has come and gone in directories, in order.
 
         Args:
             names: the events.
             now: a monotonic clock, seconds.
             overflow: whether there were more than the queue could hold.
+            total: how many events were in the queue, those of files included.
         """
-        floods = self._floods(names, now, overflow=overflow)
+        floods = self._floods(names, now, overflow=overflow, total=total)
         for wd in floods:
             self._disarm(wd, now)
         for wd, mask, cookie, raw in names:
@@ -336,7 +336,7 @@ class Directories:
                             touched[path] = touched.get(path, 0) | mask
         return touched
 
-    def _floods(self, names: list[NameEvent], now: float, *, overflow: bool) -> list[int]:
+    def _floods(self, names: list[NameEvent], now: float, *, overflow: bool, total: int) -> list[int]:
         if now - self._flood_began_at > FLOOD_S:
             self._flood.clear()
             self._flood_began_at = now
@@ -345,7 +345,7 @@ class Directories:
         # Directories that filled the queue would fill it again: each that had as many events as the others, and more.
         # Where writes to files filled it no directory did, however few had events: one that is disarmed reports no
         # renames, and a rotated file whose new name matches nothing is not found without.
-        if overflow and 2 * len(names) >= max_queued_events():
+        if overflow and 2 * len(names) >= total:
             most = min(most, len(names) // (len({event.wd for event in names}) + 1))
         return [wd for wd, count in self._flood.items() if count > most and wd in self._watches]
 

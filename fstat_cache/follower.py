@@ -555,7 +555,7 @@ class Follower:
             within: how many files were looked at when this was read ahead; infinite for what was not. A batch that is
                 read ahead in turn must have half as many, so that this ends however much is written.
         """
-        notes, names = events
+        notes, names, total = events
         overflow = notes.pop(NO_WATCH, 0)
         if overflow:
             self._tell_overflow()
@@ -570,7 +570,7 @@ class Follower:
                     self.refresh(entry, rebind=mask != IN_MODIFY)
             busy += [event.wd for event in names if event.mask == IN_MODIFY and event.wd in self.directories]
             come_and_gone = [event for event in names if event.mask & ~(OF_FILES | IN_ISDIR)]
-            self.directories.take_in_names(come_and_gone, now, overflow=bool(overflow))
+            self.directories.take_in_names(come_and_gone, now, overflow=bool(overflow), total=total)
         written = []
         for wd, mask in notes.items():
             sole = self._watches.get(wd)

@@ -52,6 +52,8 @@ class Events(NamedTuple):
     first one. An overflow is the key :data:`NO_WATCH`."""
     names: list[NameEvent]
     """The events of names in directories, in their order."""
+    total: int = 0
+    """How many events there were, of inodes and of names."""
 
     @property
     def are_writes(self) -> bool:
@@ -72,18 +74,19 @@ def parse_events(data: bytes) -> Events:
         # A file that floods the queue sends the same two words again and again: C code drops the repetitions.
         for wd, mask in dict.fromkeys(zip(words[0::4], words[1::4], strict=True)):
             notes[wd] = notes.get(wd, 0) | mask
-        return Events(notes, names)
-    position = 0
+        return Events(notes, names, len(words) // 4)
+    position = total = 0
     header, header_bytes = _HEADER.unpack_from, _HEADER.size
     while position < len(data):
         wd, mask, cookie, name_bytes = header(data, position)
         position += header_bytes
+        total += 1
         if name_bytes:
             names.append(NameEvent(wd, mask, cookie, data[position : position + name_bytes].rstrip(b"\0")))
             position += name_bytes
         else:
             notes[wd] = notes.get(wd, 0) | mask
-    return Events(notes, names)
+    return Events(notes, names, total)
 
 
 def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
@@ -93,15 +96,6 @@ def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int
             return int(limit.read())
     except FileNotFoundError:
         return sys.maxsize
-
-
-def max_queued_events(path: str = "/proc/sys/fs/inotify/max_queued_events") -> int:
-    """How many events a queue holds before it overflows; the kernel's default where there is no such file."""
-    try:
-        with open(path, encoding="utf-8") as limit:
-            return int(limit.read())
-    except FileNotFoundError:
-        return 16_384
 
 
 class Inotify:

@@ -17,7 +17,6 @@ from fstat_cache.kernel import (
     Events,
     Inotify,
     NameEvent,
-    max_queued_events,
     parse_events,
 )
 
@@ -37,7 +36,7 @@ def test_events_of_inodes_fold_and_those_of_names_do_not(events: list[tuple[int,
             named.append(NameEvent(wd, mask, cookie, name))
         else:
             notes[wd] = notes.get(wd, 0) | mask
-    assert parse_events(data) == Events(notes, named)
+    assert parse_events(data) == Events(notes, named, len(events))
     assert list(parse_events(data).notes) == list(notes)
 
 
@@ -58,7 +57,7 @@ def test_writes_alone_are_told_from_all_else() -> None:
 def test_overflow_is_a_value() -> None:
     """The record of a lost event is a note like others, under the descriptor that no watch has."""
     data = struct.pack("iIII", 3, IN_MODIFY, 0, 0) + struct.pack("iIII", -1, IN_Q_OVERFLOW, 0, 0)
-    assert parse_events(data) == Events({3: IN_MODIFY, NO_WATCH: IN_Q_OVERFLOW}, [])
+    assert parse_events(data) == Events({3: IN_MODIFY, NO_WATCH: IN_Q_OVERFLOW}, [], 2)
 
 
 def test_read_takes_what_is_there_and_never_waits(tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_read_takes_what_is_there_and_never_waits(tmp_path: Path) -> None:
         (tmp_path / "new").touch()
         path.write_bytes(b"yy")
         assert inotify.pending_bytes() > 0
-        assert inotify.read() == Events({wd: IN_MODIFY}, [NameEvent(folder, IN_CREATE, 0, b"new")])
+        assert inotify.read() == Events({wd: IN_MODIFY}, [NameEvent(folder, IN_CREATE, 0, b"new")], 3)
         assert inotify.pending_bytes() == 0
         assert inotify.read() == Events({}, [])
     finally:
@@ -94,9 +93,3 @@ def test_removing_a_watch_that_has_gone_is_no_error(tmp_path: Path) -> None:
     finally:
         inotify.close()
         inotify.close()
-
-
-def test_the_size_of_the_queue_is_the_kernels(tmp_path: Path) -> None:
-    """It is read from the sysctl; where there is none it is the default of inotify(7)."""
-    assert max_queued_events() == int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    assert max_queued_events(str(tmp_path / "missing")) == 16_384
