@@ -74,12 +74,14 @@ def url_of(bound: socket.socket, *, is_tls: bool) -> str:
         bound: the socket.
         is_tls: whether its connections use TLS.
     """
-    host, port = bound.getsockname()[:2]
+    host, port, *ipv6 = bound.getsockname()
     if host == "0.0.0.0":
         host = "localhost"
-    elif ":" in host:
+    elif ipv6:
+        _, scope = ipv6
         # Not "localhost" for "::": that name may lead to 127.0.0.1 only. RFC 6874 escapes the '%' of fe80::1%eth0.
-        host = "[" + ("::1" if host == "::" else host.replace("%", "%25")) + "]"
+        zone = f"%25{socket.if_indextoname(scope)}" if scope else ""
+        host = f"[{'::1' if host == '::' else host}{zone}]"
     return f"{'https' if is_tls else 'http'}://{host}:{port}/"
 
 

@@ -664,7 +664,7 @@ def test_listen_everywhere() -> None:
         (("0.0.0.0", 9000), False, "http://localhost:9000/"),
         (("0.0.0.0", 9000), True, "https://localhost:9000/"),
         (("::", 9000, 0, 0), False, "http://[::1]:9000/"),
-        (("fe80::1%eth0", 9000, 0, 2), True, "https://[fe80::1%25eth0]:9000/"),
+        (("fe80::1", 9000, 0, socket.if_nametoindex("lo")), True, "https://[fe80::1%25lo]:9000/"),
     ],
 )
 def test_url_of(bound: tuple[object, ...], is_tls: bool, expected: str) -> None:
