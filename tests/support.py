@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -28,8 +29,9 @@ T = TypeVar("T")
 # Each process of the tests has ports of its own, below those that the kernel gives to clients (ip_local_port_range):
 # nobody else takes one between its choice and the moment when a server listens on it.
 PORTS_EACH = 3000
-_first_port = 10_000 + PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7)
-_ports = itertools.cycle(range(_first_port, _first_port + PORTS_EACH))
+_first_port = 11_000 + PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7)
+_begin = random.randrange(PORTS_EACH)  # another run on this machine begins elsewhere
+_ports = itertools.cycle([_first_port + (_begin + number) % PORTS_EACH for number in range(PORTS_EACH)])
 IN_MODIFY = 2  # inotify(7)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -97,6 +99,7 @@ def locked(folder: Path, operation: int) -> Iterator[None]:
         fcntl.flock(descriptor, operation)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may have the descriptor too
         os.close(descriptor)
 
 
@@ -262,12 +265,9 @@ class Agent(Server):
 
     def is_told_of_writes(self, paths: Iterable[Path]) -> bool:
         """Whether the kernel puts each write to each of these files into its queue: a sampled file's it does not."""
-        told = {
-            (int(watch["ino"], 16), int(watch["sdev"], 16))
-            for watch in watches(self.pid)
-            if int(watch["mask"], 16) & IN_MODIFY
-        }
-        return all((s.st_ino, os.major(s.st_dev) << 20 | os.minor(s.st_dev)) in told for s in map(os.stat, paths))
+        # By number alone: `sdev` is the superblock's device, which is not always st_dev (overlayfs, btrfs).
+        told = {int(watch["ino"], 16) for watch in watches(self.pid) if int(watch["mask"], 16) & IN_MODIFY}
+        return all(os.stat(path).st_ino in told for path in paths)
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:

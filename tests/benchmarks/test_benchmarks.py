@@ -8,8 +8,6 @@ import pytest
 
 from tests.support import README, REPOSITORY, environment, program, readme_table
 
-pytestmark = pytest.mark.long
-
 SMALL = {
     "lookups": ("--files=20", "--rounds=2"),
     "engine": ("--files=20", "--sync-files=10", "--rounds=1", "--sync-rounds=1"),
@@ -46,6 +44,7 @@ def rows_shown(name: str) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALL)
 def test_prints_the_rows_of_the_readme(name: str) -> None:
     """Machine, heading and rows come out; what is measured, and what is asked, is what the README says."""

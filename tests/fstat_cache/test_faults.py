@@ -21,7 +21,7 @@ from fstat_cache import FileStats, FStatCache, directories
 from fstat_cache.kernel import Inotify
 from fstat_cache.mounts import Mount as MountLine
 from fstat_cache.remote import Found
-from tests.support import Mount, program, wait_until
+from tests.support import Mount, Stopwatch, program, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or becomes another user")
@@ -730,9 +730,9 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
             append(local)
             waits = []
             for _ in range(5):
-                began = time.monotonic()
+                watch = Stopwatch()
                 errors = cache.survey({*map(str, paths), str(mount / "unknown")})
-                waits.append(time.monotonic() - began)
+                waits.append(watch.seconds())
                 assert known(cache, local) == truth(local)
                 assert {type(error) for error in errors.values()} == {TimeoutError}
                 assert set(errors) == {str(remote), str(linked), str(mount / "unknown")}
