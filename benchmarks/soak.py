@@ -198,7 +198,7 @@ class Soak:
 
     def _watch(self, agent: Agent, server: Prometheus, seconds: float) -> list[Figure]:
         wait_until(lambda: server.value("up"), 30)
-        began_s = time.time()
+        began_s = time.monotonic()
         at_first = settled(agent)
         for name in ("pods", "host"):
             (self.top / name).mkdir()
@@ -384,7 +384,8 @@ class Soak:
         ]
 
     def _prometheus_figures(self, server: Prometheus, began_s: float) -> list[Figure]:
-        now_s = time.time()
+        now_s = time.monotonic()
+        epoch_s = time.time() - now_s  # Prometheus goes by the wall clock
         window = f"[{int(now_s - began_s)}s]"
 
         def total(expression: str) -> int:
@@ -396,7 +397,7 @@ class Soak:
         missing = max(0, int(could_run_s / SCRAPE_INTERVAL_S) - 1 - len(made))
         failed = sum(
             up == 0 and self._clock.seconds_between(moment_s, moment_s + SCRAPE_INTERVAL_S) >= ANSWER_S
-            for moment_s, up in made
+            for moment_s, up in ((wall_s - epoch_s, up) for wall_s, up in made)
         )
         gaps = sum(
             answered - total(f'count_over_time(fstat_group_appended_bytes_total{{group="{group}"}}{window})')

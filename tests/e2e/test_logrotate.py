@@ -1,6 +1,7 @@
 """Debian's own logrotate, while programs write without a pause."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.workload import Workload, appended_bytes, folders_of
-from tests.support import Agent, Scrape, StartAgent, program
+from tests.support import Agent, Scrape, StartAgent, program, wait_until
 
 AGENT = """
 rescan_interval: 1h  # longer than the test: what is found is found by being told
@@ -25,8 +26,15 @@ SECTION = """
 }}
 """
 DATED = "dateext\n    dateformat -%Y%m%d-%s"
-# Time to look at what went into the old file until its writer opened the new one.
-BEFORE_THE_OLD_FILE_GOES = "postrotate\n        sleep 1.5\n    endscript"
+# Until the test says that what went into the old file, before its writer opened the new one, was looked at.
+BEFORE_THE_OLD_FILE_GOES = """postrotate
+        tries=0
+        until test -e "{may_go}"; do
+            tries=$((tries + 1))
+            test $tries -le 1500 || exit 1  # 30 s
+            sleep 0.02
+        done
+    endscript"""
 
 # Way of rotating: logrotate's directives, and what the agent watches.
 CREATE = {
@@ -36,12 +44,15 @@ CREATE = {
     "dated": (f"create\n    {DATED}", "*.log"),
     "dated, packed next time, all match": (f"create\n    {DATED}\n    compress\n    delaycompress", "*.log*"),
     "packed next time": ("create\n    compress\n    delaycompress", "*.log"),
+    # The last one: while logrotate waits here it rotates no others.
     "packed at once, all match": (f"create\n    compress\n    {BEFORE_THE_OLD_FILE_GOES}", "*.log*"),
 }
 COPYTRUNCATE = {
     "numbered": ("copytruncate", "*.log"),
     "dated and packed": (f"copytruncate\n    {DATED}\n    compress", "*.log"),
 }
+
+ROTATIONS = 5  # by `create`; three files are kept, the present one included
 
 
 class Rotation:
@@ -50,12 +61,14 @@ class Rotation:
     def __init__(self, top: Path, style: str, ways: Mapping[str, tuple[str, str]], start_agent: StartAgent) -> None:
         logrotate = program("logrotate")
         self.ways = list(ways)
+        self.may_go = top / "may-go"
+        """While it is there, an old file may be deleted as soon as it is packed."""
         self.workload = Workload(top, seed=1, styles=(style,), writers=len(ways))
         groups, sections = [], []
         for number, (way, (directives, pattern)) in enumerate(ways.items()):
             folder, _ = folders_of(top, number, style)
             groups.append(GROUP.format(way=way, folder=folder, pattern=pattern))
-            sections.append(SECTION.format(folder=folder, directives=directives))
+            sections.append(SECTION.format(folder=folder, directives=directives.format(may_go=self.may_go)))
         self.agent: Agent = start_agent(config=AGENT + "".join(groups))
         config = top / "logrotate.conf"
         config.write_text("".join(sections))
@@ -64,10 +77,16 @@ class Rotation:
 
     @contextmanager
     def rotating(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Rotate each log once; done at the exit."""
+        """Rotate each log once; done at the exit, when a date in seconds is another one too."""
         with subprocess.Popen(self._command) as process:
             yield process
         assert process.returncode == 0
+        ended_s = int(time.time())
+        wait_until(lambda: int(time.time()) > ended_s)
+
+    def have_opened(self, files: int) -> bool:
+        """Whether each writer has opened so many."""
+        return all(self.workload.opened_by(number) == files for number, _ in enumerate(self.ways))
 
     def counted(self, scrape: Scrape) -> dict[str, float | None]:
         """The bytes counted, by way of rotating."""
@@ -80,19 +99,30 @@ class Rotation:
 
 @pytest.mark.timeout(120)
 def test_create_is_exact(tmp_path: Path, start_agent: StartAgent) -> None:
-    """With `create` every byte is counted, under whatever names the rotated files go on, packed or not."""
+    """With `create` every byte is counted, under whatever names the rotated files go on, packed or not.
+
+    A file goes only when its writer has opened the next one and a scrape began after that: what comes later than the
+    last look nobody can count.
+    """
     rotation = Rotation(tmp_path, "reopening", CREATE, start_agent)
     with rotation.workload as workload:
         workload.start(rotation.agent)
-        for _ in range(5):  # three are kept, the present one included
+        for number in range(1, ROTATIONS + 1):
+            rotation.may_go.unlink(missing_ok=True)
             with rotation.rotating() as logrotate:
+                deadline_s = time.monotonic() + 30
+                while not rotation.have_opened(number + 1):
+                    assert time.monotonic() < deadline_s
+                    workload.check(rotation.agent)
+                workload.check(rotation.agent)
+                assert logrotate.poll() is None
+                rotation.may_go.touch()
                 while logrotate.poll() is None:
                     workload.check(rotation.agent)
-            workload.run_for(0.5)
         workload.stop()
         scrape = workload.check(rotation.agent)
         assert rotation.counted(scrape) == rotation.written()
-        assert all(workload.opened_by(number) == 6 for number, _ in enumerate(CREATE))
+        assert rotation.have_opened(ROTATIONS + 1)
 
 
 @pytest.mark.timeout(120)

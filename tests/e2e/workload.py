@@ -636,8 +636,8 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         self.control = Control(top)
         self.control.allow(known_after_s)
         self._ending = contextlib.ExitStack()
-        self._clock = self._ending.enter_context(AgentClock()) if clock is None else clock
-        self._clock.on_tick.append(self.control.tick)
+        self._clock = AgentClock() if clock is None else clock
+        self._is_clock_own = clock is None
         self._scraped_ns: dict[int, int] = {}  # by process id: when the latest scrape began
         self.own = writers
         self._styles = styles
@@ -651,6 +651,13 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
                     folder.mkdir(parents=True)
                     if style != "symlink":
                         (folder / "0.log").write_bytes(BYTES[: rng.randint(0, 5000)])
+
+    def __enter__(self) -> "Workload":
+        if self._is_clock_own:
+            self._ending.enter_context(self._clock)
+        self._clock.on_tick.append(self.control.tick)
+        self._ending.callback(self._clock.on_tick.remove, self.control.tick)
+        return self
 
     def start(self, *agents: Agent) -> None:
         """Start the writers, for these agents; returns when each of them writes."""
@@ -685,7 +692,6 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
             process.stop()
-        self._clock.on_tick.remove(self.control.tick)
         self._ending.close()
 
     def completed(self) -> int:
