@@ -80,7 +80,7 @@ class Agent:
         self._ready = asyncio.Event()
         self._is_stopping = False
         self._saver: Saver | None = None
-        self._tracker = Tracker(config, on_change=self._tell_saver)
+        self._tracker = Tracker(config)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
         self._scraper = self._make_scraper(config, self._tracker)
@@ -101,7 +101,7 @@ class Agent:
                 restored.saved_at_ns if restored.was_configured(text, groups[group].exclude) else since_ns
                 for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns, strict=True)
             ]
-        self._saver = Saver(self._save, lambda: checkpoint.is_urgent)
+        self._saver = Saver(self._save, tracker.booked, lambda: checkpoint.is_urgent)
         return checkpoint
 
     def _make_scraper(self, config: Config, tracker: Tracker) -> Scraper:
@@ -110,10 +110,6 @@ class Agent:
     def _save(self) -> None:
         if self._checkpoint is not None:
             self._checkpoint.save(self._tracker.as_of_ns)
-
-    def _tell_saver(self) -> None:
-        if self._saver is not None and self._tracker.is_ready:
-            self._saver.tell()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
@@ -138,6 +134,7 @@ class Agent:
         watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
         if watch is not None:
             watch.start()
+        self._tracker.start()
         self._begin_tasks(is_first=True)
         watchdog = asyncio.create_task(self._feed_watchdog())
         try:
@@ -178,7 +175,7 @@ class Agent:
         self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
-        self._tracker.cache.close()
+        self._tracker.close()
         if self._saver is not None and self._checkpoint is not None:
             self._saver.stop()
             if self._tracker.is_ready:
@@ -301,7 +298,7 @@ class Agent:
             gc.freeze()
 
     async def _replace_tracker(self, config: Config) -> None:
-        line = succession.Succession(self._tracker, self._config, config, self._tell_saver)
+        line = succession.Succession(self._tracker, self._config, config)
         scraper = self._make_scraper(config, line.new)
 
         def prepare() -> None:

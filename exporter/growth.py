@@ -12,7 +12,7 @@ cut down to something else than nothing is booked as if what was left of it had 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fstat_cache import FileStats
@@ -26,13 +26,6 @@ SCRAPES_OF_A_GONE_FILE = 2
 NOBODY_SCRAPES_S = 300.0
 """Prometheus takes a series for stale after five minutes, so nobody scrapes more seldom."""
 _LONG_AGO = -(1 << 64)  # nanoseconds; before every time that a file can have
-
-
-DataBegins = Callable[[str, int], int]
-
-
-def _at_once(_path: str, offset: int) -> int:
-    return offset
 
 
 class Totals:
@@ -236,8 +229,6 @@ class Ledger:
     Args:
         groups: what each group publishes, by the group's number.
         grace_s: how long the series of a file that has gone stay, seconds, and two scrapes at least.
-        data_begins: tells, of a path and an offset, where the first byte from there on is that is not zero: behind a
-            hole, when a writer went on at its old offset after the file was cut. Asked then only, without the lock.
 
     Attributes:
         lock: protects all of it; to be held while what the ledger has given is read.
@@ -245,19 +236,12 @@ class Ledger:
         aggregates: those of the aggregates, by group and label values.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[GroupRules],
-        *,
-        grace_s: float = 60.0,
-        data_begins: DataBegins = _at_once,
-    ) -> None:
+    def __init__(self, groups: Sequence[GroupRules], *, grace_s: float = 60.0) -> None:
         self.lock = threading.RLock()
         self.groups = tuple(Totals(number) for number in range(len(groups)))
         self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
         self._rules = tuple(groups)
         self._grace_s = grace_s
-        self._data_begins = data_begins
         self._series: dict[str, Series] = {}
         self._inodes: dict[Identity, Inode] = {}
         self._followed: dict[str, Inode] = {}  # what names lead to that are not declared
@@ -301,17 +285,27 @@ class Ledger:
             self._origins.pop(path, None)
             self._begin(path, labels, since_ns=since_ns, is_new=is_new)
 
-    def observe(self, path: str, stats: FileStats | None) -> None:
+    def outgrows_cut(self, stats: FileStats) -> int | None:
+        """Say whether these stats show that an inode that was cut is greater than before that.
+
+        Returns:
+            If so the size that is known of it, else None. Behind that may be a hole: a writer may have gone on at its
+            old offset.
+        """
+        with self.lock:
+            if stats.size > self._emptied.get(stats.identity, stats.size):
+                return self._inodes[stats.identity].size
+            return None
+
+    def observe(self, path: str, stats: FileStats | None, data_begins: int = 0) -> None:
         """Book a look.
 
         Args:
             path: the file. Of one that is not declared only growth of inodes that are known, or expected there, is
                 booked.
             stats: what was seen; None when nothing is there.
+            data_begins: where :meth:`outgrows_cut` gives a size: the first byte from there on that is not zero.
         """
-        data_begins = 0
-        if self._emptied and stats is not None and stats.size > self._emptied.get(stats.identity, stats.size):
-            data_begins = self._data_begins(path, self._inodes[stats.identity].size)
         with self.lock:
             # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
             series = self._series.get(path)

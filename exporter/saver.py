@@ -21,46 +21,46 @@ class Saver:
 
     Args:
         save: saves what has changed.
-        is_urgent: whether something has changed that can not wait.
+        booked: set by others when something has changed.
+        is_urgent: whether something has changed that cannot wait.
     """
 
-    def __init__(self, save: Callable[[], object], is_urgent: Callable[[], bool]) -> None:
+    def __init__(self, save: Callable[[], object], booked: threading.Event, is_urgent: Callable[[], bool]) -> None:
         self._save = save
+        self._booked = booked
         self._is_urgent = is_urgent
         self._is_stopping = False
-        self._changed = threading.Event()
-        self._urgent = threading.Event()
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def tell(self) -> None:
-        """Tell that something has changed; quick."""
-        if not self._changed.is_set():
-            self._changed.set()
-        if not self._urgent.is_set() and self._is_urgent():
-            self._urgent.set()
-
     def stop(self) -> None:
         """Have the thread end; what has changed meanwhile is not saved."""
         self._is_stopping = True
-        self._urgent.set()
-        self._changed.set()
+        self._booked.set()
 
     def _run(self) -> None:
         pause_s = PAUSE_S
         while True:
-            self._changed.wait()
-            self._urgent.wait(pause_s)
+            self._booked.wait()
+            self._gather(pause_s)
             if self._is_stopping:
                 return
-            self._changed.clear()
-            self._urgent.clear()
             began_s = time.thread_time()
             try:
                 self._save()
             except Exception:  # noqa: BLE001 - whatever it was, the next one may succeed
                 _log.exception("the state could not be saved, which is tried again after the next change")
             pause_s = min(max(PAUSE_S, (time.thread_time() - began_s) / CPU_SHARE), GREATEST_PAUSE_S)
+
+    def _gather(self, pause_s: float) -> None:
+        """Let changes gather, until one is urgent."""
+        until_s = time.monotonic() + pause_s
+        while True:
+            self._booked.clear()
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or self._is_stopping or self._is_urgent():
+                return
+            self._booked.wait(left_s)

@@ -34,16 +34,13 @@ class Succession:
     Args:
         old: the other one. Until the end nobody else scans with it.
         old_config, new_config: what each is to follow.
-        on_change: as of :class:`Tracker`, of the successor.
 
     Attributes:
         new: the successor.
     """
 
-    def __init__(
-        self, old: Tracker, old_config: Config, new_config: Config, on_change: Callable[[], object] | None = None
-    ) -> None:
-        self.new = Tracker(new_config, on_change, predecessor=old)
+    def __init__(self, old: Tracker, old_config: Config, new_config: Config) -> None:
+        self.new = Tracker(new_config, predecessor=old)
         self._old = old
         self._old_groups, self._new_groups = old_config.logs, new_config.logs
         self._labels: dict[str, Labels | None] = {}  # of all that was copied
@@ -67,8 +64,9 @@ class Succession:
             publish: called in the moment from which on the successor's figures are those to be shown.
         """
         old, new = self._old, self.new
+        old.cache.sync()
         with new.lock:
-            old.refresh_locked(0)  # who has begun to scrape it gets what is true now
+            old.refresh_locked()  # who has begun to scrape it gets what is true now
             with old.ledger.lock, new.ledger.lock:
                 self._carry_totals()
                 new.ledger.restore_grace(old.ledger, self._labels)

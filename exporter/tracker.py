@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from exporter.config import Config
 from exporter.discovery import Discovery
@@ -17,7 +17,7 @@ from exporter.log import fields
 from exporter.patterns import Labeller, LabelRule, Match, PathMatcher
 from exporter.remote_scan import RemoteScanner
 from exporter.transitions import Transitions
-from fstat_cache import DirectoryEvent, FileStats, FStatCache, Surveyed, file_time_ns
+from fstat_cache import CacheClosedError, DirectoryEvent, FileStats, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ ROTATED_QUIET_S = 600.0
 """How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
 DIRECTORIES_AT_ONCE = 100
 """After how many directories a scan lets others go on; a successor's after each, for scrapes wait meanwhile."""
+STOP_TIMEOUT_S = 1.0
+"""How long the thread may take to end; it may be stuck on a filesystem that hangs."""
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
 LARGEST_BLOCK_BYTES = 1 << 16
@@ -35,7 +37,6 @@ class Tracker:
 
     Args:
         config: what to follow.
-        on_change: called after something was booked; must be quick.
         remote_timeout_s: how long a directory on a remote filesystem is waited for, seconds.
         predecessor: the tracker of another configuration that this one is to succeed, see succession.py. They share
             the cache, and with it the order of all looks.
@@ -43,13 +44,13 @@ class Tracker:
     Attributes:
         lock: one at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and
             the ledger's, never after. A predecessor and its successor have the same.
+        booked: set whenever something was booked; for whoever wants to wait for that. The same.
         successor: hears all that this one hears, and books all that this one books, until it takes its place.
     """
 
     def __init__(
         self,
         config: Config,
-        on_change: Callable[[], object] | None = None,
         *,
         remote_timeout_s: float = RemoteScanner.TIMEOUT_S,
         predecessor: Tracker | None = None,
@@ -59,17 +60,16 @@ class Tracker:
         self.ledger = Ledger(
             [GroupRules(group.per_file, group.max_series) for group in config.logs],
             grace_s=config.stale_grace_s,
-            data_begins=data_begins,
         )
         self.successor: Tracker | None = None
         self._line: _Line = _Line(self) if predecessor is None else predecessor._line
         self.lock = self._line.lock
+        self.booked = self._line.booked
         if predecessor is None:
             self.cache = FStatCache(
                 max_files=config.cache.max_files,
                 cpu_budget=config.cache.cpu_budget,
-                on_change=self._line.observe,
-                on_directory_events=self._line.hear,
+                keep_changes=True,
             )
         else:
             self.cache = predecessor.cache
@@ -82,7 +82,6 @@ class Tracker:
         self.as_of_ns = 0
         """Every file that was born before is known, by the clock of births; 0 before the first scan."""
         self._max_files = config.cache.max_files
-        self._on_change = on_change
         self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in config.logs]
         self._remote_scanner: RemoteScanner = (
             RemoteScanner(remote_timeout_s) if predecessor is None else predecessor._remote_scanner
@@ -104,25 +103,40 @@ class Tracker:
         """How many files are looked at."""
         return len(self._paths)
 
+    def start(self) -> None:
+        """Begin to follow changes, in a thread that ends with :meth:`close`."""
+        self._line.thread.start()
+
+    def close(self) -> None:
+        """Follow nothing any more; may be called twice."""
+        self.cache.close()
+        if self._line.thread.ident is not None:
+            self._line.thread.join(STOP_TIMEOUT_S)
+
     def refresh(self, audited: int) -> None:
         """Make everything true as of now.
 
         Args:
             audited: how many files to compare with the truth on this occasion.
         """
+        self.cache.sync()  # waits for remote filesystems, and no one has to wait for that
         with self._next_in_line():
-            if not self._is_over:
-                self.refresh_locked(audited)
+            if self._is_over:
+                return
+            self.refresh_locked()
+        self.cache.audit(audited)  # after that: what is known is no mismatch
+        with self._next_in_line():
+            self._catch_up()
 
-    def refresh_locked(self, audited: int) -> None:
-        """The same, with the lock held."""
+    def refresh_locked(self) -> None:
+        """Make everything true, with the lock held."""
         as_of_ns = file_time_ns()
         errors = self.cache.survey(self._paths.keys(), self._surveyed)
+        self._book()
         self.discovery.look_at_unheard()
         for _ in range(MOST_ROUNDS):
             if not self._catch_up():
                 break
-        self.cache.audit(audited)  # after that: what was heard of is no mismatch
         self._told_faults.tell_faults(
             _log,
             errors,
@@ -259,29 +273,53 @@ class Tracker:
 
     # -- being told ---------------------------------------------------------------------------------------------------
 
-    def observe(self, path: str, stats: FileStats | None) -> None:
-        """Book a look of the cache's."""
-        self.ledger.observe(path, stats)
-        if stats is None:
-            self._vanished.add(path)
-        if self._on_change is not None:
-            self._on_change()
-        # Asked for last: what was booked while the successor's ledger was made from this one is told to it as well.
-        if self.successor is not None:
-            self.successor.observe(path, stats)
-
-    def hear(self) -> None:
-        """Take in what the cache has heard of directories."""
+    def advance(self) -> None:
+        """Take in what has happened since the last call; what the thread does again and again."""
+        self.cache.advance()
         with self._next_in_line():
             self._catch_up()
 
     def _catch_up(self) -> bool:
-        events = self.cache.directory_events()
-        tracker: Tracker | None = self._line.current
-        while tracker is not None:
+        """Book what the cache has found, and look for the files of directories in which something happened.
+
+        Returns:
+            Whether there were such directories: what was looked at for them may have found more.
+        """
+        self._book()
+        events, self._line.events = self._line.events, []
+        for tracker in self._line:
             tracker._take_in(events)
-            tracker = tracker.successor
         return bool(events)
+
+    def _book(self) -> None:
+        """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
+        changes = self.cache.take()
+        line = tuple(self._line)
+        for change in changes:
+            if isinstance(change, DirectoryEvent):
+                self._line.events.append(change)
+                continue
+            try:
+                for tracker in line:
+                    tracker._observe(*change)
+            except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
+                _log.exception("a change could not be booked", extra=fields(path=change.path))
+        if changes:
+            self.booked.set()
+
+    def _observe(self, path: str, stats: FileStats | None) -> None:
+        data_begin = 0
+        if stats is None:
+            self._vanished.add(path)
+        elif (offset := self.ledger.outgrows_cut(stats)) is not None:
+            data_begin = data_begins(path, offset)
+        self.ledger.observe(path, stats, data_begin)
+
+    def _look(self, path: str) -> bool:
+        try:
+            return self.cache.look(path)
+        finally:
+            self._book()
 
     @contextlib.contextmanager
     def _next_in_line(self) -> Iterator[None]:
@@ -328,7 +366,7 @@ class Tracker:
             self._followed.pop(path, None)
             self._declare(path, match)
         try:
-            is_there = self.cache.look(path)
+            is_there = self._look(path)
         except OSError as error:
             # As far as one can know; each scrape tries again, and tells. But links that loop lead nowhere.
             is_there = error.errno != errno.ELOOP
@@ -346,7 +384,7 @@ class Tracker:
             self._expect(path, origin)
         is_known = False
         with contextlib.suppress(OSError):
-            is_known = self.cache.look(path) and self.ledger.at(path) is not None
+            is_known = self._look(path) and self.ledger.at(path) is not None
         if origin and origin not in self._paths:
             self._lose(origin)
         inode = self.ledger.at(path)
@@ -398,18 +436,36 @@ class Tracker:
 
 
 class _Line:
-    """What a tracker shares with its successor: their lock, and whom the cache tells, who tells the successor."""
+    """What a tracker shares with its successor: their lock, the thread, and what the cache has found for both."""
 
     def __init__(self, current: Tracker) -> None:
         self.current = current
         self.lock = threading.RLock()
+        self.booked = threading.Event()
         self.turnstile = threading.Lock()  # held while the other one is waited for; taken before it
+        self.events: list[DirectoryEvent] = []  # taken from the cache, and still to be looked after
+        self.thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
-    def observe(self, path: str, stats: FileStats | None) -> None:
-        self.current.observe(path, stats)
+    def __iter__(self) -> Iterator[Tracker]:
+        """The current tracker, and its successor if there is one."""
+        yield self.current
+        if self.current.successor is not None:
+            yield self.current.successor
 
-    def hear(self) -> None:
-        self.current.hear()
+    def _run(self) -> None:
+        cache = self.current.cache
+        try:
+            while cache.wait():
+                try:
+                    self.current.advance()
+                except CacheClosedError:
+                    return
+                except Exception:
+                    if not cache.alive:
+                        raise
+                    _log.exception("what has changed could not be followed, which is tried again with the next change")
+        except Exception:  # noqa: BLE001 - which the health check finds; scrapes go on, by os.stat
+            _log.exception("the thread that follows the files has failed; restart the agent")
 
 
 class _Watches:

@@ -1,7 +1,7 @@
 """A cache in front of :func:`os.stat` that the Linux kernel keeps true by inotify(7)."""
 
 from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
-from fstat_cache.directories import DirectoryEvent
+from fstat_cache.changes import Change, DirectoryEvent, FileChange
 from fstat_cache.errors import CacheClosedError, FStatCacheError
 from fstat_cache.follower import AUTOFS, FILESYSTEM, HOT, POLL_REASONS, REMOTE, WATCH_FAILURES, WATCHED
 from fstat_cache.stats import FileStats, file_time_ns, is_settled
@@ -17,9 +17,11 @@ __all__ = [
     "CacheClosedError",
     "CacheInfo",
     "CacheStatus",
+    "Change",
     "DirectoryEvent",
     "FStatCache",
     "FStatCacheError",
+    "FileChange",
     "FileStats",
     "Surveyed",
     "file_time_ns",

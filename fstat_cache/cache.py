@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from fstat_cache import directories, hot
-from fstat_cache.directories import DirectoryEvent
+from fstat_cache.changes import Change, Changes
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.follower import REMOTE, Counts, Entry, Follower
 from fstat_cache.intact import Intact
 from fstat_cache.lru import EvictionOrder
 from fstat_cache.mounts import Mount
-from fstat_cache.pump import Pump
 from fstat_cache.remote import RemoteMounts
 from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
@@ -34,7 +33,8 @@ T = TypeVar("T")
 _ORDERLY = (OSError, KeyError, CacheClosedError)
 """What is raised with the lock held on purpose, leaving nothing half done."""
 
-OnChange = Callable[[str, FileStats | None], None]
+IN_FLIGHT_S = 0.005
+"""How long an audit waits for the event of a write(2) that it may have found half done."""
 
 
 class CacheInfo(NamedTuple):
@@ -127,11 +127,8 @@ class FStatCache:
         gather_s: seconds for which events gather before they are worked off.
         cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
         remote_timeout_s: seconds for which a remote filesystem is waited for.
-        on_change: called with a path and its stats when a file has entered the cache and after each change that was
-            seen, with None after the file has gone, in the order of the looks; from the cache's own thread or from one
-            that is in a method of the cache. It must be quick and must not call the cache. What it raises is logged.
-        on_directory_events: called from the cache's own thread when :meth:`directory_events` has something to give; it
-            may call the cache. What it raises is logged.
+        keep_changes: whether :meth:`take` gives what every stat has found. The cache has no thread of its own then: its
+            owner runs ``while cache.wait(): cache.advance()`` in one, and takes the changes.
 
     Raises:
         ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
@@ -148,8 +145,7 @@ class FStatCache:
         gather_s: float = GATHER_S,
         cpu_budget: float | None = None,
         remote_timeout_s: float = REMOTE_TIMEOUT_S,
-        on_change: OnChange | None = None,
-        on_directory_events: Callable[[], object] | None = None,
+        keep_changes: bool = False,
     ) -> None:
         _check_limits(max_files, cpu_budget)
         self._max_files = max_files
@@ -157,8 +153,7 @@ class FStatCache:
         self._gather_s = gather_s
         self._cpu_budget = cpu_budget
         self._remote_timeout_s = remote_timeout_s
-        self._on_change = on_change
-        self._on_directory_events = on_directory_events
+        self._keep_changes = keep_changes
         # The clock stamps each use, so that the least recent one can be told (lru.py), and counts hits by the way.
         # Its increment, like a dictionary's look-up, can not be interrupted by another thread under the GIL.
         self._clock = 0
@@ -180,12 +175,14 @@ class FStatCache:
         # order. Taken before the other.
         self._asking = threading.Lock()
         self._intact = Intact(_ORDERLY, _weakly(self, FStatCache._throw_away, None))
+        self._changes = Changes(is_kept=self._keep_changes)
         self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
 
     def _begin_life(self) -> None:
         """Make what invalidate() throws away: entries, watches, descriptors, the thread; none of them is there yet."""
-        self._session = Session(self._make_pump())
-        self._follower = Follower(self._session, self._counts, max_watches=self._max_watches, on_change=self._on_change)
+        work = None if self._keep_changes else _weakly(self, FStatCache._work, None)
+        self._session = Session(gather_s=self._gather_s, cpu_budget=self._cpu_budget, work=work)
+        self._follower = Follower(self._session, self._counts, self._changes, max_watches=self._max_watches)
         self._served = self._follower.served
         self._least_recently_used = EvictionOrder[Entry](attrgetter("used"))
         self._longest_unchanged = EvictionOrder[Entry](lambda entry: entry.stats.mtime_ns)
@@ -193,13 +190,10 @@ class FStatCache:
         self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
         self._next_tick = 0.0
         self._next_directory_tick = 0.0
+        self._has_sampled_directories = False  # in this turn
+        self._next_recovery = 0.0
         self._known_mounts = self._follower.mounts
-        # Holds nothing that leads to on_change, and so perhaps to the cache's owner and back to the cache.
         self._end_life = weakref.finalize(self, _end, self._session, self._served)
-
-    def _make_pump(self) -> Callable[[Mapping[int, int]], Pump]:
-        work = _weakly(self, FStatCache._work, None)
-        return functools.partial(Pump, work=work, gather_s=self._gather_s, cpu_budget=self._cpu_budget)
 
     def _start_over(self) -> Callable[[], object]:
         """Begin a new life; give what ends the old one, to be called without the lock, which its thread may want."""
@@ -239,8 +233,8 @@ class FStatCache:
         return read_stats(path)
 
     def survey(self, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
-        """Look up many files at once, each as of now: one :meth:`sync` and then no system call for what is in memory.
-        What is found is told to ``on_change``, unless it is in memory already.
+        """Look up many files at once, each as of the latest :meth:`sync`: no system call for what is in memory. What is
+        found is a change to :meth:`take`, unless it is in memory already.
 
         For those who ask for the same files over and over, in turn, and perhaps for more than ``max_files``: there the
         least recently used file would always be the one asked for next. So a survey uses no file; what does not fit is
@@ -256,7 +250,6 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        self.sync()
         errors: dict[str, OSError] = {}
         remote: dict[Mount, list[str]] = {}
         with self._lock, self._intact:
@@ -305,7 +298,7 @@ class FStatCache:
         return errors
 
     def look(self, path: str) -> bool:
-        """Look at a path as of now, whatever is in memory, and tell ``on_change`` what is there, changed or not.
+        """Look at a path as of now, whatever is in memory; what is there is a change to :meth:`take`, changed or not.
 
         A new file enters the cache if there is room. For those who follow directories and have heard of a name.
 
@@ -404,16 +397,61 @@ class FStatCache:
             self._check_open()
             self._follower.directories.unwatch(path)
 
-    def directory_events(self) -> list[DirectoryEvent]:
-        """Give, once, what has happened in the watched directories, all that was complete when this was called.
+    # -- driving it ---------------------------------------------------------------------------------------------------
 
-        A directory in which very much comes and goes is not told name by name: whoever asks is told to list it, at each
+    def wait(self) -> bool:
+        """Sleep until there is something to :meth:`advance`, and rest before that as ``cpu_budget`` asks: what the
+        calling thread has worked since the last call counts. For the owner of a cache that keeps changes, in one
+        thread.
+
+        Returns:
+            Whether to go on; False after :meth:`close`, or when changes can be followed no longer.
+
+        Raises:
+            OSError: there is no descriptor to sleep with, so changes cannot be followed.
+        """
+        with self._lock, self._intact:
+            if not self.alive:
+                return False
+            try:
+                sleeper = self._session.open_sleeper()
+            except OSError:
+                self._follower.fail()
+                raise
+            due = self._due(sleeper.worked_s)
+        sleeper.sleep(due)  # False too when the cache begins another life, see invalidate()
+        return self.alive
+
+    def advance(self) -> None:
+        """Take in what the kernel has to tell, stat the sampled files if that is due, and some of those that an
+        overflow has made doubtful.
+
+        Raises:
+            CacheClosedError: after :meth:`close`.
+        """
+        with self._lock:
+            self._check_open()
+            try:
+                self._follow()
+            except Exception:
+                # Nothing keeps the entries true any more: from here on every look-up is an os.stat.
+                self._follower.fail()
+                raise
+            except BaseException:
+                self._throw_away()
+                raise
+
+    def take(self) -> list[Change]:
+        """Give, once, what every stat has found and what has happened in the watched directories, in order: all that
+        was complete when this was called. See ``keep_changes``.
+
+        A directory in which very much comes and goes is not reported name by name but to be listed, at each
         :meth:`sync` at which it has changed and else once a second, or less often where a CPU budget asks for it.
         """
         with self._lock, self._intact:
             if not self._closed:
                 self._take_in(self._session.news())
-            return self._follower.directories.take()
+            return self._changes.take()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -539,10 +577,7 @@ class FStatCache:
             self._max_files, self._cpu_budget = max_files, cpu_budget
             while max_files is not None and len(self._follower) > max_files:
                 self._make_room()
-            if self._session.pump is None:
-                self._session.make_pump = self._make_pump()
-            else:
-                self._session.pump.limit(cpu_budget)
+            self._session.limit(cpu_budget)
 
     # -- being true ---------------------------------------------------------------------------------------------------
 
@@ -593,7 +628,6 @@ class FStatCache:
             follower.look_at_polled()
         if not follower.remote:
             self._late = {}
-        self._tell_of_directories()
 
     def _look_at_remote(self) -> None:
         with self._asking:
@@ -636,17 +670,24 @@ class FStatCache:
         with self._lock, self._intact:
             self._check_open()
             self._take_in(self._session.news())
-            self._tell_of_directories()
-            return self._follower.audit(files)
+            follower = self._follower
+            suspects = follower.unexplained(follower.differing(files))
+        # The event of a write(2) that is half done comes soon; only who audits waits for it.
+        for _ in range(2):
+            if suspects:
+                time.sleep(IN_FLIGHT_S)
+                with self._lock, self._intact:
+                    suspects = follower.unexplained(suspects) if follower is self._follower else []
+        with self._lock, self._intact:
+            return follower.poll_differing(follower.unexplained(suspects)) if follower is self._follower else 0
 
     @property
     def alive(self) -> bool:
-        """False when changes are followed no longer: after :meth:`close`, or because the cache's thread has failed."""
-        pump = self._session.pump
-        return not self._closed and not self._follower.has_failed and (pump is None or pump.alive)
+        """False when changes are followed no longer: after :meth:`close`, or because following them has failed."""
+        return not (self._closed or self._follower.has_failed or self._session.has_failed)
 
     def responds(self, timeout_s: float) -> bool:
-        """Wake the cache's thread and wait for it: whether it still does its work, which :attr:`alive` can not tell.
+        """Wake the thread that follows changes and wait for it: whether it still works, which :attr:`alive` cannot say.
 
         Takes no lock, so it returns whatever the thread or anybody else is stuck in.
 
@@ -656,8 +697,8 @@ class FStatCache:
         Returns:
             Whether changes are followed; True before the first watch, when there is no thread yet.
         """
-        pump = self._session.pump
-        return self.alive and (pump is None or not pump.is_started or pump.responds(timeout_s))
+        sleeper = self._session.sleeper
+        return self.alive and (sleeper is None or sleeper.responds(timeout_s))
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -717,21 +758,15 @@ class FStatCache:
         self._follower.open()
 
     def _take_in(self, news: list[tuple[int, int]]) -> None:
-        """Take in what the kernel has to tell, in another thread than the pump's."""
+        """Take in what the kernel has to tell, in another thread than the one that sleeps."""
         follower = self._follower
         was_cool = not (follower.hot or follower.directories.hot)
         follower.take_in(news)
-        if was_cool and (follower.hot or follower.directories.hot) and self._session.pump is not None:
-            self._session.pump.wake()  # it may sleep without end, and has to look at what is hot by and by
+        if was_cool and (follower.hot or follower.directories.hot) and self._session.sleeper is not None:
+            self._session.sleeper.wake()  # the thread may sleep without end, and has to sample what is hot
         if follower.mounts is not self._known_mounts:
             self._known_mounts = follower.mounts
             self._remote.keep(follower.mounts.remote)
-
-    def _tell_of_directories(self) -> None:
-        """Have the pump tell what another thread has taken in, which it would sleep through."""
-        pump = self._session.pump
-        if self._on_directory_events is not None and self._follower.directories.has_events and pump is not None:
-            pump.wake()
 
     def _is_full(self) -> bool:
         return self._max_files is not None and len(self._follower) >= self._max_files
@@ -802,31 +837,15 @@ class FStatCache:
         self._next_tick = began_at + tick_s
 
     def _work(self) -> float | None:
-        """What the pump calls. It takes the lock itself."""
-        began_s = time.thread_time()
+        """What the cache's own thread calls. It takes the lock itself."""
+        try:
+            self.advance()
+        except CacheClosedError:
+            return None
         with self._lock:
-            try:
-                due = self._follow()
-                has_directory_events = self._follower.directories.has_events
-            except Exception:
-                # Without the thread nothing keeps the entries true: from here on every look-up is an os.stat.
-                self._follower.fail()
-                raise
-        if has_directory_events and self._on_directory_events is not None:
-            try:
-                self._on_directory_events()
-            except CacheClosedError:
-                pass  # it was closed meanwhile
-            except Exception:
-                log.exception("on_directory_events has failed")
-            rest_s = directories.TICK_S
-            if self._cpu_budget is not None:
-                spent_s = time.thread_time() - began_s
-                rest_s = max(rest_s, min(spent_s / self._cpu_budget, directories.GREATEST_TICK_S))
-            self._next_directory_tick = time.monotonic() + rest_s
-        return due
+            return self._due(0.0)
 
-    def _follow(self) -> float | None:
+    def _follow(self) -> None:
         began_s = time.thread_time()
         follower = self._follower
         was_cool = not follower.hot
@@ -836,24 +855,40 @@ class FStatCache:
             self._next_tick = now + hot.TICK_S
         if follower.doubtful:
             follower.recover(None if self._cpu_budget is None else _RECOVERED_AT_ONCE)
+            self._next_recovery = now + (
+                0 if self._cpu_budget is None else (time.thread_time() - began_s) / self._cpu_budget
+            )
         if follower.hot and now >= self._next_tick:
             self._sample_hot()
         if follower.directories.hot and now >= self._next_directory_tick:
             follower.directories.sample_hot(now)
             self._next_directory_tick = now + directories.TICK_S
+            self._has_sampled_directories = True
+
+    def _due(self, worked_s: float) -> float | None:
+        """When to advance even without events, by the monotonic clock, seconds; None: never.
+
+        Args:
+            worked_s: CPU time of this turn. Who has taken that hot directories have changed lists them, which may take
+                long.
+        """
+        follower = self._follower
         dues = []
         if follower.doubtful:
-            spent_s = time.thread_time() - began_s
-            dues.append(now + (0 if self._cpu_budget is None else spent_s / self._cpu_budget))
+            dues.append(self._next_recovery)
         if follower.hot:
             dues.append(self._next_tick)
         if follower.directories.hot:
+            if self._has_sampled_directories and self._cpu_budget is not None:
+                rest_s = min(worked_s / self._cpu_budget, directories.GREATEST_TICK_S)
+                self._next_directory_tick = max(self._next_directory_tick, time.monotonic() + rest_s)
             dues.append(self._next_directory_tick)
+        self._has_sampled_directories = False
         return min(dues, default=None)
 
 
 _RECOVERED_AT_ONCE = 500
-"""After how many files that an overflow has made doubtful the pump rests, about half a second with a budget of 1 %."""
+"""After how many files that an overflow has made doubtful the thread rests: half a second with a budget of 1 %."""
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
+from fstat_cache.changes import Changes, DirectoryEvent
 from fstat_cache.kernel import (
     IN_ATTRIB,
     IN_CREATE,
@@ -40,8 +40,6 @@ OF_FILES = IN_MODIFY | IN_ATTRIB
 FLOOD_EVENTS = 1_000
 FLOOD_S = 1.0
 """More than so many events in so much time make a directory hot."""
-MOST_PENDING = 10_000
-"""How many events are kept for who asks for them; beyond (and two a directory), their directories are to be listed."""
 TICK_S = 1.0
 """How often the hot directories are looked at while nobody asks."""
 GREATEST_TICK_S = 10.0
@@ -51,24 +49,6 @@ GUARDLESS_S = 60.0
 """For how long a directory's watch stands in for none of a file, after too much was written there; each time twice as
 long as before."""
 GREATEST_GUARDLESS_S = 3600.0
-
-
-class DirectoryEvent(NamedTuple):
-    """A place to look at again.
-
-    Attributes:
-        directory: the path of a watched directory.
-        name: the name in it that came, went, or was replaced; None when it may be any, or the directory itself.
-        is_directory: whether it is the name of a directory. A symbolic link to one is none.
-        moved_from: not 0 when the name was renamed: the same number as in ``moved_to`` of the event for the new name.
-        moved_to: not 0 when the name is the new one of a rename.
-    """
-
-    directory: str
-    name: str | None
-    is_directory: bool = False
-    moved_from: int = 0
-    moved_to: int = 0
 
 
 class Directory:
@@ -87,9 +67,10 @@ class Directory:
 
 
 class Directories:
-    """Watches directories and keeps what is told of them until it is asked for.
+    """Watches directories and adds what is told of them to the changes.
 
     Args:
+        changes: to which.
         add_watch: ``add_watch(path, mask) -> wd`` of the inotify instance that the files are watched by.
         rm_watch: ``rm_watch(wd)``.
         on_unguarded: called with the path of a file of whose changes the watch of its directory tells no longer.
@@ -97,18 +78,19 @@ class Directories:
 
     def __init__(
         self,
+        changes: Changes,
         add_watch: Callable[[str, int], int],
         rm_watch: Callable[[int], None],
         on_unguarded: Callable[[str], None] = lambda path: None,
     ) -> None:
         self.hot: dict[int, float] = {}  # watch -> when it was last seen busy
+        self._changes = changes
         self._add_watch = add_watch
         self._rm_watch = rm_watch
         self._on_unguarded = on_unguarded
         self._guarded: dict[str, Directory] = {}  # files that have no watch but that of their directory
         self._by_path: dict[str, Directory] = {}
         self._watches: WatchTable[Directory] = WatchTable()
-        self._events: list[DirectoryEvent] = []
         self._flood: Counter[int] = Counter()
         self._flood_began_at = 0.0
 
@@ -124,16 +106,6 @@ class Directories:
 
     def __bool__(self) -> bool:
         return bool(self._by_path)
-
-    @property
-    def has_events(self) -> bool:
-        """Whether :meth:`take` has something to give."""
-        return bool(self._events)
-
-    def take(self) -> list[DirectoryEvent]:
-        """Give the events since the last call."""
-        events, self._events = self._events, []
-        return events
 
     def add(self, path: str) -> None:
         """Follow a directory without a watch, as far as that goes: mounts above it are told."""
@@ -273,10 +245,10 @@ class Directories:
 
     def doubt(self, paths: Iterable[str]) -> None:
         """Have directories listed again: events may have been lost."""
-        self._events.extend(DirectoryEvent(path, None) for path in paths if path in self._by_path)
-        if len(self._events) > max(MOST_PENDING, 2 * len(self._by_path)):
-            paths = dict.fromkeys(event.directory for event in self._events)
-            self._events = [DirectoryEvent(path, None) for path in paths if path in self._by_path]
+        self._report(DirectoryEvent(path, None) for path in paths if path in self._by_path)
+
+    def _report(self, events: Iterable[DirectoryEvent]) -> None:
+        self._changes.add_events(events, len(self._by_path), self._by_path.__contains__)
 
     def arm_again(self, wd: int) -> None:
         """Put right the mask of a watch, and miss nothing for it."""
@@ -308,21 +280,16 @@ class Directories:
         floods = self._floods(names, now, overflow=overflow, total=total)
         for wd in floods:
             self._disarm(wd, now)
+        events = []
         for wd, mask, cookie, raw in names:
             if wd in floods:
                 continue
             name = os.fsdecode(raw)
-            for directory in self._watches.entries(wd):
-                self._events.append(
-                    DirectoryEvent(
-                        directory.path,
-                        name,
-                        bool(mask & IN_ISDIR),
-                        cookie if mask & IN_MOVED_FROM else 0,
-                        cookie if mask & IN_MOVED_TO else 0,
-                    )
-                )
-        self.doubt(())  # which keeps them few
+            is_directory = bool(mask & IN_ISDIR)
+            moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
+            paths = [directory.path for directory in self._watches.entries(wd)]
+            events += [DirectoryEvent(path, name, is_directory, moved_from, moved_to) for path in paths]
+        self._report(events)
 
     def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
         """Tell which guarded files to look at: path -> the masks of its events, or-ed together."""

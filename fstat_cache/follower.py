@@ -13,8 +13,9 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from fstat_cache.changes import Changes
 from fstat_cache.directories import OF_FILES, Directories
 from fstat_cache.hot import HotWatches
 from fstat_cache.kernel import (
@@ -78,8 +79,6 @@ _LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 _SPARED_WATCHES = 16_384
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-IN_FLIGHT_S = 0.005
-"""How long an audit waits for the event of a write(2) that it may have found half done."""
 OVERFLOW_SILENCE_S = 60.0
 """How long no queue may overflow before an overflow is worth a line in the log again."""
 LONG_WRITE_S = 10.0
@@ -121,18 +120,18 @@ class Follower:
     Args:
         session: what is held of the system; opened here, closed by its owner.
         counts: continued.
+        changes: what a new stat has found is added to these.
         max_watches: how many watches may be taken; None: as many as the kernel allows the user, but for half of them
             or 16,384, whichever is less, because other programs of the same user need some.
-        on_change: called with a path and what a new look has found there, None for nothing.
     """
 
     def __init__(
         self,
         session: Session,
         counts: Counts,
+        changes: Changes,
         *,
         max_watches: int | None,
-        on_change: Callable[[str, FileStats | None], None] | None,
     ) -> None:
         self.served: dict[str, Entry] = {}  # watched, and true as far as events were taken in
         self.stay = object()  # another one whenever an entry has left `served`
@@ -140,13 +139,13 @@ class Follower:
         self.polled: dict[str, Entry] = {}  # not watched: looked at whenever asked
         self.remote: dict[str, Entry] = {}  # not watched, and looked at only by a thread that may hang
         self.hot = HotWatches()
-        self.directories = Directories(self._add_directory_watch, self._remove_watch, self._doubt_unguarded)
+        self.directories = Directories(changes, self._add_directory_watch, self._remove_watch, self._doubt_unguarded)
         self.mounts = MountTable((), {})
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
         self._session = session
         self._counts = counts
         self._max_watches = max_watches
-        self._on_change = on_change
+        self.tell = changes.add_stat
         self._watches: WatchTable[Entry] = WatchTable()
         self._knows_mounts = False
         self._to_audit: list[str] = []
@@ -322,14 +321,6 @@ class Follower:
             entry.stats = stats
         self.tell(entry.path, stats)
 
-    def tell(self, path: str, stats: FileStats | None) -> None:
-        """Tell whoever wants to know what a look at a path has found."""
-        if self._on_change is not None:
-            try:
-                self._on_change(path, stats)
-            except Exception:
-                log.exception("on_change has failed for %s", path)
-
     # -- the watches --------------------------------------------------------------------------------------------------
 
     def _watch(self, path: str, *, has_watch: bool) -> tuple[int, str | None]:
@@ -381,7 +372,7 @@ class Follower:
             if wd != NO_WATCH:
                 self.directories.release(entry.path)
                 self._watches.bind(entry, wd)
-                self._start_pump()
+                self._start_thread()
                 if self.has_failed:
                     self._unwatch(entry)
                     wd, reason = NO_WATCH, THREAD_FAILED
@@ -393,11 +384,10 @@ class Follower:
                 if sharer is not entry:
                     self.refresh(sharer, rebind=False)
 
-    def _start_pump(self) -> None:
-        pump = self._session.pump
-        if pump is not None and not pump.is_started and not self.has_failed:
+    def _start_thread(self) -> None:
+        if not self.has_failed:
             try:
-                pump.start()
+                self._session.start_thread()
             except RuntimeError as error:  # no more threads
                 log.warning("%s", error)
                 self.fail()
@@ -478,7 +468,7 @@ class Follower:
                     return _REASONS.get(error.errno or 0, UNSUPPORTED)
             else:
                 break
-        self._start_pump()
+        self._start_thread()
         if self.has_failed:
             return THREAD_FAILED
         try:
@@ -735,23 +725,29 @@ class Follower:
             else:
                 self.look_again(entry)
 
-    def audit(self, files: int | None) -> int:
-        """Compare served entries with a fresh look, in rotation; what differs without an event is polled from then on.
+    def differing(self, files: int | None) -> list[tuple[Entry, FileStats]]:
+        """Compare served entries with a fresh stat, in rotation.
 
         Args:
             files: how many entries; None: all.
 
         Returns:
-            How many differed. They are true again.
+            Those that differ, with what was known. A file may have changed after the latest event was taken in, or be
+            in the middle of a write(2): they are only suspects until :meth:`unexplained` still has them a moment later.
         """
-        suspects = [(entry, entry.stats) for entry in self._to_compare(files) if self._differs(entry)]
-        # A file may have changed after the latest event was taken in, or be in the middle of a write(2) just now.
-        for wait_s in (0.0, IN_FLIGHT_S, IN_FLIGHT_S):
-            if not suspects:
-                break
-            time.sleep(wait_s)
-            self.take_in(self._session.news())
-            suspects = [(entry, was) for entry, was in suspects if entry.stats is was and entry.home is self.served]
+        return [(entry, entry.stats) for entry in self._to_compare(files) if self._differs(entry)]
+
+    def unexplained(self, suspects: list[tuple[Entry, FileStats]]) -> list[tuple[Entry, FileStats]]:
+        """Take in what the kernel has to tell, and return the suspects of which it tells nothing."""
+        self.take_in(self._session.news())
+        return [(entry, was) for entry, was in suspects if entry.stats is was and entry.home is self.served]
+
+    def poll_differing(self, suspects: list[tuple[Entry, FileStats]]) -> int:
+        """Make suspects true, and poll from now on those that have changed without an event.
+
+        Returns:
+            How many those are.
+        """
         now = time.monotonic()
         mismatches = [entry for entry, since in self._grown.values() if now - since >= LONG_WRITE_S]
         for entry, was in suspects:

@@ -1,36 +1,47 @@
-"""What a cache holds of the system, from its first look at a file to its end: descriptors, and the pump's thread."""
+"""What a cache holds of the system, from its first stat of a file to its end: descriptors, and the thread."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import select
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable
 
 from fstat_cache.kernel import Inotify
 from fstat_cache.mounts import MountMonitor
-from fstat_cache.pump import Pump
+from fstat_cache.sleeper import STOP_TIMEOUT_S, Sleeper
+
+log = logging.getLogger(__name__)
 
 
 class Session:
-    """The inotify instance, the monitors of the mounts, and the pump; opened step by step, closed together.
+    """The inotify instance, the monitors of the mounts, the sleeper and its thread; opened by need, closed together.
 
     Args:
-        make_pump: makes a pump, not started yet, of the descriptors to wait for and their events of poll(2).
+        gather_s, cpu_budget: as of :class:`Sleeper`.
+        work: what the thread calls when something happened; returns the monotonic time (seconds) at which it wants to
+            be called even without events, or None. Without it there is no thread: the owner drives the cache.
     """
 
-    def __init__(self, make_pump: Callable[[Mapping[int, int]], Pump]) -> None:
-        self.make_pump = make_pump
+    def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[], float | None] | None) -> None:
+        self._gather_s = gather_s
+        self._cpu_budget = cpu_budget
+        self._work = work
         self._poll = select.poll()
         # Bound once: sync() asks this each time, and one system call for both descriptors is most of what it costs.
         self.news: Callable[[], list[tuple[int, int]]] = functools.partial(self._poll.poll, 0)
-        """Which of the descriptors have something to tell, with their events, as poll(2) gives it. A change of mounts
-        is told once."""
-        self._pumps_monitor: MountMonitor | None = None
+        """The descriptors that have something to read, with their events, as poll(2) gives them. A change of mounts is
+        reported once."""
+        self._sleepers_monitor: MountMonitor | None = None
         self.monitor: MountMonitor | None = None
         self.inotify: Inotify | None = None
-        self.pump: Pump | None = None
+        self.sleeper: Sleeper | None = None
         self.is_closed = False
+        self.has_failed = False
+        """Whether the thread has ended by an exception."""
+        self._thread: threading.Thread | None = None
 
     def open_monitor(self) -> MountMonitor:
         """Open the monitor of the mounts, if it is not open yet.
@@ -44,46 +55,92 @@ class Session:
             self._poll.register(self.monitor.fd, select.POLLPRI)
         return self.monitor
 
+    def open_sleeper(self) -> Sleeper:
+        """Make what the thread sleeps in, if it is not there yet.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
+        if self.sleeper is None:
+            self.sleeper = Sleeper(gather_s=self._gather_s, cpu_budget=self._cpu_budget)
+        return self.sleeper
+
+    def limit(self, cpu_budget: float | None) -> None:
+        """Change the share of one core that following changes may take."""
+        self._cpu_budget = cpu_budget
+        if self.sleeper is not None:
+            self.sleeper.limit(cpu_budget)
+
     def open_inotify(self) -> Inotify:
-        """Open the inotify instance and make the pump that waits for it.
+        """Open the inotify instance, and have the sleeper wake up for it.
 
         Raises:
             OSError: no descriptor or no inotify instance is left; then nothing was opened.
         """
         inotify = Inotify()
-        awaited = {inotify.fd: select.POLLIN}
         try:
-            if self.monitor is not None:
-                # One more, because a change of mounts is told once to each descriptor: here to the pump, which wakes
-                # up, and on the other to whoever then looks.
-                self._pumps_monitor = MountMonitor()
-                awaited[self._pumps_monitor.fd] = select.POLLPRI
-            self.pump = self.make_pump(awaited)
+            if self.monitor is not None and self._sleepers_monitor is None:
+                # One more, because a change of mounts is reported once to each descriptor: here to the sleeper, which
+                # wakes up, and on the other to whoever then reads.
+                self._sleepers_monitor = MountMonitor()
+            sleeper = self.open_sleeper()
         except BaseException:
             inotify.close()
-            if self._pumps_monitor is not None:
-                self._pumps_monitor.close()
-                self._pumps_monitor = None
             raise
+        if self._sleepers_monitor is not None:
+            sleeper.watch(self._sleepers_monitor.fd, select.POLLPRI)
+        sleeper.watch(inotify.fd, select.POLLIN)
         self.inotify = inotify
         self._poll.register(inotify.fd, select.POLLIN)
         return inotify
 
+    def start_thread(self) -> None:
+        """Start the thread, unless it runs or there is to be none.
+
+        Raises:
+            RuntimeError: the system gives no more threads.
+        """
+        if self._work is not None and self._thread is None and self.sleeper is not None:
+            thread = threading.Thread(
+                target=self._run, args=(self.sleeper, self._work), name="fstat-cache", daemon=True
+            )
+            thread.start()
+            self._thread = thread
+
+    def _run(self, sleeper: Sleeper, work: Callable[[], float | None]) -> None:
+        due: float | None = None
+        try:
+            while sleeper.sleep(due):
+                due = work()
+        except Exception:
+            if not self.is_closed:
+                self.has_failed = True
+                log.exception("the thread that follows file changes has failed; its cache answers by os.stat now")
+        finally:
+            sleeper.close()
+
     def close(self) -> None:
         """Stop the thread and close the descriptors; nothing of the session may be used afterwards."""
-        self._close(Pump.close)
+        if self._begin_end():
+            if self.sleeper is not None:
+                self.sleeper.close()
+            if self._thread is not None and threading.current_thread() is not self._thread:
+                self._thread.join(STOP_TIMEOUT_S)  # not for ever: it may be stuck on a dead filesystem
+            self._close_descriptors()
 
     def abandon(self) -> None:
         """Close the descriptors in a forked child, where the thread does not exist."""
-        self._close(Pump.abandon)
+        if self._begin_end():
+            if self.sleeper is not None:
+                self.sleeper.abandon()
+            self._close_descriptors()
 
-    def _close(self, end: Callable[[Pump], None]) -> None:
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self.pump is not None:
-            end(self.pump)
-        for descriptor in (self.inotify, self.monitor, self._pumps_monitor):
+    def _begin_end(self) -> bool:
+        is_first, self.is_closed = not self.is_closed, True
+        return is_first
+
+    def _close_descriptors(self) -> None:
+        for descriptor in (self.inotify, self.monitor, self._sleepers_monitor):
             if descriptor is not None:
                 with contextlib.suppress(KeyError):
                     self._poll.unregister(descriptor.fd)

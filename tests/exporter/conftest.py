@@ -26,10 +26,11 @@ def track(tmp_path: Path) -> Iterator[Track]:
         config = Config(logs=groups or (LogGroup("g", paths, **more),))  # type: ignore[arg-type]
         tracker = Tracker(config, remote_timeout_s=remote_timeout_s)
         trackers.append(tracker)
+        tracker.start()
         tracker.scan()
         tick()  # births have its resolution
         return tracker
 
     yield make
     for tracker in trackers:
-        tracker.cache.close()
+        tracker.close()

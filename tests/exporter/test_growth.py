@@ -1,13 +1,13 @@
 """The ledger and the transitions: pure bookkeeping."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from exporter import growth
 from exporter.growth import Counters, GroupRules, Labels, Ledger, Series, Totals
 from exporter.transitions import Transitions
 from fstat_cache import FileStats
@@ -32,9 +32,15 @@ class Book(Ledger):
         self,
         *groups: GroupRules,
         grace_s: float = 60,
-        data_begins: growth.DataBegins = growth._at_once,
+        data_begins: Callable[[str, int], int] = lambda _path, offset: offset,
     ) -> None:
-        super().__init__(groups or (GroupRules(),), grace_s=grace_s, data_begins=data_begins)
+        super().__init__(groups or (GroupRules(),), grace_s=grace_s)
+        self._data_begins = data_begins
+
+    def observe(self, path: str, stats: FileStats | None, data_begins: int = 0) -> None:
+        """Book a look, as the tracker does: where there may be a hole it is asked where the data begins."""
+        offset = None if stats is None else self.outgrows_cut(stats)
+        super().observe(path, stats, data_begins if offset is None else self._data_begins(path, offset))
 
     def look(self, path: str, stats: FileStats | None, labels: Labels = LABELS, *, is_new: bool = True) -> None:
         """Have a path declared, and book a look at it."""
@@ -415,7 +421,7 @@ def test_a_name_that_was_lost_before_any_look_keeps_what_it_counts() -> None:
 
 def test_lost_inodes_are_bounded_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest lost is forgotten. Should it come back it is unknown, but its bytes do not count again."""
-    monkeypatch.setattr(growth, "LOST_INODES", 2)
+    monkeypatch.setattr("exporter.growth.LOST_INODES", 2)
     book = Book()
     for inode in (1, 2, 3):
         book.look("/a", seen(10, inode, birth_ns=NEW + inode))
@@ -752,7 +758,7 @@ def test_a_file_that_was_empty_on_a_device_with_another_number() -> None:
 
 def test_what_was_restored_is_remembered_until_all_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is: it is no more lost than what has not been looked at."""
-    monkeypatch.setattr(growth, "LOST_INODES", 2)
+    monkeypatch.setattr("exporter.growth.LOST_INODES", 2)
     book = Book()
     restored(book, 1, 2, 3, 4)
     book.look("/b", seen(1, 9))

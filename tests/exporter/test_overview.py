@@ -242,7 +242,7 @@ def test_how_files_are_followed(tmp_path: Path) -> None:
         append(Path(busy), "x")
         assert [f"{tmp_path}/{name}" for name in shown.names(followed="hot")] == [busy]
     finally:
-        tracker.cache.close()
+        tracker.close()
 
 
 def test_status(tmp_path: Path, show: Callable[..., Shown]) -> None:

@@ -246,7 +246,7 @@ def test_before_the_first_scan(tmp_path: Path) -> None:
     assert scrape.value("fstat_group_files") == 0
     assert scrape.value("fstat_cache_hit_ratio") == 0
     assert scrape.value("fstat_cache_files") == 0
-    tracker.cache.close()
+    tracker.close()
 
 
 def test_cache_families(tmp_path: Path, show: Show) -> None:
@@ -480,4 +480,4 @@ def test_about_the_agent(tmp_path: Path) -> None:
     assert scrape.value("fstat_exporter_files") == 0
     assert scrape.value("fstat_cache_files") == 0
     assert [name for name, _ in scrape.samples if name.startswith(("fstat_group", "fstat_file"))] == []
-    tracker.cache.close()
+    tracker.close()

@@ -102,7 +102,7 @@ def test_other_labels(tmp_path: Path, group: GroupOf) -> None:
     assert line.files() == {"x-1.log": (0, "b", "x", 6), "y-1.log": (0, "b", "y", 0)}
     append(tmp_path / "y-1.log", "4444")
     assert line.groups() == [10]
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupOf) -> None:
@@ -135,7 +135,7 @@ def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupO
         "new.txt": 1,
         "rotated.log": 10,
     }
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_groups_that_exchange_files(tmp_path: Path, group: GroupOf) -> None:
@@ -154,7 +154,7 @@ def test_groups_that_exchange_files(tmp_path: Path, group: GroupOf) -> None:
     append(tmp_path / "c.log", "55555")
     assert line.groups() == [5, 3, 8]
     assert line.files() == {"a.log": (1, 6), "b.log": (2, 1), "c.log": (0, 9)}
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_aggregates(tmp_path: Path, group: GroupOf) -> None:
@@ -174,7 +174,7 @@ def test_aggregates(tmp_path: Path, group: GroupOf) -> None:
     line.reload(group("g", "*.log", path_regex=re.compile("/.-(?P<letter>.)"), aggregate_by=("letter",)))
     assert line.aggregates() == {("1",): 0, ("2",): 0}
     assert line.groups() == [6]
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_what_is_meant_no_more_is_let_go(tmp_path: Path, group: GroupOf) -> None:
@@ -189,7 +189,7 @@ def test_what_is_meant_no_more_is_let_go(tmp_path: Path, group: GroupOf) -> None
     append(tmp_path / "dropped" / "a.log", "x")
     assert line.groups() == [0]
     assert line.files() == {"a.log": (0, 0)}
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_what_was_declared_is_followed_as_rotated(tmp_path: Path, group: GroupOf) -> None:
@@ -205,7 +205,7 @@ def test_what_was_declared_is_followed_as_rotated(tmp_path: Path, group: GroupOf
     line.reload(group("g", "*.log*"))
     append(tmp_path / "a.log.1", "45")
     assert line.files() == {"a.log": (0, 5), "a.log.1": (0, 0)}
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_new_files_count_from_their_first_byte(tmp_path: Path, group: GroupOf) -> None:
@@ -217,7 +217,7 @@ def test_new_files_count_from_their_first_byte(tmp_path: Path, group: GroupOf) -
     append(tmp_path / "new.log", "6")
     line.end(succession)
     assert line.files() == {"old.txt": (0, 0), "new.txt": (0, 2), "new.log": (0, 1)}
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_places_are_kept(tmp_path: Path, group: GroupOf) -> None:
@@ -232,7 +232,7 @@ def test_places_are_kept(tmp_path: Path, group: GroupOf) -> None:
     assert set(line.files()) == {"7.log", "3.log", "9.log"}
     line.reload(group("g", "*.log", max_series=4))
     assert {"7.log", "3.log", "9.log"} < set(line.files())
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_a_grace_goes_on(tmp_path: Path, group: GroupOf) -> None:
@@ -251,7 +251,7 @@ def test_a_grace_goes_on(tmp_path: Path, group: GroupOf) -> None:
     assert sorted(sizes) == [0, 3]
     (gone,) = line.tracker.ledger._gone.values()
     assert gone.scrapes == 2
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
@@ -271,7 +271,7 @@ def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
     line.reload(group("g", "*/*.log"))
     append(tmp_path / "b" / "b.log", "1")
     assert line.groups() == [2]
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> None:
@@ -290,7 +290,7 @@ def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> No
     assert line.tracker.successor is None
     assert line.tracker.ledger._journals == []
     assert line.tracker.cache.status().watches == watches
-    line.tracker.cache.close()
+    line.tracker.close()
 
 
 def test_bounds_of_the_cache(tmp_path: Path, group: GroupOf) -> None:
@@ -308,4 +308,4 @@ def test_bounds_of_the_cache(tmp_path: Path, group: GroupOf) -> None:
     assert {printable(name): values[2] for name, values in line.files().items()} == {
         f"{number}.log": number for number in range(10)
     }
-    line.tracker.cache.close()
+    line.tracker.close()

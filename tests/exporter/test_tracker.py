@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import LogGroup
+from exporter.growth import Ledger
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track, append, appended, present, sizes, touch
 from tests.support import REPOSITORY, Mount, as_root, wait_until
@@ -227,6 +228,52 @@ def test_a_hole_is_no_growth(tmp_path: Path, track: Track, size: int) -> None:
         assert appended(tracker) == size + 50
         writer.write(b"y" * 50)
         assert appended(tracker) == size + 100
+
+
+def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a disk is asked where the data begins, others read what is booked and look up files."""
+    path = tmp_path / "a.log"
+    path.write_bytes(b"x" * 10)
+    tracker = track()
+    asked: list[int] = []
+
+    def data_begins(_path: str, offset: int) -> int:
+        def read() -> None:
+            with tracker.ledger.lock:
+                asked.append(len(tracker.ledger))
+            tracker.cache.status()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        reader.join(10)
+        return offset
+
+    monkeypatch.setattr("exporter.tracker.data_begins", data_begins)
+    for size in (0, 20):
+        os.truncate(path, size)
+        tracker.refresh(0)
+    assert asked == [1]
+
+
+def test_a_change_that_cannot_be_booked_keeps_no_other_from_it(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever went wrong is logged with the path; what else was found at the same time counts."""
+    paths = [tmp_path / f"{name}.log" for name in "abc"]
+    touch(*paths)
+    tracker = track()
+    observe = Ledger.observe
+
+    def fail(ledger: Ledger, path: str, *arguments: object) -> None:
+        if path == str(paths[1]):
+            raise ZeroDivisionError
+        observe(ledger, path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ledger, "observe", fail)
+    for path in paths:
+        append(path, "12345")
+    assert appended(tracker) == 10
+    assert "a change could not be booked" in caplog.text
 
 
 def test_the_inode_number_given_again(tmp_path: Path, track: Track) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache, Surveyed
+from tests.fstat_cache.driven import stats_taken, survey
 from tests.fstat_cache.kernel import kernel_watches
 from tests.support import wait_until
 
@@ -299,16 +300,9 @@ def test_evicting_one_name_keeps_the_other_of_the_same_inode(tmp_path: Path) -> 
         cache.build([first, second])
         append(second)
         cache.sync()
-        assert cache.survey({str(second)}) == {}
+        assert survey(cache, {str(second)}) == {}
         assert cache._served[str(second)].stats == truth(second)
         assert cache.cache_info() == CacheInfo(hits=1, misses=0, evictions=1, files=1, max_files=1)
-
-
-class Told(dict[str, FileStats | None]):
-    """A listener that remembers what it was told last of each path."""
-
-    def __call__(self, path: str, stats: FileStats | None) -> None:
-        self[path] = stats
 
 
 def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
@@ -316,17 +310,16 @@ def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(3)]
     for path in paths:
         path.touch()
-    told = Told()
-    with FStatCache(max_files=2, on_change=told) as cache:
-        cache.survey({str(paths[0])})
-        assert told == {str(paths[0]): truth(paths[0])}, "there is room: admitted"
+    with FStatCache(max_files=2, keep_changes=True) as cache:
+        survey(cache, {str(paths[0])})
+        assert stats_taken(cache) == [(str(paths[0]), truth(paths[0]))], "there is room: admitted"
         cache.build([paths[1]])
-        cache.survey({str(paths[0])})
+        survey(cache, {str(paths[0])})
         os.utime(paths[2], (1, 1))
         for _ in range(2):
-            told.clear()
-            cache.survey({str(paths[0]), str(paths[2])})
-            assert told == {str(paths[2]): truth(paths[2])}, "each time, and nothing of what is in memory"
+            cache.take()
+            survey(cache, {str(paths[0]), str(paths[2])})
+            assert stats_taken(cache) == [(str(paths[2]), truth(paths[2]))], "and nothing of what is in memory"
         assert sorted(cache.list_files_in_cache()) == [str(paths[0]), str(paths[1])]
         assert cache.cache_info() == CacheInfo(hits=3, misses=3, evictions=0, files=2, max_files=2)
         cache.get_file_stats(paths[2])
@@ -335,12 +328,11 @@ def test_a_survey_neither_uses_nor_admits(tmp_path: Path) -> None:
 
 def test_a_survey_tells_files_from_faults(tmp_path: Path, file: Path) -> None:
     """What is not there is told as None; what can not be looked at comes with its error and stops nothing else."""
-    told = Told()
     loop, missing = tmp_path / "loop", tmp_path / "missing"
     loop.symlink_to(loop)
-    with FStatCache(on_change=told) as cache:
-        assert list(cache.survey({str(loop), str(file), str(missing), str(tmp_path)})) == [str(loop)]
-        assert told == {str(file): truth(file), str(missing): None, str(tmp_path): None}
+    with FStatCache(keep_changes=True) as cache:
+        assert list(survey(cache, {str(loop), str(file), str(missing), str(tmp_path)})) == [str(loop)]
+        assert dict(stats_taken(cache)) == {str(file): truth(file), str(missing): None, str(tmp_path): None}
         assert cache.cache_info()[:2] == (0, 4)
 
 
@@ -354,14 +346,15 @@ def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) ->
         path.touch()
         os.utime(path, (1, 1))
     names = {str(path) for path in paths}
-    told = Told()
-    with FStatCache(max_files=200, on_change=told) as cache:
+    told: dict[str, FileStats | None] = {}
+    with FStatCache(max_files=200, keep_changes=True) as cache:
         cache.build(paths[:200])
         active = paths[::100]
         for number in range(30):
             for path in active:
                 append(path)
-            cache.survey(names)
+            survey(cache, names)
+            told.update(stats_taken(cache))
             if number < 3:
                 before = cache.cache_info()
             for path in (*active, paths[number]):
@@ -377,12 +370,13 @@ def test_with_more_files_than_fit_the_active_ones_are_watched(tmp_path: Path) ->
 def test_when_all_files_are_active_none_is_displaced(tmp_path: Path) -> None:
     """Where no file is idle, taking one's watch for another's would be work for nothing."""
     paths = [tmp_path / str(number) for number in range(20)]
-    told = Told()
-    with FStatCache(max_files=10, on_change=told) as cache:
+    told: dict[str, FileStats | None] = {}
+    with FStatCache(max_files=10, keep_changes=True) as cache:
         for _ in range(5):
             for path in paths:
                 append(path)
-            cache.survey({str(path) for path in paths})
+            survey(cache, {str(path) for path in paths})
+            told.update(stats_taken(cache))
             assert told == {str(path): truth(path) for path in paths}
         assert cache.cache_info().evictions == 0
 
@@ -401,14 +395,15 @@ def test_a_survey_goes_through_its_paths_only_when_some_have_left_memory(tmp_pat
     for path in paths:
         path.touch()
     names = Paths(map(str, paths))
-    told = Told()
-    with FStatCache(on_change=told) as cache:
+    told: dict[str, FileStats | None] = {}
+    with FStatCache(keep_changes=True) as cache:
         surveyed = Surveyed()
 
         def searches() -> int:
             names.searches = 0
             hits = sum(cache.cache_info()[:2])
-            assert cache.survey(names, surveyed) == {}
+            assert survey(cache, names, surveyed) == {}
+            told.update(stats_taken(cache))
             assert sum(cache.cache_info()[:2]) == hits + len(names)
             assert told == {str(path): truth(path) for path in paths}
             return names.searches
@@ -515,11 +510,9 @@ def test_a_closed_cache_says_so(file: Path) -> None:
     assert cache.cache_info().files == 0
 
 
-def test_changes_are_told_in_order(file: Path) -> None:
-    """on_change gets the first value, every new one and the end, once each."""
-    told: list[tuple[str, int | None]] = []
-    cache = FStatCache(on_change=lambda path, stats: told.append((path, stats.size if stats else None)), gather_s=60)
-    with cache:
+def test_changes_are_taken_in_order(file: Path) -> None:
+    """take() gives the first value, every new one and the end, once each."""
+    with FStatCache(keep_changes=True) as cache:
         cache.build([file])
         for _ in range(2):
             append(file)
@@ -527,30 +520,40 @@ def test_changes_are_told_in_order(file: Path) -> None:
         cache.sync()
         file.unlink()
         cache.sync()
-    assert told == [(str(file), 5), (str(file), 9), (str(file), 13), (str(file), None)]
+        taken = [(path, stats.size if stats else None) for path, stats in stats_taken(cache)]
+        assert taken == [(str(file), 5), (str(file), 9), (str(file), 13), (str(file), None)]
+        assert cache.take() == []
+
+
+def test_changes_that_nobody_takes_are_not_kept(file: Path) -> None:
+    """Without ``keep_changes`` there are none, however much changes."""
+    with FStatCache() as cache:
+        cache.watch_directory(str(file.parent))
+        cache.build([file])
+        append(file)
+        file.with_name("other").touch()
+        cache.sync()
+        assert cache.take() == []
 
 
 def test_a_look_is_told_whatever_it_finds(tmp_path: Path, file: Path) -> None:
     """look() tells what is there now, known or not, changed or not, with room for it or without; errors it raises."""
-    told: list[tuple[str, FileStats | None]] = []
-    with FStatCache(1, on_change=lambda path, stats: told.append((path, stats)), gather_s=60) as cache:
+    with FStatCache(1, keep_changes=True) as cache:
         assert cache.look(str(file))
         assert cache.list_files_in_cache() == [str(file)]
         append(file)
         assert cache.look(str(file))
-        assert told[-1] == (str(file), truth(file)), "without sync() as well"
-        told.clear()
+        assert stats_taken(cache)[-1] == (str(file), truth(file)), "without sync() as well"
         assert cache.look(str(file))
         other = tmp_path / "other"
         assert not cache.look(str(other))
         other.touch()
         assert cache.look(str(other))
-        assert told == [(str(file), truth(file)), (str(other), None), (str(other), truth(other))]
+        assert stats_taken(cache) == [(str(file), truth(file)), (str(other), None), (str(other), truth(other))]
         assert cache.list_files_in_cache() == [str(file)], "for which nothing was evicted"
-        told.clear()
         file.unlink()
         assert not cache.look(str(file))
-        assert set(told) == {(str(file), None)}
+        assert set(stats_taken(cache)) == {(str(file), None)}
         assert cache.look(str(other))
         other.unlink()
         other.symlink_to(other)

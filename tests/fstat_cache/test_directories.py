@@ -11,19 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import AUTOFS, CacheClosedError, DirectoryEvent, FStatCache
-from fstat_cache.directories import FLOOD_EVENTS, MOST_PENDING, QUIET_S, Directories
+from fstat_cache import AUTOFS, CacheClosedError, Change, DirectoryEvent, FileChange, FStatCache
+from fstat_cache.changes import MOST_PENDING
+from fstat_cache.directories import FLOOD_EVENTS, QUIET_S, Directories
 from fstat_cache.follower import Follower
 from fstat_cache.kernel import Inotify
 from fstat_cache.mounts import Mount as MountLine
+from tests.fstat_cache.driven import driven, events_taken
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes, times_woken_when_idle
 from tests.support import Mount, Stopwatch, as_root, wait_until
 
 
 @pytest.fixture
 def cache() -> Iterator[FStatCache]:
-    """One whose own thread does nothing by itself, so that sync() alone is seen."""
-    with FStatCache(gather_s=60) as cache:
+    """One without a thread, so that sync() alone is seen."""
+    with FStatCache(keep_changes=True) as cache:
         yield cache
 
 
@@ -44,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 def told(cache: FStatCache) -> list[DirectoryEvent]:
     """What is told as of now."""
     cache.sync()
-    return cache.directory_events()
+    return events_taken(cache)
 
 
 def listed(path: Path | str) -> DirectoryEvent:
@@ -352,8 +354,8 @@ def test_a_flood_that_ends_is_told_by_name_again(tmp_path: Path, folder: Path) -
     """By the cache's own thread, without a sync(): it is armed, then listed, by each of its paths."""
     link = tmp_path / "link"
     link.symlink_to(folder)
-    heard: list[DirectoryEvent] = []
-    with FStatCache(on_directory_events=lambda: heard.extend(cache.directory_events())) as cache:
+    heard: list[Change] = []
+    with driven(FStatCache(keep_changes=True), heard.append) as cache:
         cache.watch_directory(str(folder))
         cache.watch_directory(str(link))
         with cache._lock:
@@ -380,7 +382,7 @@ def test_another_path_of_a_hot_directory_has_the_others_listed(cache: FStatCache
     assert cache.status().hot_directories == 1
     (folder / "unheard").touch()
     cache.watch_directory(str(link))
-    assert set(cache.directory_events()) == {listed(folder)}, "once, or twice where the cache's own thread has looked"
+    assert events_taken(cache) == [listed(folder)]
     (folder / "name").touch()
     assert told(cache) == [DirectoryEvent(str(folder), "name"), DirectoryEvent(str(link), "name")]
 
@@ -430,7 +432,7 @@ def test_what_nobody_asks_for_does_not_pile_up(cache: FStatCache, tmp_path: Path
     for folder in folders:
         folder.mkdir()
         cache.watch_directory(str(folder))
-    while len(cache._follower.directories._events) < MOST_PENDING - 30 * 200:
+    while cache._changes._directory_events < MOST_PENDING - 30 * 200:
         for folder in folders:
             for number in range(100):
                 (folder / str(number)).touch()
@@ -439,7 +441,7 @@ def test_what_nobody_asks_for_does_not_pile_up(cache: FStatCache, tmp_path: Path
         time.sleep(1.1)  # so that none of them floods
     for _ in range(MOST_PENDING):
         cache._follower.distrust()
-    events = cache.directory_events()
+    events = events_taken(cache)
     assert set(events) == set(map(listed, folders))
     assert len(events) <= MOST_PENDING
 
@@ -559,7 +561,7 @@ def test_a_remote_directory_is_not_touched(tmp_path: Path, fuse: Mount, folder: 
     """It says so at once, though its filesystem hangs; by a link too. Its end is told, and what was there before."""
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "remote" / "below")
-    with FStatCache(gather_s=60) as cache:
+    with FStatCache(keep_changes=True) as cache:
         for path in (folder, tmp_path):
             assert cache.watch_directory(str(path)) is None
         remote = fuse("remote")
@@ -588,7 +590,7 @@ def test_a_mount_over_a_watched_directory_is_told(tmp_path: Path, folder: Path) 
     """Something mounted on it or above it, or unmounted, has it listed, and then watched where it is now."""
     below = folder / "below"
     below.mkdir()
-    with FStatCache(gather_s=60) as cache:
+    with FStatCache(keep_changes=True) as cache:
         for path in (tmp_path, folder, below):
             cache.watch_directory(str(path))
         subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
@@ -622,7 +624,7 @@ def test_autofs_is_not_triggered(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_watches_no_directory(folder: Path) -> None:
     """It is told nothing of its parent's directories and takes no events from it, and can watch for itself."""
-    with FStatCache(gather_s=60) as cache:
+    with FStatCache(keep_changes=True) as cache:
         cache.watch_directory(str(folder))
         (folder / "before").touch()
         pid = os.fork()
@@ -636,7 +638,7 @@ def test_a_forked_child_watches_no_directory(folder: Path) -> None:
 
 def test_closing_and_invalidating_forget_directories(folder: Path) -> None:
     """Both remove the watches; afterwards a directory is watched again only by who asks for it, or not at all."""
-    with FStatCache(gather_s=60) as cache:
+    with FStatCache(keep_changes=True) as cache:
         cache.watch_directory(str(folder))
         (folder / "name").touch()
         cache.invalidate()
@@ -645,7 +647,7 @@ def test_closing_and_invalidating_forget_directories(folder: Path) -> None:
         assert cache.watch_directory(str(folder)) is None
         cache.close()
         assert kernel_watches() == 0
-        assert cache.directory_events() == []
+        assert cache.take() == []
         with pytest.raises(CacheClosedError):
             cache.watch_directory(str(folder))
 
@@ -668,7 +670,7 @@ def test_an_interruption_has_all_directories_listed(
         patch.setattr(Directories, "take_in_names", interrupt)
         with pytest.raises(Interruption):
             cache.sync()
-    assert told(cache) == [listed(folder)]
+    assert set(told(cache)) == {listed(folder)}
     assert cache.watch_directory(str(folder)) is None
     (folder / "name").touch()
     assert DirectoryEvent(str(folder), "name") in told(cache)
@@ -676,8 +678,8 @@ def test_an_interruption_has_all_directories_listed(
 
 
 def test_a_failing_thread_has_all_directories_listed(folder: Path) -> None:
-    """After the pump has died sync() still tells, beginning with the directories themselves."""
-    with FStatCache() as cache:
+    """After the thread has failed sync() still tells, beginning with the directories themselves."""
+    with FStatCache(keep_changes=True) as cache:
         cache.watch_directory(str(folder))
         with cache._lock:
             cache._follower.fail()
@@ -686,70 +688,41 @@ def test_a_failing_thread_has_all_directories_listed(folder: Path) -> None:
         assert DirectoryEvent(str(folder), "name") in told(cache)
 
 
-def test_the_callback_comes_by_itself(folder: Path) -> None:
-    """Called from the cache's own thread, without the lock, whoever has taken the events in, and not for nothing."""
-    heard: list[DirectoryEvent] = []
-    threads: set[str] = set()
-    calls = 0
-
-    def listen() -> None:
-        nonlocal calls
-        calls += 1
-        threads.add(threading.current_thread().name)
-        cache.sync()
-        heard.extend(cache.directory_events())
-
-    with FStatCache(on_directory_events=listen) as cache:
+def test_the_owner_wakes_up_by_itself(folder: Path) -> None:
+    """wait() returns when something happens, not for nothing, and takes no lock while it sleeps."""
+    heard: list[Change] = []
+    with driven(FStatCache(keep_changes=True), heard.append) as cache:
         cache.watch_directory(str(folder))
         (folder / "file").write_bytes(b"x")
-        wait_until(lambda: heard == [DirectoryEvent(str(folder), "file")])
-        with cache._lock:
-            (folder / "other").touch()
-            cache._take_in(cache._session.news())
-            cache._tell_of_directories()
-        wait_until(lambda: heard[1:] == [DirectoryEvent(str(folder), "other")])
-        before = calls
+        wait_until(lambda: DirectoryEvent(str(folder), "file") in heard)
         cache.get_file_stats(folder / "file")
+        heard.clear()
         (folder / "file").write_bytes(b"longer")
-        wait_until(lambda: cache.get_file_stats(folder / "file")["size"] == 6)  # type: ignore[index]
-        assert calls == before
-        assert threads == {"fstat-cache-pump"}
+        wait_until(
+            lambda: FileChange(str(folder / "file"), FStatCache.get_file_stats_using_stat(folder / "file")) in heard
+        )
+        assert not [change for change in heard if isinstance(change, DirectoryEvent)]
 
 
-def test_what_sync_has_taken_in_is_called_for_too(folder: Path) -> None:
-    """A sync() in another thread leaves nothing for the pump to wake up for; it is woken."""
-    called = threading.Event()
-    with FStatCache(gather_s=0.2, on_directory_events=called.set) as cache:
-        cache.watch_directory(str(folder))
-        for _ in range(3):
-            called.clear()
-            (folder / "name").touch()
-            cache.sync()
-            assert called.wait(5)
-            (folder / "name").unlink()
-            told(cache)
+def test_an_owner_that_cannot_follow_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When advance() fails it raises; from then on wait() ends the loop and nothing is served from memory."""
+    file = folder / "file"
+    file.touch()
 
-
-def test_a_failing_callback_stops_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What it raises is logged, and it is called again; that the cache was closed meanwhile is not worth a line."""
-    calls = 0
-
-    def fail() -> None:
-        nonlocal calls
-        calls += 1
-        cache.directory_events()
-        if calls == 3:
-            cache.close()
-            cache.sync()
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    with FStatCache(on_directory_events=fail) as cache:
-        cache.watch_directory(str(folder))
-        for number in range(1, 4):
-            (folder / str(number)).touch()
-            wait_until(lambda number=number: calls == number)
-        wait_until(lambda: not any(thread.name == "fstat-cache-pump" for thread in threading.enumerate()))
-    assert caplog.text.count("on_directory_events has failed") == 2
+    with FStatCache(keep_changes=True) as cache:
+        cache.build([file])
+        assert cache.alive
+        with monkeypatch.context() as patch:
+            patch.setattr(Follower, "take_in", fail)
+            with pytest.raises(ZeroDivisionError):
+                cache.advance()
+        assert not cache.alive
+        assert not cache.wait()
+        file.write_bytes(b"changed")
+        assert cache.get_file_stats(file) == FStatCache.get_file_stats_using_stat(file)
 
 
 def test_after_sync_everything_complete_is_told(tmp_path: Path, folder: Path) -> None:
@@ -759,37 +732,43 @@ def test_after_sync_everything_complete_is_told(tmp_path: Path, folder: Path) ->
     script = "import itertools, os, sys\nfor n in itertools.count(): open(f'{sys.argv[1]}/{n % 50}', 'ab').write(b'x')"
     writer = subprocess.Popen([sys.executable, "-c", script, busy])
     try:
-        with FStatCache() as cache:
+        with FStatCache(keep_changes=True) as cache:
             cache.watch_directory(str(busy))
             cache.watch_directory(str(folder))
             for number in range(500):
                 (folder / str(number)).touch()
                 cache.sync()
-                assert DirectoryEvent(str(folder), str(number)) in cache.directory_events()
+                assert DirectoryEvent(str(folder), str(number)) in events_taken(cache)
     finally:
         writer.kill()
         writer.wait()
 
 
-def test_sync_against_the_callback(folder: Path) -> None:
-    """Threads that sync and take events while the pump does the same: each name is given once, to one of them."""
-    heard: list[DirectoryEvent] = []
+def test_sync_against_the_owner(folder: Path) -> None:
+    """Threads that sync and take changes while the owner does the same: each name is given once, to one of them."""
+    heard: list[Change] = []
     lock = threading.Lock()
     stop = threading.Event()
 
     def take() -> None:
-        with lock:
-            heard.extend(cache.directory_events())
+        with lock:  # taking and keeping are one step, or the order is lost
+            heard.extend(cache.take())
 
     def sync() -> None:
         while not stop.is_set():
             cache.sync()
             take()
 
-    with FStatCache(gather_s=0, on_directory_events=take) as cache:
+    def drive() -> None:
+        while cache.wait():
+            cache.advance()
+            take()
+
+    with FStatCache(gather_s=0, keep_changes=True) as cache:
         cache.watch_directory(str(folder))
         threads = [threading.Thread(target=sync) for _ in range(3)]
-        for thread in threads:
+        owner = threading.Thread(target=drive)
+        for thread in (*threads, owner):
             thread.start()
         for number in range(700):  # no flood
             (folder / str(number)).touch()
@@ -798,13 +777,14 @@ def test_sync_against_the_callback(folder: Path) -> None:
             thread.join()
         cache.sync()
         take()
-        assert heard == [DirectoryEvent(str(folder), str(number)) for number in range(700)]
+    owner.join()
+    assert heard == [DirectoryEvent(str(folder), str(number)) for number in range(700)]
 
 
 @pytest.mark.timeout(120)
 def test_a_hundred_thousand_directories_leave_nothing_behind(in_memory: Path) -> None:
     """Directories made, watched, looked into, and removed: no watch, no descriptor and no memory stays."""
-    with FStatCache(on_directory_events=lambda: cache.directory_events()) as cache:
+    with FStatCache() as cache:
         cache.watch_directory(str(in_memory))
         remote = MountLine(1, 1, "/", "/nowhere", "nfs4")  # with any remote mount, each path is walked
         cache._follower.mounts = cache._follower.mounts.successor([remote])
@@ -829,11 +809,11 @@ def test_a_hundred_thousand_directories_leave_nothing_behind(in_memory: Path) ->
 @pytest.mark.alone
 def test_idle_means_asleep(folder: Path) -> None:
     """With directories watched, one of which was hot, the thread does not wake up when nothing happens."""
-    with FStatCache(on_directory_events=lambda: cache.directory_events()) as cache:
+    with driven(FStatCache(keep_changes=True), lambda _: None) as cache:
         cache.watch_directory(str(folder))
         with cache._lock:
             flood(folder)
         wait_until(lambda: cache.status().hot_directories == 1)
         wait_until(lambda: cache.status().hot_directories == 0)
-        (pump,) = (thread for thread in threading.enumerate() if thread.name == "fstat-cache-pump")
-        assert times_woken_when_idle(pump) == 0
+        (owner,) = (thread for thread in threading.enumerate() if thread.name == "owner")
+        assert times_woken_when_idle(owner) == 0

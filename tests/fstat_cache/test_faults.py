@@ -21,6 +21,7 @@ from fstat_cache import FileStats, FStatCache, directories
 from fstat_cache.kernel import Inotify
 from fstat_cache.mounts import Mount as MountLine
 from fstat_cache.remote import Found
+from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import Mount, Stopwatch, program, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def known(cache: FStatCache, path: Path) -> FileStats | None:
 
 
 def assert_true(cache: FStatCache, paths: list[Path]) -> None:
-    assert cache.survey(set(map(str, paths))) == {}
+    assert survey(cache, set(map(str, paths))) == {}
     for path in paths:
         assert known(cache, path) == truth(path), path
 
@@ -255,6 +256,26 @@ def test_an_audit_finds_what_makes_no_event(tmp_path: Path) -> None:
         assert cache.audit() == 0
 
 
+def test_an_audit_waits_without_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for the event of a write that may be under way, others use the cache."""
+    (path,) = make(tmp_path, 1)
+    used: list[FileStats | None] = []
+
+    def use(seconds: float) -> None:
+        user = threading.Thread(target=lambda: used.append(cache.get_file_stats(tmp_path / "other")))
+        user.start()
+        user.join(10)
+
+    with FStatCache() as cache:
+        cache.build([path])
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 10) as memory:
+            memory[0] = 1
+            memory.flush()
+        monkeypatch.setattr("fstat_cache.cache.time.sleep", use)
+        assert cache.audit() == 1
+    assert used == [None, None]
+
+
 def test_an_audit_goes_round(tmp_path: Path) -> None:
     """Limited to a few entries a call, it compares each of them once before any of them twice."""
     paths = make(tmp_path, 10)
@@ -349,7 +370,7 @@ def test_a_directory_that_is_written_to_all_the_time_stands_in_for_no_watch(tmp_
             assert cache.status().guarded == 1
             for _ in range(3):
                 append(busy)
-                cache.directory_events()  # takes in what has happened, and looks at nothing
+                cache.take()  # takes in what has happened, and looks at nothing
             assert cache.status().guarded == 0
             assert cache.status().polled == {"watch_limit": 1}
             append(path)
@@ -385,7 +406,7 @@ def test_a_file_that_can_not_be_guarded_keeps_no_other_from_it(tmp_path: Path, m
         cache.build([link, *paths])
         for _ in range(3):
             append(paths[0])
-            cache.directory_events()
+            cache.take()
         assert cache.status().guarded == 0
         for _ in range(3):
             cache.sync()
@@ -407,6 +428,7 @@ with FStatCache() as cache:
     def check():
         for path in paths:
             path.write_text(path.read_text() + "more")
+        cache.sync()
         cache.survey(set(map(str, paths)))
         known = [cache._follower.find(str(path)).stats for path in paths]
         assert known == [cache.get_file_stats_using_stat(path) for path in paths]
@@ -533,6 +555,7 @@ with FStatCache() as cache:
     print("ready", flush=True)
     for size in map(int, sys.stdin):
         assert cache.get_file_stats(path).size == size
+        cache.sync()
         assert cache.survey({path}) == {} and cache._follower.find(path).stats.size == size
         print(len(cache.status().polled), flush=True)
 """
@@ -685,9 +708,9 @@ def test_a_remote_filesystem_that_goes(tmp_path: Path, mount: Path) -> None:
                 assert cache.status().polled == {"remote": 1}
                 if stopped:
                     daemons[-1].send_signal(signal.SIGSTOP)
-                    assert isinstance(cache.survey({str(path)})[str(path)], TimeoutError)
+                    assert isinstance(survey(cache, {str(path)})[str(path)], TimeoutError)
                 subprocess.run(["umount", "--lazy", mount], check=True)
-                assert cache.survey({str(path)}) == {}
+                assert survey(cache, {str(path)}) == {}
                 assert cache.list_files_in_cache() == []
                 assert cache.status().polled == {}
             for daemon in daemons:
@@ -731,7 +754,7 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
             waits = []
             for _ in range(5):
                 watch = Stopwatch()
-                errors = cache.survey({*map(str, paths), str(mount / "unknown")})
+                errors = survey(cache, {*map(str, paths), str(mount / "unknown")})
                 waits.append(watch.seconds())
                 assert known(cache, local) == truth(local)
                 assert {type(error) for error in errors.values()} == {TimeoutError}
@@ -746,7 +769,7 @@ def test_a_remote_filesystem_that_answers_no_more(tmp_path: Path, mount: Path) -
 
             daemon.send_signal(signal.SIGCONT)
             append(source / "remote.log")
-            wait_until(lambda: not cache.survey({str(remote)}))
+            wait_until(lambda: not survey(cache, {str(remote)}))
             assert_true(cache, paths)
     finally:
         daemon.kill()
@@ -759,9 +782,8 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
     remote = fuse("remote")
     append(remote.source / "file.log", b"12345")
     path = remote.path / "file.log"
-    told: list[int] = []
     answered, go_on = threading.Event(), threading.Event()
-    with FStatCache(on_change=lambda _, stats: told.append(stats.size if stats else 0)) as cache:
+    with FStatCache(keep_changes=True) as cache:
         cache.build([path])
         look, threads = cache._remote.look, []
 
@@ -777,13 +799,14 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
         threads[0].start()
         answered.wait(10)
         append(remote.source / "file.log")
-        for overtake in (cache.sync, lambda: cache.look(str(path)), lambda: cache.survey({str(path)})):
+        for overtake in (cache.sync, lambda: cache.look(str(path)), lambda: survey(cache, {str(path)})):
             threads.append(threading.Thread(target=overtake))
             threads[-1].start()
             threads[-1].join(0.1)
         go_on.set()
         for thread in threads:
             thread.join()
+        told = [stats.size if stats else 0 for _, stats in stats_taken(cache)]
     assert told == sorted(told)
     assert told[-1] == 9
 

@@ -16,6 +16,7 @@ import pytest
 
 from fstat_cache import FileStats, FStatCache, file_time_ns, statx
 from fstat_cache.stats import read_again, read_stats
+from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import wait_until
 
 
@@ -164,22 +165,27 @@ WAYS = [follow_armed, follow_hot, follow_polled, follow_doubtful]
 def test_another_inode_is_told_as_another(file: Path, way: Callable[[FStatCache, Path], None]) -> None:
     """However the file is followed, and whatever its successor's number and size, the new identity is told."""
     told: list[FileStats | None] = []
-    with FStatCache(on_change=lambda _, stats: told.append(stats), gather_s=60) as cache:
+
+    def latest() -> FileStats | None:
+        told.extend(stats for _, stats in stats_taken(cache))
+        return told[-1]
+
+    with FStatCache(keep_changes=True) as cache:
         cache.build([file])
         for _ in range(3):
             way(cache, file)
-            before = told[-1]
+            before = latest()
             assert before is not None
             recreate(file, b"y" * before.size)
             cache.sync()
-            after = told[-1]
+            after = latest()
             assert after == look(file)
             assert after is not None
             assert after.identity != before.identity
             with file.open("ab") as log:
                 log.write(b"more")
             cache.sync()
-            assert told[-1] == look(file)
+            assert latest() == look(file)
 
 
 def test_another_inode_of_the_same_looks_is_told(file: Path) -> None:
@@ -208,17 +214,17 @@ def test_a_look_before_the_event_is_taken_in(file: Path) -> None:
 
 def test_a_directory_event_and_a_look(file: Path) -> None:
     """look() tells the new identity as well, of a file that is watched and of one that there is no room for."""
-    told: list[FileStats | None] = []
-    with FStatCache(1, on_change=lambda _, stats: told.append(stats), gather_s=60) as cache:
+    with FStatCache(1, keep_changes=True) as cache:
         for _ in range(2):
             cache.look(str(file))
-            before = told[-1]
+            _, before = stats_taken(cache)[-1]
             recreate(file, b"12345")
             cache.look(str(file))
+            _, after = stats_taken(cache)[-1]
             assert before is not None
-            assert told[-1] == look(file)
-            assert told[-1] is not None
-            assert told[-1].identity != before.identity
+            assert after == look(file)
+            assert after is not None
+            assert after.identity != before.identity
             other = file.with_name("other")
             other.touch()
             cache.get_file_stats(other)  # takes the only place
@@ -269,7 +275,8 @@ def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callab
     """
     meddler = Meddler(first, do)
     paths = [first, written, *others]
-    with FStatCache(gather_s=60, on_change=meddler) as cache:  # so that the pump leaves them to us
+    with FStatCache(keep_changes=True) as cache:
+        cache._follower.tell = meddler
         cache.build(paths)
         meddler.is_on = True
         append(first, b"x")
@@ -349,12 +356,26 @@ print(written)
 @pytest.mark.parametrize("max_files", [None, 4])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_never_more_bytes_than_were_written(tmp_path: Path, max_files: int | None, seed: int) -> None:
-    """While files are deleted, made again and written, and looked at in every way by several threads and the pump,
+    """While files are deleted, made again and written, and looked at in every way by several threads and the owner,
     what is told never adds up to more than the writers' system calls returned."""
     paths = [str(tmp_path / str(number)) for number in range(6)]
     ledger = Naive()
     errors: list[BaseException] = []
-    with FStatCache(max_files, gather_s=0.001, on_change=ledger) as cache:
+    lock = threading.Lock()
+
+    def book() -> None:
+        with lock:  # taking and booking are one step, or the order is lost
+            for path, stats in stats_taken(cache):
+                ledger(path, stats)
+
+    def drive() -> None:
+        while cache.wait():
+            cache.advance()
+            book()
+
+    with FStatCache(max_files, gather_s=0.001, keep_changes=True) as cache:
+        owner = threading.Thread(target=drive)
+        owner.start()
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(seed), *paths], stdout=subprocess.PIPE, text=True)
 
         def use(number: int) -> None:
@@ -367,13 +388,14 @@ def test_never_more_bytes_than_were_written(tmp_path: Path, max_files: int | Non
                     elif step == 1:
                         cache.look(rng.choice(paths))
                     elif step == 2:
-                        cache.survey(set(paths))
+                        survey(cache, set(paths))
                     elif step == 3:
                         cache.audit()
                     elif step == 4 and rng.random() < 0.05:
                         cache.invalidate()
                     else:
                         cache.get_file_stats(rng.choice(paths))
+                    book()
                     time.sleep(rng.random() * 0.002)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the main thread reports it
                 errors.append(error)
@@ -387,7 +409,9 @@ def test_never_more_bytes_than_were_written(tmp_path: Path, max_files: int | Non
         written = int(writer.stdout.read())
         writer.stdout.close()
         writer.wait()
-        cache.survey(set(paths))
+        survey(cache, set(paths))
+        book()
+    owner.join()
     assert errors == []
     assert ledger.appended <= written
     assert ledger.appended > written / 100, "and it was told something"

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import FStatCache
+from tests.fstat_cache.driven import survey
 from tests.fstat_cache.kernel import kernel_watches, times_woken_when_idle
 from tests.support import wait_until
 
-PUMP = "fstat-cache-pump"
+THREAD = "fstat-cache"
 
 
-def pumps() -> int:
-    return sum(thread.name == PUMP for thread in threading.enumerate())
+def followers() -> int:
+    return sum(thread.name == THREAD for thread in threading.enumerate())
 
 
 def descriptors() -> int:
@@ -49,15 +50,15 @@ def test_nothing_runs_before_the_first_watch(file: Path) -> None:
     """Making a cache and sync() start no thread and open no descriptor; a look-up of a missing file starts none."""
     before = descriptors()
     with FStatCache() as cache:
-        assert (pumps(), descriptors()) == (0, before)
+        assert (followers(), descriptors()) == (0, before)
         cache.sync()
-        assert (pumps(), descriptors()) == (0, before)
+        assert (followers(), descriptors()) == (0, before)
         assert cache.get_file_stats(file.with_name("missing")) is None
-        assert pumps() == 0
+        assert followers() == 0
         assert cache.alive
         cache.get_file_stats(file)
-        assert pumps() == 1
-    assert (pumps(), descriptors()) == (0, before)
+        assert followers() == 1
+    assert (followers(), descriptors()) == (0, before)
 
 
 def test_opening_and_closing_leaks_nothing(file: Path) -> None:
@@ -69,7 +70,7 @@ def test_opening_and_closing_leaks_nothing(file: Path) -> None:
             if number % 2:
                 cache.invalidate()
                 cache.get_file_stats(file)
-    assert (pumps(), descriptors()) == (0, before)
+    assert (followers(), descriptors()) == (0, before)
 
 
 def test_a_cache_dropped_unclosed_ends_its_thread(file: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_cache_dropped_unclosed_ends_its_thread(file: Path) -> None:
     cache.get_file_stats(file)
     del cache
     gc.collect()
-    wait_until(lambda: (pumps(), descriptors()) == (0, before))
+    wait_until(lambda: (followers(), descriptors()) == (0, before))
 
 
 EXIT = """
@@ -160,7 +161,7 @@ def test_a_fork_while_the_lock_is_held(file: Path) -> None:
 
 
 def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When the pump dies the log says so, alive is False, and look-ups go to os.stat instead of growing stale."""
+    """When the thread dies the log says so, alive is False, and look-ups go to os.stat instead of growing stale."""
     with FStatCache() as cache, open(os.devnull) as no_inotify:
         cache.build([file])
         inotify = cache._session.inotify
@@ -193,22 +194,7 @@ def test_without_a_thread_to_be_had(file: Path, monkeypatch: pytest.MonkeyPatch)
         cache.invalidate()
         assert cache.get_file_stats(str(file)) == cache.get_file_stats_using_stat(file)
         assert cache.alive
-    assert (pumps(), descriptors()) == (0, before)
-
-
-def test_a_failing_listener_stops_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What on_change raises is logged; the look-up that came upon the change is answered."""
-
-    def fail(path: str, stats: object) -> None:
-        raise ZeroDivisionError
-
-    with FStatCache(on_change=fail) as cache:
-        cache.build([file])
-        file.write_bytes(b"changed")
-        cache.sync()
-        assert cache.get_file_stats(file) == cache.get_file_stats_using_stat(file)
-        assert cache.alive
-        assert "on_change has failed" in caplog.text
+    assert (followers(), descriptors()) == (0, before)
 
 
 @pytest.mark.alone
@@ -226,8 +212,8 @@ def test_idle_means_asleep(tmp_path: Path) -> None:
 
         wait_until(write_until_hot)
         wait_until(lambda: cache.status().hot == 0)
-        (pump,) = (thread for thread in threading.enumerate() if thread.name == PUMP)
-        assert times_woken_when_idle(pump) == 0
+        (follower,) = (thread for thread in threading.enumerate() if thread.name == THREAD)
+        assert times_woken_when_idle(follower) == 0
 
 
 def test_a_hit_takes_no_lock(file: Path) -> None:
@@ -243,25 +229,6 @@ def test_a_budget_that_makes_no_sense_is_refused(cpu_budget: float) -> None:
     """A CPU budget is a share of one core."""
     with pytest.raises(ValueError, match="cpu_budget must be above 0 and at most 1"):
         FStatCache(cpu_budget=cpu_budget)
-
-
-def test_an_owner_that_listens_is_collected(file: Path) -> None:
-    """A cache whose on_change leads back to it ends with the last reference from elsewhere."""
-    before = descriptors()
-
-    class Owner:
-        def __init__(self) -> None:
-            self.cache = FStatCache(on_change=self.changed)
-            self.cache.build([file])
-
-        def changed(self, path: str, stats: object) -> None:
-            pass
-
-    owners = [Owner() for _ in range(3)]
-    assert pumps() == 3
-    del owners
-    gc.collect()
-    wait_until(lambda: (pumps(), descriptors()) == (0, before))
 
 
 LATE = """
@@ -325,7 +292,7 @@ def test_an_interruption_leaves_nothing_half_done(tmp_path: Path) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 cache.sync()
                 assert cache.get_file_stats(path) == cache.get_file_stats_using_stat(path)
-            assert cache.survey(set(paths)) == {}
+            assert survey(cache, set(paths)) == {}
             for path in cache.list_files_in_cache():
                 assert cache._served[path].stats == cache.get_file_stats_using_stat(path)
             assert cache.status().watches == cache.cache_info().files == 15

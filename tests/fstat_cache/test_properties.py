@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import FStatCache, directories
+from tests.fstat_cache.driven import events_taken, survey
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes
 
 ROUNDS = 2500  # of 1 to 20 changes each, five on average
@@ -84,7 +85,10 @@ def test_files_without_a_watch_of_their_own_are_what_os_stat_says(
         monkeypatch.setattr(directories, name, 0.05)  # so that directories stand in for files over and over
     rng = random.Random(seed)
     guarded = 0
-    with Changer(tmp_path, seed, "one-name") as changer, FStatCache(max_watches=max_watches) as cache:
+    with (
+        Changer(tmp_path, seed, "one-name") as changer,
+        FStatCache(max_watches=max_watches, keep_changes=True) as cache,
+    ):
         for folder in {os.path.dirname(path) for path in changer.paths}:
             cache.watch_directory(folder)
         for _ in range(ROUNDS // 2):
@@ -94,7 +98,7 @@ def test_files_without_a_watch_of_their_own_are_what_os_stat_says(
             cache.sync()
             for entry in list(cache._follower):
                 assert entry.stats == cache.get_file_stats_using_stat(entry.path), entry.path
-            for event in cache.directory_events():
+            for event in events_taken(cache):
                 if event.name is None:
                     cache.watch_directory(event.directory)
             guarded += cache.status().guarded
@@ -160,7 +164,7 @@ def test_the_cache_is_an_exact_lru(tmp_path: Path) -> None:
                     model.remove(path)
                 continue
             if step == "survey":
-                cache.survey({path})
+                survey(cache, {path})
                 hits, misses = hits + known, misses + (not known)
                 if known or len(model) == 5:
                     continue

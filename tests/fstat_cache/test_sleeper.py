@@ -1,4 +1,4 @@
-"""When the pump works and how long it rests."""
+"""When a thread works and how long it rests."""
 
 import contextlib
 import itertools
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache
-from fstat_cache.pump import GREATEST_REST_S, Pump
+from fstat_cache import Change, FileChange, FStatCache
+from fstat_cache.sleeper import GREATEST_REST_S, Sleeper
+from tests.fstat_cache.driven import driven
 from tests.support import wait_until
 
 PAUSE_S = 1.25
@@ -35,23 +36,31 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
-Start = Callable[[Callable[[], float | None]], Pump]
+Start = Callable[[Callable[[], float | None]], Sleeper]
 
 
 @pytest.fixture
 def start(pipe: tuple[int, int]) -> Iterator[Start]:
-    """Starts a pump with a budget of 1 % that waits for the pipe."""
-    pumps: list[Pump] = []
+    """Starts a thread with a budget of 1 % that works when something is in the pipe."""
+    started: list[tuple[Sleeper, threading.Thread]] = []
 
-    def start(work: Callable[[], float | None]) -> Pump:
-        pump = Pump({pipe[0]: select.POLLIN}, work, gather_s=0, cpu_budget=0.01)
-        pumps.append(pump)
-        pump.start()
-        return pump
+    def start(work: Callable[[], float | None]) -> Sleeper:
+        sleeper = Sleeper(gather_s=0, cpu_budget=0.01)
+        sleeper.watch(pipe[0], select.POLLIN)
+
+        def run() -> None:
+            due: float | None = None
+            while sleeper.sleep(due):
+                due = work()
+
+        started.append((sleeper, threading.Thread(target=run)))
+        started[-1][1].start()
+        return sleeper
 
     yield start
-    for pump in pumps:
-        pump.close()
+    for sleeper, thread in started:
+        sleeper.close()
+        thread.join()
 
 
 @pytest.mark.alone
@@ -99,10 +108,12 @@ def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> N
     paths = [tmp_path / str(number) for number in range(100)]
     sizes: dict[str, int] = {}
 
-    def hear(path: str, stats: FileStats | None) -> None:
-        sizes[path] = stats.size if stats else 0
+    def hear(change: Change) -> None:
+        if isinstance(change, FileChange):
+            sizes[change.path] = change.stats.size if change.stats else 0
 
-    with FStatCache(cpu_budget=0.01, on_change=hear) as cache, contextlib.ExitStack() as stack:
+    cache = FStatCache(cpu_budget=0.01, keep_changes=True)
+    with driven(cache, hear), contextlib.ExitStack() as stack:
         writers = [stack.enter_context(path.open("ab", buffering=0)) for path in paths]
         cache.build(paths)
 
@@ -126,7 +137,7 @@ def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> N
 
 @pytest.mark.alone
 def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: Start) -> None:
-    """Who wakes the pump while it rests from its work has it work again at once, not only after the next event."""
+    """Who wakes the thread while it rests from its work has it work again at once, not only after the next event."""
     began: list[float] = []
 
     def work() -> None:
@@ -134,17 +145,17 @@ def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: St
         os.read(pipe[0], 1) if len(began) == 1 else None
         work_for(0.01)
 
-    pump = start(work)
+    sleeper = start(work)
     os.write(pipe[1], b"x")
     wait_until(lambda: len(began) == 1)
     time.sleep(0.05)  # in the rest of half a second
-    pump.wake()
+    sleeper.wake()
     wait_until(lambda: len(began) == 2)
     assert began[1] - began[0] < GREATEST_REST_S
 
 
 def test_who_asks_is_answered(pipe: tuple[int, int], start: Start) -> None:
-    """At rest, and asleep without end; a pump that is stuck in its work does not answer, and does once it goes on."""
+    """At rest, and asleep without end; a thread that is stuck in its work does not answer, and does once it goes on."""
     go_on = threading.Event()
     working = threading.Event()
 
@@ -152,27 +163,33 @@ def test_who_asks_is_answered(pipe: tuple[int, int], start: Start) -> None:
         working.set()
         assert go_on.wait(20)
 
-    pump = start(work)
+    sleeper = start(work)
     go_on.set()
-    assert pump.responds(5)
+    assert sleeper.responds(5)
     go_on.clear()
     working.clear()
     os.write(pipe[1], b"x")
     assert working.wait(5)
-    assert not pump.responds(0.1)
+    assert not sleeper.responds(0.1)
     go_on.set()
-    assert pump.responds(5)
+    assert sleeper.responds(5)
 
 
-def test_a_dead_pump_does_not_respond(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """Not for the whole time that one is ready to wait."""
+def test_a_closed_sleeper_does_not_respond(start: Start) -> None:
+    """Nobody waits for one that is closed meanwhile; waking it up then does nothing."""
+    working, go_on = threading.Event(), threading.Event()
 
     def work() -> None:
-        raise RuntimeError("unexpected")
+        working.set()
+        assert go_on.wait(20)
 
-    pump = start(work)
-    began = time.monotonic()
-    assert not pump.responds(20)
-    assert time.monotonic() - began < 10
-    assert not pump.responds(0.01)
-    assert "has failed" in caplog.text
+    sleeper = start(work)
+    sleeper.wake()
+    assert working.wait(5)
+    closing = threading.Timer(0.05, sleeper.close)
+    closing.start()
+    assert not sleeper.responds(50)
+    closing.join()
+    sleeper.wake()
+    assert not sleeper.responds(50)
+    go_on.set()

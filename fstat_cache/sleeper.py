@@ -1,0 +1,150 @@
+"""When to work: sleep until something happens, let events gather, rest as a CPU budget asks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+
+GREATEST_REST_S = 0.5
+STOP_TIMEOUT_S = 1.0
+
+
+class Sleeper:
+    """Puts one thread to sleep between its turns of work.
+
+    Args:
+        gather_s: how long events may gather before they are worked off, so that one stat answers many of them.
+        cpu_budget: the share of one core that the work may take, 0.01 for 1 %, or None for no bound. After work of
+            b seconds of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second, and never
+            past the time at which work is due; what is left of the rest then it takes later.
+    """
+
+    def __init__(self, *, gather_s: float, cpu_budget: float | None) -> None:
+        self._gather_s = gather_s
+        self.limit(cpu_budget)
+        self._owed_s = 0.0
+        self._worked_since_s: float | None = None  # CPU time of the thread when its turn began; None before the first
+        self._stopping = False
+        self._asked = deque[threading.Event]()  # by those who want to know whether the thread still goes round
+        self._lock = threading.Lock()  # protects _stopping and _awake, so that close() knows whether the thread sleeps
+        self._awake = threading.Event()
+        self._awake.set()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._woken = select.poll()
+        self._woken.register(self._wake_fd, select.POLLIN)
+        self._anything = select.poll()
+        self._anything.register(self._wake_fd, select.POLLIN)
+
+    def watch(self, fd: int, events: int) -> None:
+        """Wake up for a descriptor too, from now on.
+
+        Args:
+            fd: the descriptor.
+            events: those of poll(2) that count.
+        """
+        self._anything.register(fd, events)
+        if not self._awake.is_set():
+            self.wake()  # it waits for the others only
+
+    def limit(self, cpu_budget: float | None) -> None:
+        """Change the share of one core that the work may take."""
+        self._rest_per_work = 1 / cpu_budget - 1 if cpu_budget else 0.0
+
+    @property
+    def worked_s(self) -> float:
+        """CPU time of the current turn, seconds; to be read by the thread that works."""
+        return 0.0 if self._worked_since_s is None else time.thread_time() - self._worked_since_s
+
+    def sleep(self, due: float | None) -> bool:
+        """Rest from the work since the last call, then sleep until something happens or work is due.
+
+        Args:
+            due: when to return even without events, by the monotonic clock, seconds; None: never.
+
+        Returns:
+            Whether to work; False after :meth:`close`.
+        """
+        with self._lock:
+            if self._stopping:
+                return False
+            self._awake.clear()
+        try:
+            self._answer()
+            if not self._rest(due) and self._wait(self._anything, due):
+                self._is_woken(self._gather_s)
+            self._worked_since_s = time.thread_time()
+            return not self._stopping
+        finally:
+            self._awake.set()
+
+    def _rest(self, due: float | None) -> bool:
+        """Rest; True when somebody wants the work to be done."""
+        self._owed_s = min(self._owed_s + self.worked_s * self._rest_per_work, GREATEST_REST_S)
+        rest_s = self._owed_s if due is None else min(self._owed_s, max(0.0, due - time.monotonic()))
+        self._owed_s -= rest_s
+        if rest_s <= 0 or not self._is_woken(rest_s):
+            return False
+        self._answer()
+        return True
+
+    def wake(self) -> None:
+        """Have the thread work soon; after :meth:`close` nothing."""
+        with self._lock:
+            if not self._stopping:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def responds(self, timeout_s: float) -> bool:
+        """Wake the thread, and tell whether within so many seconds it was through with its work, or at rest from it."""
+        answer = threading.Event()
+        self._asked.append(answer)
+        self.wake()
+        if self._stopping:
+            return False
+        is_answered = answer.wait(timeout_s)
+        if not is_answered:
+            with contextlib.suppress(ValueError):
+                self._asked.remove(answer)
+        return is_answered and not self._stopping
+
+    def close(self) -> None:
+        """Let the thread sleep no more and release the descriptor; may be called by any thread, more than once."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+            os.eventfd_write(self._wake_fd, 1)
+        if self._awake.wait(STOP_TIMEOUT_S):
+            os.close(self._wake_fd)
+        self._answer()
+
+    def abandon(self) -> None:
+        """Release the descriptor in a forked child, where the thread does not exist."""
+        os.close(self._wake_fd)
+
+    def _answer(self) -> None:
+        while self._asked:
+            self._asked.popleft().set()
+
+    def _is_woken(self, timeout_s: float) -> bool:
+        """Wait for :meth:`wake` alone."""
+        if not self._woken.poll(math.ceil(timeout_s * 1000)):
+            return False
+        if not self._stopping:
+            os.eventfd_read(self._wake_fd)
+        return True
+
+    def _wait(self, poll: select.poll, due: float | None) -> bool:
+        """Wait for what ``poll`` watches, if need be for ever; True when more than :meth:`wake` happened."""
+        timeout_ms = None if due is None else max(0, math.ceil((due - time.monotonic()) * 1000))
+        happened = False
+        for fd, _ in poll.poll(timeout_ms):
+            if fd == self._wake_fd and not self._stopping:
+                os.eventfd_read(fd)
+            else:
+                happened = True
+        return happened and not self._stopping
