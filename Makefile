@@ -16,7 +16,7 @@ OURS := $(PIP_INSTALL) --no-deps --no-build-isolation
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long lint bench schema screenshot dashboard picture clean programs test-image prometheus-rule programs-image test-wheel lock
+.PHONY: help run test test-long lint bench schema screenshot dashboard picture hops clean programs test-image prometheus-rule programs-image test-wheel lock
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -74,6 +74,9 @@ dashboard: $(VENV)/.run ## write config/grafana/log-growth.json, after a change 
 picture: $(VENV)/.test programs ## make docs/log-growth.svg again, in two minutes
 	@$(VENV)/bin/python -m tools.picture > docs/log-growth.svg.new
 	@mv docs/log-growth.svg.new docs/log-growth.svg
+
+hops: $(VENV)/.run ## count the functions from an event to a scrape anew, in docs/development.md
+	@$(VENV)/bin/python -m tools.hops --write
 
 prometheus-rule: ## write the PrometheusRule for Kubernetes from config/prometheus/rules/
 	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml
