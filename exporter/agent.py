@@ -17,14 +17,14 @@ from exporter.checkpoint import Checkpoint, GroupState
 from exporter.config import Config
 from exporter.config_watch import ConfigWatch
 from exporter.growth import Labels
-from exporter.health import Health
-from exporter.log import fields
+from exporter.ops.health import Health
+from exporter.ops.log import fields
+from exporter.ops.systemd import Notifier
+from exporter.ops.threads import call_in_thread
 from exporter.overview import Overview
 from exporter.reload import Reloader, ReloadError
 from exporter.saver import Saver
 from exporter.scrape import Scraper
-from exporter.systemd import Notifier
-from exporter.threads import call_in_thread
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
 from exporter.web.server import Server, url_of

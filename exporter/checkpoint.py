@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from exporter.growth import Counters, Identity, Inode, Journal, Labels, Ledger, Series, Totals
-from exporter.log import fields
-from exporter.transitions import Transitions
+from exporter.ops.log import fields
+from exporter.ops.transitions import Transitions
 
 _log = logging.getLogger(__name__)
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from exporter import __version__, config, log
+from exporter import __version__, config
 from exporter.agent import Agent
 from exporter.checkpoint import StateError
 from exporter.config import Config, ConfigError, Mistake
-from exporter.log import fields
 from exporter.mistakes import one_line, shortened
-from exporter.systemd import Notifier
+from exporter.ops import log
+from exporter.ops.log import fields
+from exporter.ops.systemd import Notifier
 from exporter.web.server import ListenError, listen
 from exporter.web.web_config_file import WebConfigFile
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from inotify_simple import INotify, flags
 
-from exporter.log import fields
-from exporter.threads import call_in_thread
-from exporter.transitions import Transitions
+from exporter.ops.log import fields
+from exporter.ops.threads import call_in_thread
+from exporter.ops.transitions import Transitions
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from exporter.config import ConfigError
-from exporter.log import fields
+from exporter.ops.log import fields
 
 _log = logging.getLogger(__name__)
 

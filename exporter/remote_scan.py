@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.log import fields
+from exporter.ops.log import fields
+from exporter.ops.transitions import Transitions
 from exporter.patterns import Directory, Match
-from exporter.transitions import Transitions
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import bcrypt
 
-from exporter.threads import call_in_thread
+from exporter.ops.threads import call_in_thread
 from exporter.web.streams import Stream
 
 _BCRYPT_BYTES = 72  # what comes after them counts in no implementation of bcrypt

@@ -15,10 +15,10 @@ from prometheus_client.exposition import generate_latest
 from tornado import httputil, iostream, web
 from tornado.http1connection import HTTP1Connection
 
-from exporter.log import fields
+from exporter.ops.log import fields
+from exporter.ops.threads import KeptThread, call_in_thread
 from exporter.overview import Overview
 from exporter.scrape import Scraper
-from exporter.threads import KeptThread, call_in_thread
 from exporter.web import api
 from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
 from exporter.web.outbox import Outbox

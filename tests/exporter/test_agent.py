@@ -15,7 +15,7 @@ import pytest
 from exporter.agent import Agent
 from exporter.config import CacheConfig, Config, LogGroup, StateConfig
 from exporter.discovery import Discovery
-from exporter.systemd import Notifier
+from exporter.ops.systemd import Notifier
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
 from tests.exporter.tracking import tick
@@ -106,7 +106,7 @@ def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_watchdog_while_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd hears nothing more while the thread that follows the files does not answer, and then again."""
-    monkeypatch.setattr("exporter.health.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("exporter.ops.health.TIMEOUT_S", 0.1)
     (tmp_path / "a.log").touch()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

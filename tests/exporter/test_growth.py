@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from exporter.growth import Counters, GroupRules, Labels, Ledger, Series, Totals
-from exporter.transitions import Transitions
+from exporter.ops.transitions import Transitions
 from fstat_cache import FileStats
 from tests.exporter.toy import Disk, File
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import health
-from exporter.health import Health
+from exporter.ops import health
+from exporter.ops.health import Health
 from fstat_cache import FStatCache
 
 

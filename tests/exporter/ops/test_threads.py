@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from exporter.threads import KeptThread, call_in_thread
+from exporter.ops.threads import KeptThread, call_in_thread
 from tests.support import wait_until
 
 

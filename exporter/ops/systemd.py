@@ -8,8 +8,8 @@ import socket
 import time
 from collections.abc import Mapping
 
-from exporter.log import fields
-from exporter.transitions import Transitions
+from exporter.ops.log import fields
+from exporter.ops.transitions import Transitions
 
 _log = logging.getLogger(__name__)
 

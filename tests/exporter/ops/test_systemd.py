@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.systemd import Notifier
+from exporter.ops.systemd import Notifier
 from tests.support import REPOSITORY, wait_until
 
 

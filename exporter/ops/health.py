@@ -6,8 +6,8 @@ import asyncio
 import functools
 import logging
 
-from exporter.threads import call_in_thread
-from exporter.transitions import Transitions
+from exporter.ops.threads import call_in_thread
+from exporter.ops.transitions import Transitions
 from fstat_cache import FStatCache
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exporter.log import fields
+from exporter.ops.log import fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter import log
+from exporter.ops import log
 
 
 @pytest.fixture
