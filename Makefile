@@ -61,7 +61,7 @@ bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## meas
 	done
 
 schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of the configuration has changed
-	@$(VENV)/bin/python -m exporter.config_schema > config/exporter.schema.json.new
+	@$(VENV)/bin/python -m exporter.config.schema > config/exporter.schema.json.new
 	@mv config/exporter.schema.json.new config/exporter.schema.json
 
 screenshot: $(VENV)/.test programs ## make docs/page.png again

@@ -39,7 +39,7 @@ from benchmarks.common import (
     scratch_folder,
 )
 from benchmarks.scrape import change, cpu_ns, free_port
-from exporter.presets import PRESETS
+from exporter.config.presets import PRESETS
 
 PRESET = "kubernetes-pods"
 CONFIGURATIONS: Mapping[str, Mapping[str, object]] = {

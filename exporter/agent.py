@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from exporter import __version__, succession
 from exporter.checkpoint import Checkpoint, GroupState
-from exporter.config import Config
+from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
 from exporter.growth import Labels
 from exporter.ops.health import Health

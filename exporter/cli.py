@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from exporter import __version__, config
+from exporter import __version__
 from exporter.agent import Agent
 from exporter.checkpoint import StateError
-from exporter.config import Config, ConfigError, Mistake
-from exporter.mistakes import one_line, shortened
+from exporter.config import model, values
+from exporter.config.errors import ConfigError, Mistake, one_line, shortened
+from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             listen(settings.web.listen_address),
             web_config,
-            read_config=None if config_path is None else lambda: _with_flags(config.load(config_path), flags),
+            read_config=None if config_path is None else lambda: _with_flags(model.load(config_path), flags),
             config_path=config_path,
             has_lifecycle=flags.enable_lifecycle,
             notifier=Notifier(os.environ),
@@ -196,14 +197,14 @@ def _read_config(flags: argparse.Namespace) -> Config:
         raise ConfigError([Mistake("--config.file", text)])
     if flags.patterns:
         relative = next((text for text in flags.patterns if text and not text.startswith("/")), "/")
-        return config.from_patterns(flags.patterns, _directory_of(relative, f"pattern {shortened(relative)!r}"))
+        return model.from_patterns(flags.patterns, _directory_of(relative, f"pattern {shortened(relative)!r}"))
     if flags.config_file is None and _is_missing(DEFAULT_CONFIG_PATH):
         text = (
             "does not exist; name a configuration with --config.file FILE, "
             "or give patterns: fstat-exporter '/var/log/**/*.log'"
         )
         raise ConfigError([Mistake(DEFAULT_CONFIG_PATH, text)])
-    return config.load(_source(flags))
+    return model.load(_source(flags))
 
 
 def _address_remedy(flags: argparse.Namespace) -> str:
@@ -227,12 +228,12 @@ def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
     mistakes = []
     if flags.listen_address is not None:
         try:
-            web = replace(web, listen_address=config.parse_listen_address(flags.listen_address))
+            web = replace(web, listen_address=values.parse_listen_address(flags.listen_address))
         except ValueError as error:
             mistakes.append(Mistake("--web.listen-address", str(error)))
     if flags.telemetry_path is not None:
         try:
-            web = replace(web, telemetry_path=config.parse_telemetry_path(flags.telemetry_path))
+            web = replace(web, telemetry_path=values.parse_telemetry_path(flags.telemetry_path))
         except ValueError as error:
             mistakes.append(Mistake("--web.telemetry-path", str(error)))
     if mistakes:

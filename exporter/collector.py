@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from exporter import __version__
 from exporter.checkpoint import Checkpoint
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.growth import Totals
 from exporter.patterns import printable
 from exporter.tracker import Tracker

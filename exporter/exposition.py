@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exporter.chunks import ABSENT, K, Rows, Section
-from exporter.config import FILE_METRICS, LogGroup
+from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.deflate import Deflater, gzip_member, join
 from exporter.growth import Ledger, Series, Totals
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from exporter import __version__
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.growth import Series, Totals
 from exporter.history import STEP_S, STEPS, Recent, Steps
 from exporter.scrape import Scraper

@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from exporter.config import ConfigError
+from exporter.config.errors import ConfigError
 from exporter.ops.log import fields
 
 _log = logging.getLogger(__name__)

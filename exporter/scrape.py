@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from exporter.checkpoint import Checkpoint
 from exporter.collector import AgentCollector, audit_share, make_registry
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.exposition import Exposition
 from exporter.families import Encode, FamilyTexts
 from exporter.history import History

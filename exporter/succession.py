@@ -15,7 +15,8 @@ from itertools import islice
 from operator import add
 from typing import TypeVar
 
-from exporter.config import Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.growth import Counters, Inode, Journal, Labels, Series, Totals
 from exporter.tracker import Tracker
 from fstat_cache import FileStats

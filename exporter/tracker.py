@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from exporter.config import Config
+from exporter.config.model import Config
 from exporter.discovery import Discovery
 from exporter.growth import GroupRules, Labels, Ledger
 from exporter.ops.log import fields

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.config import DEFAULT_FILE_METRICS, FILE_METRICS
-from exporter.presets import PRESETS
+from exporter.config.groups import DEFAULT_FILE_METRICS, FILE_METRICS
+from exporter.config.presets import PRESETS
 from tests.support import REPOSITORY, StartAgent, program
 
 TEXT = (REPOSITORY / "docs" / "scaling.md").read_text()

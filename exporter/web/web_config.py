@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 import bcrypt
 import yaml
 
-from exporter.kinds import Boolean, OneOf, WholeNumber, entries, hint, joined, string
-from exporter.mistakes import ConfigError, Report
+from exporter.config.errors import ConfigError, Report
+from exporter.config.kinds import Boolean, OneOf, WholeNumber, entries, hint, joined, string
+from exporter.config.yaml_file import compose, read_text
 from exporter.web import tls
-from exporter.yaml_file import compose, read_text
 
 _MAX_PEM_BYTES = 1 << 20
 

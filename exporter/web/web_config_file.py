@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from exporter.mistakes import ConfigError, Mistake
+from exporter.config.errors import ConfigError, Mistake
 from exporter.ops.log import fields
 from exporter.web.web_config import WebConfig, WebConfigReader
 

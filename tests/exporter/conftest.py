@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track, tick
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from exporter.agent import Agent
-from exporter.config import CacheConfig, Config, LogGroup, StateConfig
+from exporter.config.groups import LogGroup
+from exporter.config.model import CacheConfig, Config, StateConfig
 from exporter.discovery import Discovery
 from exporter.ops.systemd import Notifier
 from exporter.tracker import Tracker

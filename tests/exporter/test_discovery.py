@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.patterns import Match
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache, file_time_ns, is_settled

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from exporter.chunks import Rows
-from exporter.config import FILE_METRICS, LogGroup
+from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.exposition import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
 from exporter.growth import GroupRules, Journal, Labels, Ledger
 from fstat_cache import FileStats

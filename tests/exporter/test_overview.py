@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import CacheConfig, Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import CacheConfig, Config
 from exporter.history import STEPS, History
 from exporter.overview import FilesQuery, Json, Overview
 from exporter.scrape import Scraper

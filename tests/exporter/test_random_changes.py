@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.patterns import Directory, Match
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track

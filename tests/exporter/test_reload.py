@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from exporter.config import ConfigError, Mistake
+from exporter.config.errors import ConfigError, Mistake
 from exporter.reload import Reloader, ReloadError
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.exposition import generate_latest
 
-from exporter.config import CacheConfig, Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import CacheConfig, Config
 from exporter.growth import Ledger
 from exporter.patterns import printable
 from exporter.scrape import Scraper

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import LogGroup
+from exporter.config.groups import LogGroup
 from exporter.growth import Ledger
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track, append, appended, present, sizes, touch
@@ -711,7 +711,8 @@ class Unprivileged:
 
     CODE = f"""
 import json, os, sys
-from exporter.config import Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.tracker import Tracker
 from tests.exporter.tracking import appended, sizes
 os.setgroups([]); os.setgid({UNPRIVILEGED}); os.setuid({UNPRIVILEGED})

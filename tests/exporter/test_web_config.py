@@ -8,7 +8,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from exporter.mistakes import ConfigError
+from exporter.config.errors import ConfigError
 from exporter.web.tls import CIPHER_SUITES, has_allowed_name
 from exporter.web.web_config import RateLimit, WebConfig, WebConfigReader
 from tests.certificates import Pair, make_pair

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from exporter.config import ConfigError, parse
-from exporter.config_schema import generate
+from exporter.config.errors import ConfigError
+from exporter.config.model import parse
+from exporter.config.schema import generate
 from tests.support import README, REPOSITORY
 
 BAD_CONFIG = Path(__file__).parent / "bad_config"

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import yaml
 
-from exporter import patterns, values
-from exporter.kinds import (
+from exporter import patterns
+from exporter.config import values
+from exporter.config.errors import Report, shortened
+from exporter.config.kinds import (
     Boolean,
     JsonSchema,
     Key,
@@ -28,8 +30,7 @@ from exporter.kinds import (
     string,
     string_node,
 )
-from exporter.mistakes import Report, shortened
-from exporter.presets import PRESETS
+from exporter.config.presets import PRESETS
 
 FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
 """What can be published of each file."""

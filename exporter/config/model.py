@@ -12,29 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from exporter import patterns, values, yaml_file
-from exporter.groups import DEFAULT_FILE_METRICS, FILE_METRICS, GroupSection, LogGroup
-from exporter.kinds import Key, ListOf, Section, WholeNumber
-from exporter.mistakes import ConfigError, Mistake, Report, shortened
-from exporter.values import ListenAddress, parse_listen_address, parse_telemetry_path
-
-__all__ = [
-    "DEFAULT_FILE_METRICS",
-    "FILE_METRICS",
-    "CacheConfig",
-    "Config",
-    "ConfigError",
-    "ListenAddress",
-    "LogGroup",
-    "Mistake",
-    "StateConfig",
-    "WebConfig",
-    "from_patterns",
-    "load",
-    "parse",
-    "parse_listen_address",
-    "parse_telemetry_path",
-]
+from exporter import patterns
+from exporter.config import values, yaml_file
+from exporter.config.errors import ConfigError, Mistake, Report, shortened
+from exporter.config.groups import GroupSection, LogGroup
+from exporter.config.kinds import Key, ListOf, Section, WholeNumber
+from exporter.config.values import ListenAddress
 
 _DEFAULT_ADDRESS = ListenAddress("", 10943)
 

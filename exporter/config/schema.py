@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration, made of what reads it: ``python -m exporter.config_schema`` prints it.
+"""The JSON Schema of the configuration, made of what reads it: ``python -m exporter.config.schema`` prints it.
 
 It lets an editor complete and check the file. Whatever the agent takes is valid by it; what only the agent can tell,
 such as a name that comes twice, it leaves to ``fstat-exporter --config.check``.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 
-from exporter.config import Config
-from exporter.kinds import Section
+from exporter.config.kinds import Section
+from exporter.config.model import Config
 
 
 def generate() -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from exporter.kinds import Text
-from exporter.mistakes import shortened
+from exporter.config.errors import shortened
+from exporter.config.kinds import Text
 
 _DURATION_UNITS_S = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 

@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import (
+from exporter.config.errors import ConfigError
+from exporter.config.groups import LogGroup
+from exporter.config.model import (
     CacheConfig,
     Config,
-    ConfigError,
-    ListenAddress,
-    LogGroup,
     StateConfig,
     WebConfig,
     from_patterns,
     parse,
-    parse_listen_address,
 )
+from exporter.config.values import ListenAddress, parse_duration, parse_listen_address
 from exporter.patterns import PathMatcher
-from exporter.values import parse_duration
 
 LOGS = "logs: [{group: a, paths: [/a]}]\n"
 
@@ -92,7 +90,7 @@ def test_defaults() -> None:
 
 def test_default_file_is_valid() -> None:
     """The file that is shipped is valid and says the defaults, and so is it with all that is commented out."""
-    text = (Path(__file__).parents[2] / "config" / "exporter.yml").read_text()
+    text = (Path(__file__).parents[3] / "config" / "exporter.yml").read_text()
     shipped = parse(text, "x.yml")
     assert [group.group for group in shipped.logs] == ["system", "applications"]
     assert shipped == Config(shipped.logs)

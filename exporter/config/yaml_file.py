@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from exporter.mistakes import ConfigError, Mistake, Report, shortened
+from exporter.config.errors import ConfigError, Mistake, Report, shortened
 
 Loader = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
 LOADER: Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter import yaml_file
-from exporter.config import Config, ConfigError, load, parse
-from exporter.mistakes import MAX_MISTAKES
-from exporter.presets import PRESETS
+from exporter.config import yaml_file
+from exporter.config.errors import MAX_MISTAKES, ConfigError
+from exporter.config.model import Config, load, parse
+from exporter.config.presets import PRESETS
 from tests.support import REPOSITORY
 
 DEFAULT_FILE = (REPOSITORY / "config" / "exporter.yml").read_text()

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 import yaml
 
-from exporter.mistakes import Report, shortened
+from exporter.config.errors import Report, shortened
 
 T = TypeVar("T")
 JsonSchema = dict[str, Any]

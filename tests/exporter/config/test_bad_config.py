@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter import cli, yaml_file
-from exporter.config import ConfigError, load, parse
-from exporter.mistakes import MAX_MISTAKES
+from exporter import cli
+from exporter.config import yaml_file
+from exporter.config.errors import MAX_MISTAKES, ConfigError
+from exporter.config.model import load, parse
 from tests.support import REPOSITORY, environment
 
 BAD_CONFIG = Path(__file__).parent / "bad_config"
@@ -56,7 +57,7 @@ def test_every_file_has_its_message() -> None:
 PARSED_DIFFERENTLY = {"group-no-character.yml", "unknown-escape.yml"}
 
 
-@pytest.mark.parametrize("name", [*BAD_FILES, "../../../config/exporter.yml"])
+@pytest.mark.parametrize("name", [*BAD_FILES, "../../../../config/exporter.yml"])
 @needs_libyaml
 def test_both_parsers_of_pyyaml_agree(name: str) -> None:
     """With libyaml and without there are the same nodes at the same places, or the same mistakes."""
