@@ -13,7 +13,7 @@ from exporter import __version__
 from exporter.checkpoint import Checkpoint
 from exporter.config.groups import LogGroup
 from exporter.growth import Totals
-from exporter.patterns import printable
+from exporter.matching.labels import printable
 from exporter.tracker import Tracker
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus
 

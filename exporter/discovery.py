@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from exporter.patterns import Directory, Match, PathMatcher
 from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, CacheClosedError, DirectoryEvent, file_time_ns, is_settled
 
 _log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from exporter.matching.automaton import Directory, Match
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from exporter.patterns import Directory, Match
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import yaml
 
-from exporter import patterns
 from exporter.config import values
 from exporter.config.errors import Report, shortened
 from exporter.config.kinds import (
@@ -31,6 +30,7 @@ from exporter.config.kinds import (
     string_node,
 )
 from exporter.config.presets import PRESETS
+from exporter.matching import globs
 
 FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
 """What can be published of each file."""
@@ -49,7 +49,7 @@ class LogGroup:
     paths: Annotated[
         tuple[str, ...],
         Key(
-            ListOf("patterns", _Pattern(patterns.compile_include, is_include=True), "at least one pattern"),
+            ListOf("patterns", _Pattern(globs.compile_include, is_include=True), "at least one pattern"),
             "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
             "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
         ),
@@ -57,7 +57,7 @@ class LogGroup:
     exclude: Annotated[
         tuple[str, ...],
         Key(
-            ListOf("patterns", _Pattern(patterns.compile_exclude, is_include=False)),
+            ListOf("patterns", _Pattern(globs.compile_exclude, is_include=False)),
             "Patterns of what is left out: without a / for the base name, else for the whole path.",
         ),
     ] = ()
@@ -149,7 +149,7 @@ class _Pattern(Kind[str]):
 
     expected = "a string"
 
-    def __init__(self, compiler: Callable[[str], Sequence[patterns.Glob]], *, is_include: bool) -> None:
+    def __init__(self, compiler: Callable[[str], Sequence[globs.Glob]], *, is_include: bool) -> None:
         self._compiler = compiler
         self._is_include = is_include
 
@@ -158,11 +158,11 @@ class _Pattern(Kind[str]):
         if text is None:
             return None
         try:
-            globs = self._compiler(text)
-        except patterns.PatternError as error:
+            compiled = self._compiler(text)
+        except globs.PatternError as error:
             report.wrong(node, key_path, f"bad pattern '{shortened(text)}': {error}" if text else str(error))
             return None
-        report.spend(len(globs), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
+        report.spend(len(compiled), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
         return text
 
     def schema(self) -> JsonSchema:
@@ -184,7 +184,7 @@ class _Pattern(Kind[str]):
         return {
             "type": "string",
             "minLength": 1,
-            "maxLength": patterns.MAX_LENGTH,
+            "maxLength": globs.MAX_LENGTH,
             "not": {"pattern": "|".join(known_bad)},
         }
 

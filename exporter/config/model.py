@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from exporter import patterns
 from exporter.config import values, yaml_file
 from exporter.config.errors import ConfigError, Mistake, Report, shortened
 from exporter.config.groups import GroupSection, LogGroup
 from exporter.config.kinds import Key, ListOf, Section, WholeNumber
 from exporter.config.values import ListenAddress
+from exporter.matching import globs
 
 _DEFAULT_ADDRESS = ListenAddress("", 10943)
 
@@ -147,8 +147,8 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
         rooted = _rooted(text, directory)
         absolute.append(rooted)
         try:
-            patterns.compile_include(rooted)
-        except patterns.PatternError as error:
+            globs.compile_include(rooted)
+        except globs.PatternError as error:
             mistakes.append(Mistake(f"pattern {shortened(text)!r}", str(error)))
     if mistakes:
         raise ConfigError(mistakes)
@@ -161,4 +161,4 @@ def _rooted(text: str, directory: str) -> str:
     while (step := text.partition("/")) and step[1] and step[0] in (".", ".."):
         directory = os.path.dirname(directory) if step[0] == ".." else directory
         text = step[2].lstrip("/")
-    return patterns.escape(directory.rstrip("/")) + "/" + text
+    return globs.escape(directory.rstrip("/")) + "/" + text

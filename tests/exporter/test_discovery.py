@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.patterns import Match
+from exporter.matching.automaton import Match
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache, file_time_ns, is_settled
 from tests.exporter.tracking import Track, append, appended, present, sizes, tick, touch

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.patterns import Directory, Match
+from exporter.matching.automaton import Directory, Match
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track
 

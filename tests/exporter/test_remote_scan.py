@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.patterns import Directory, PathMatcher
+from exporter.matching.automaton import Directory, PathMatcher
 from exporter.remote_scan import RemoteScan, RemoteScanner
 from tests.exporter.tracking import Track, present, sizes, touch
 from tests.support import Mount, Stopwatch, as_root, wait_until

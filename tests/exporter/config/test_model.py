@@ -17,7 +17,7 @@ from exporter.config.model import (
     parse,
 )
 from exporter.config.values import ListenAddress, parse_duration, parse_listen_address
-from exporter.patterns import PathMatcher
+from exporter.matching.automaton import PathMatcher
 
 LOGS = "logs: [{group: a, paths: [/a]}]\n"
 

@@ -1,0 +1,214 @@
+"""Globs: the patterns of the configuration, checked and compiled one component of the path each."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import bracex
+from wcmatch import fnmatch
+
+COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
+"""Endings of files that are left out unless a pattern names them: compressed files are copies, not growth."""
+
+_MAX_ALTERNATIVES = 1000
+MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
+_MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
+_STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
+_PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always there, if only as nothing
+_CLASS_MEMBER = re.compile(r"\[:[^\]]*:\]|\\.|.", re.DOTALL)
+_CLASSES = (
+    *("alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph"),
+    *("lower", "print", "punct", "space", "upper", "word", "xdigit"),
+)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+Test = Callable[[str], object]  # of one name; true when it matches
+
+
+class PatternError(ValueError):
+    """A pattern that can not be meant; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One component of a pattern.
+
+    Attributes:
+        literal: the only name that matches, or None.
+        test: whether a name matches; of no use for ``**``.
+        any_name: whether this is ``*``.
+        any_depth: whether this is ``**``.
+        ending: what every name that matches ends with.
+    """
+
+    literal: str | None
+    test: Test
+    any_name: bool = False
+    any_depth: bool = False
+    ending: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern with its braces expanded into one alternative.
+
+    Attributes:
+        segments: one each component, the last one for the file's own name.
+        compressed: whether the pattern ends with one of COMPRESSED_ENDINGS.
+    """
+
+    segments: tuple[Segment, ...]
+    compressed: bool = False
+
+
+def compile_include(text: str) -> tuple[Glob, ...]:
+    """Compile an absolute pattern of files.
+
+    Args:
+        text: segments of ``*``, ``?``, ``[...]``, and ``**`` for any depth; ``{a,b}`` and ``{1..3}`` anywhere;
+            a backslash takes a character's meaning away. ``*``, ``?``, ``[...]`` and ``**`` match no leading dot.
+
+    Returns:
+        One glob for each alternative of the braces.
+
+    Raises:
+        PatternError: the pattern is not valid.
+    """
+    return tuple(_glob(alternative, text, dots=False) for alternative in _alternatives(text))
+
+
+def compile_exclude(text: str) -> tuple[Glob, ...]:
+    """Compile a pattern of what to leave out: like `compile_include`, but wildcards match leading dots too.
+
+    A pattern without ``/`` is for the base name and gives globs of one segment.
+
+    Raises:
+        PatternError: the pattern is not valid.
+    """
+    return tuple(_glob(alternative, text, dots=True) for alternative in _alternatives(text))
+
+
+def escape(text: str) -> str:
+    """Return the pattern that matches exactly `text`."""
+    return re.sub(r"([\\*?\[\]{},])", r"\\\1", text)
+
+
+def _alternatives(text: str) -> list[str]:
+    if not text:
+        raise PatternError("the pattern is empty")
+    if len(text) > MAX_LENGTH:
+        raise PatternError(f"it has {len(text)} characters, expected {MAX_LENGTH} at most")
+    if "\0" in text:
+        raise PatternError("a NUL character is in no file name")
+    if re.search(r"(?<!\\)(?:\\\\)*\\$", text):
+        raise PatternError("it ends with a lone backslash")
+    _check_brackets(text)
+    if "{" not in text:
+        return [text]
+    try:
+        expanded: list[str] = bracex.expand(text, keep_escapes=True, limit=_MAX_ALTERNATIVES)
+    except bracex.ExpansionLimitException:
+        raise PatternError(f"its braces give more than {_MAX_ALTERNATIVES} patterns") from None
+    except RecursionError:
+        raise PatternError("its braces are nested too deeply") from None
+    return list(dict.fromkeys(expanded))
+
+
+def _check_brackets(text: str) -> None:
+    opened: list[int] = []
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1
+        elif character == "[":
+            position = _end_of_class(text, position)
+        elif character == "{":
+            opened.append(position)
+        elif character == "}" and opened:
+            opened.pop()
+        position += 1
+    if opened:
+        raise PatternError(
+            rf"the '{{' of '{_quoted(text, opened[-1])}' is never closed; write '\{{' for the character itself"
+        )
+
+
+def _end_of_class(text: str, start: int) -> int:
+    position = start + 1
+    if text[position : position + 1] in ("!", "^"):
+        position += 1
+    first = position
+    while position < len(text) and text[position] != "/":
+        if text[position] == "\\":
+            position += 1
+        elif text.startswith("[:", position) and ":]" in text[position:]:
+            position = text.index(":]", position) + 1
+        elif text[position] == "]" and position > first:
+            _check_class(text[first:position])
+            return position
+        position += 1
+    raise PatternError(rf"the '[' of '{_quoted(text, start)}' is never closed; write '\[' for the character itself")
+
+
+def _quoted(text: str, start: int) -> str:
+    """Enough of it to be found."""
+    return text[start:] if len(text) < start + 20 else text[start : start + 20] + "..."
+
+
+def _check_class(content: str) -> None:
+    """Refuse what would match nothing, or something else than was meant."""
+    members = _CLASS_MEMBER.findall(content)
+    for name in members:
+        if len(name) > 2 and name[2:-2] not in _CLASSES:
+            raise PatternError(f"unknown class '{name}', expected one of: {', '.join(_CLASSES)}")
+    for low, dash, high in zip(members, members[1:], members[2:], strict=False):
+        if dash == "-" and len(low) < 3 > len(high) and low[-1] > high[-1]:
+            raise PatternError(f"the range '{low}-{high}' in a '[...]' is the wrong way round")
+
+
+def _glob(alternative: str, text: str, *, dots: bool) -> Glob:
+    if dots and "/" not in alternative:
+        return Glob((_segment(alternative, dots=True),))
+    if not alternative.startswith("/"):
+        raise PatternError("with a '/' in it the path must be absolute" if dots else "the path is not absolute")
+    names = [name for name in alternative.split("/")[1:] if name]
+    if not names or (not dots and alternative.endswith("/")):
+        raise PatternError("it ends with '/', so it can only be a directory; add '/*' or '/**' for the files in it")
+    kept: list[str] = []
+    for name in names:
+        if name in (".", ".."):
+            raise PatternError(f"it contains '/{name}/'; write the path that is meant")
+        if not (name == "**" and kept and kept[-1] == "**"):
+            kept.append(name)
+    if kept[-1] == "**":
+        kept.append("*")
+    return Glob(tuple(_segment(name, dots=dots) for name in kept), kept[-1].endswith(COMPRESSED_ENDINGS))
+
+
+def _segment(text: str, *, dots: bool) -> Segment:
+    if text == "**":
+        return Segment(None, bool, any_depth=True)
+    if _STARS.search(text):
+        raise PatternError("'**' must be a whole component of the path, as in '/**/'")
+    if not _MAGIC.search(text):
+        literal = _ESCAPED.sub(r"\1", text)
+        return Segment(literal, literal.__eq__, ending=literal)
+    ending = text[1:]
+    if text[0] == "*" and not _MAGIC.search(ending):
+        ending = _ESCAPED.sub(r"\1", ending)
+        return Segment(None, _ending_test(ending, dots=dots), any_name=not ending, ending=ending)
+    flags = fnmatch.CASE | fnmatch.FORCEUNIX | (fnmatch.DOTMATCH if dots else 0)
+    (expression,), _ = fnmatch.translate(text, flags=flags)
+    with warnings.catch_warnings(action="ignore"):  # a "[[" of the user's is no news
+        return Segment(None, re.compile(expression).fullmatch, ending=_PLAIN_ENDING.search(text)[0])  # type: ignore[index]
+
+
+def _ending_test(ending: str, *, dots: bool) -> Test:
+    # By far the commonest segment ("*.log"), so it is spared the regular expression.
+    if dots:
+        return lambda name: name.endswith(ending)
+    return lambda name: name.endswith(ending) and name[0] != "."
