@@ -13,18 +13,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from exporter import __version__, succession
-from exporter.checkpoint import Checkpoint, GroupState
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
-from exporter.growth import Labels
+from exporter.ledger.growth import Labels
 from exporter.ops.health import Health
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
 from exporter.ops.threads import call_in_thread
 from exporter.overview import Overview
 from exporter.reload import Reloader, ReloadError
-from exporter.saver import Saver
 from exporter.scrape import Scraper
+from exporter.state.checkpoint import Checkpoint, GroupState
+from exporter.state.saver import Saver
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
 from exporter.web.server import Server, url_of

@@ -17,13 +17,13 @@ from typing import NoReturn
 
 from exporter import __version__
 from exporter.agent import Agent
-from exporter.checkpoint import StateError
 from exporter.config import model, values
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
 from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
+from exporter.state.checkpoint import StateError
 from exporter.web.server import ListenError, listen
 from exporter.web.web_config_file import WebConfigFile
 

@@ -10,10 +10,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from exporter import __version__
-from exporter.checkpoint import Checkpoint
 from exporter.config.groups import LogGroup
-from exporter.growth import Totals
+from exporter.ledger.growth import Totals
 from exporter.matching.labels import printable
+from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, CacheInfo, CacheStatus
 

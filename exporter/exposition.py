@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from exporter.chunks import ABSENT, K, Rows, Section
 from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.deflate import Deflater, gzip_member, join
-from exporter.growth import Ledger, Series, Totals
+from exporter.ledger.growth import Ledger, Series, Totals
 
 TEXT_KEPT_SCRAPES = 10
 """For how many compressed scrapes the text is kept after one that was not: it is ten times as long."""

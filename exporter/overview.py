@@ -14,8 +14,8 @@ from typing import Any
 
 from exporter import __version__
 from exporter.config.groups import LogGroup
-from exporter.growth import Series, Totals
-from exporter.history import STEP_S, STEPS, Recent, Steps
+from exporter.ledger.growth import Series, Totals
+from exporter.publication.history import STEP_S, STEPS, Recent, Steps
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import HOT, WATCHED

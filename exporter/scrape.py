@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from exporter.checkpoint import Checkpoint
 from exporter.collector import AgentCollector, audit_share, make_registry
 from exporter.config.groups import LogGroup
 from exporter.exposition import Exposition
 from exporter.families import Encode, FamilyTexts
-from exporter.history import History
+from exporter.publication.history import History
+from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from exporter.config.groups import LogGroup
 from exporter.config.model import Config
-from exporter.growth import Counters, Inode, Journal, Labels, Series, Totals
+from exporter.ledger.growth import Counters, Inode, Journal, Labels, Series, Totals
 from exporter.tracker import Tracker
 from fstat_cache import FileStats
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 
 from exporter.config.model import Config
-from exporter.discovery import Discovery
-from exporter.growth import GroupRules, Labels, Ledger
+from exporter.discovery.remote_scan import RemoteScanner
+from exporter.discovery.tree import Discovery
+from exporter.ledger.growth import GroupRules, Labels, Ledger
 from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from exporter.remote_scan import RemoteScanner
 from fstat_cache import CacheClosedError, DirectoryEvent, FileStats, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from exporter import scrape
 from exporter.agent import Agent
 from exporter.config.model import parse
 from exporter.config.values import ListenAddress
-from exporter.history import STEP_S, STEPS, History
+from exporter.publication.history import STEP_S, STEPS, History
 from exporter.web.server import listen
 from tests.browser import open_browser
 

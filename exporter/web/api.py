@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from exporter.history import STEP_S, STEPS
 from exporter.overview import FOLLOWED, SORTS, FilesQuery, Json, Overview
+from exporter.publication.history import STEP_S, STEPS
 
 MAX_LIMIT = 1_000
 MAX_WORDS = 8

@@ -15,7 +15,7 @@ import pytest
 from exporter.agent import Agent
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config, StateConfig
-from exporter.discovery import Discovery
+from exporter.discovery.tree import Discovery
 from exporter.ops.systemd import Notifier
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
@@ -90,7 +90,7 @@ def test_what_fails_is_tried_again(
 
 def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Audits keep everything true, and the series of files that have gone end."""
-    monkeypatch.setattr("exporter.growth.NOBODY_SCRAPES_S", 0)
+    monkeypatch.setattr("exporter.ledger.growth.NOBODY_SCRAPES_S", 0)
     path = tmp_path / "a.log"
     path.touch()
     config = Config(

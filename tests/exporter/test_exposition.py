@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from exporter.chunks import Rows
 from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.exposition import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
-from exporter.growth import GroupRules, Journal, Labels, Ledger
+from exporter.ledger.growth import GroupRules, Journal, Labels, Ledger
 from fstat_cache import FileStats
 from tests.support import parse_scrape, program
 

@@ -12,8 +12,8 @@ import pytest
 
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
-from exporter.history import STEPS, History
 from exporter.overview import FilesQuery, Json, Overview
+from exporter.publication.history import STEPS, History
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from exporter.web import api

@@ -12,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
-from exporter.growth import Ledger
+from exporter.ledger.growth import Ledger
 from exporter.matching.labels import printable
 from exporter.scrape import Scraper
 from exporter.succession import Succession

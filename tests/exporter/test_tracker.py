@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.growth import Ledger
+from exporter.ledger.growth import Ledger
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track, append, appended, present, sizes, touch
 from tests.support import REPOSITORY, Mount, as_root, wait_until
@@ -932,7 +932,7 @@ def test_pods_that_come_and_go_leave_nothing_behind(
     assert tracker.cache.list_files_in_cache() == []
     status = tracker.cache.status()
     assert (status.watches, status.polled) == (status.directories, {})
-    monkeypatch.setattr("exporter.growth.NOBODY_SCRAPES_S", 0)
+    monkeypatch.setattr("exporter.ledger.growth.NOBODY_SCRAPES_S", 0)
     tracker.ledger._grace_s = 0
     tracker.expire(is_scrape=True)
     assert len(tracker.ledger) == 0

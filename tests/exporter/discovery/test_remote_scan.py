@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.discovery.remote_scan import RemoteScan, RemoteScanner
 from exporter.matching.automaton import Directory, PathMatcher
-from exporter.remote_scan import RemoteScan, RemoteScanner
 from tests.exporter.tracking import Track, present, sizes, touch
 from tests.support import Mount, Stopwatch, as_root, wait_until
 
@@ -51,7 +51,7 @@ def test_what_is_found(tmp_path: Path) -> None:
 @as_root
 def test_a_directory_that_hangs(tmp_path: Path, track: Track, fuse: Mount, caplog: pytest.LogCaptureFixture) -> None:
     """It delays nothing else: it is waited for once, keeps its files meanwhile, and is scanned when it answers."""
-    caplog.set_level(logging.INFO, "exporter.remote_scan")
+    caplog.set_level(logging.INFO, "exporter.discovery.remote_scan")
     mount = fuse("m/hangs")
     local, new = tmp_path / "m/local/b.log", tmp_path / "m/x/c.log"
     touch(mount.source / "d/a.log", local)
@@ -59,7 +59,7 @@ def test_a_directory_that_hangs(tmp_path: Path, track: Track, fuse: Mount, caplo
     assert set(sizes(tracker)) == {"a.log", "b.log"}
 
     def told() -> list[tuple[str, str]]:
-        own = [record for record in caplog.records if record.name == "exporter.remote_scan"]
+        own = [record for record in caplog.records if record.name == "exporter.discovery.remote_scan"]
         return [(record.levelname, record.fields["path"]) for record in own]  # type: ignore[attr-defined]
 
     mount.hang()

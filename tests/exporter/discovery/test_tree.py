@@ -85,7 +85,7 @@ def test_a_listing_in_the_same_tick_as_a_change_is_made_again(
     for is_same_tick, listings in ((True, 1), (True, 1), (False, 1), (False, 0)):
         with monkeypatch.context() as stopped:
             if is_same_tick:
-                stopped.setattr("exporter.discovery.file_time_ns", lambda: tmp_path.stat().st_ctime_ns)
+                stopped.setattr("exporter.discovery.tree.file_time_ns", lambda: tmp_path.stat().st_ctime_ns)
             tracker.scan()
         assert len(listed) == listings
         listed.clear()
@@ -124,7 +124,7 @@ def test_names_that_match_nothing_cost_no_stat(tmp_path: Path, track: Track, mon
 
 def test_overlapping_groups_are_told_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
     """A file of two groups belongs to the first. It may be meant so: that is logged once, for information."""
-    caplog.set_level(logging.INFO, "exporter.discovery")
+    caplog.set_level(logging.INFO, "exporter.discovery.tree")
     touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c")
     groups = LogGroup("one", (f"{tmp_path}/*.log",)), LogGroup("two", (f"{tmp_path}/*",))
     tracker = track(groups=groups)
@@ -147,7 +147,7 @@ def test_a_file_where_a_directory_was(tmp_path: Path, track: Track, caplog: pyte
 
 def test_a_link_loop_is_logged_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
     """A fault is told when it begins and when it ends, not at each scan; at its end the directory is found at once."""
-    caplog.set_level(logging.INFO, "exporter.discovery")
+    caplog.set_level(logging.INFO, "exporter.discovery.tree")
     (tmp_path / "loop").symlink_to("loop")
     tracker = track("loop/*.log")
     for _ in range(3):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from exporter.growth import Counters, Identity, Inode, Journal, Labels, Ledger, Series, Totals
+from exporter.ledger.growth import Counters, Identity, Inode, Journal, Labels, Ledger, Series, Totals
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 

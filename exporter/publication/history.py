@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from exporter.growth import Ledger, Series
+from exporter.ledger.growth import Ledger, Series
 
 STEP_S = 15
 STEPS = 60

@@ -8,10 +8,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from exporter.growth import Counters, GroupRules, Labels, Ledger, Series, Totals
+from exporter.ledger.growth import Counters, GroupRules, Labels, Ledger, Series, Totals
 from exporter.ops.transitions import Transitions
 from fstat_cache import FileStats
-from tests.exporter.toy import Disk, File
+from tests.exporter.ledger.toy import Disk, File
 
 START_NS = 1000
 OLD = START_NS - 1  # a birth before the ledger began
@@ -421,7 +421,7 @@ def test_a_name_that_was_lost_before_any_look_keeps_what_it_counts() -> None:
 
 def test_lost_inodes_are_bounded_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest lost is forgotten. Should it come back it is unknown, but its bytes do not count again."""
-    monkeypatch.setattr("exporter.growth.LOST_INODES", 2)
+    monkeypatch.setattr("exporter.ledger.growth.LOST_INODES", 2)
     book = Book()
     for inode in (1, 2, 3):
         book.look("/a", seen(10, inode, birth_ns=NEW + inode))
@@ -758,7 +758,7 @@ def test_a_file_that_was_empty_on_a_device_with_another_number() -> None:
 
 def test_what_was_restored_is_remembered_until_all_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is: it is no more lost than what has not been looked at."""
-    monkeypatch.setattr("exporter.growth.LOST_INODES", 2)
+    monkeypatch.setattr("exporter.ledger.growth.LOST_INODES", 2)
     book = Book()
     restored(book, 1, 2, 3, 4)
     book.look("/b", seen(1, 9))

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoint import APPLICATION_ID, SCHEMA, Checkpoint, GroupState, Restored, StateError
-from exporter.growth import Counters, GroupRules, Labels, Ledger
+from exporter.ledger.growth import Counters, GroupRules, Labels, Ledger
+from exporter.state.checkpoint import APPLICATION_ID, SCHEMA, Checkpoint, GroupState, Restored, StateError
 from fstat_cache import FileStats
-from tests.exporter.toy import Disk
+from tests.exporter.ledger.toy import Disk
 from tests.support import REPOSITORY
 
 UNPRIVILEGED = 65534
@@ -611,8 +611,8 @@ def test_no_permission(tmp_path: Path) -> None:
     saved(tmp_path / "theirs.db")
     script = (
         "import os, sys\n"
-        "from exporter.checkpoint import Checkpoint, StateError\n"
-        "from exporter.growth import Ledger\n"
+        "from exporter.ledger.growth import Ledger\n"
+        "from exporter.state.checkpoint import Checkpoint, StateError\n"
         f"os.setuid({UNPRIVILEGED})\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n"
@@ -635,8 +635,8 @@ def test_in_use(path: Path) -> None:
     ledger, checkpoint, _ = begin(path)
     script = (
         "import sys\n"
-        "from exporter.checkpoint import Checkpoint, StateError\n"
-        "from exporter.growth import Ledger\n"
+        "from exporter.ledger.growth import Ledger\n"
+        "from exporter.state.checkpoint import Checkpoint, StateError\n"
         "try:\n"
         "    Checkpoint(sys.argv[1], Ledger([]), [])\n"
         "except StateError as error:\n"
@@ -780,8 +780,8 @@ def test_the_file_is_damaged_while_it_runs(path: Path, caplog: pytest.LogCapture
 
 GROWING = """
 import os, sys
-from exporter.checkpoint import Checkpoint, GroupState
-from exporter.growth import GroupRules, Labels, Ledger
+from exporter.ledger.growth import GroupRules, Labels, Ledger
+from exporter.state.checkpoint import Checkpoint, GroupState
 from fstat_cache import FileStats
 
 ledger = Ledger([GroupRules()])

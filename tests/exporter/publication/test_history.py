@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from exporter.growth import GroupRules, Labels, Ledger
-from exporter.history import MAX_FILES, STEP_S, STEPS, History
+from exporter.ledger.growth import GroupRules, Labels, Ledger
+from exporter.publication.history import MAX_FILES, STEP_S, STEPS, History
 from fstat_cache import FileStats
 
 BEGIN_S = 100 * STEP_S  # where a step begins
