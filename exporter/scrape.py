@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from exporter.collector import AgentCollector, audit_share, make_registry
 from exporter.config.groups import LogGroup
-from exporter.exposition import Exposition
-from exporter.families import Encode, FamilyTexts
+from exporter.exposition.collector import AgentCollector, audit_share, make_registry
+from exporter.exposition.families import Encode, FamilyTexts
+from exporter.exposition.render import Exposition
 from exporter.publication.history import History
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker

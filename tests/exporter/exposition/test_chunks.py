@@ -11,8 +11,8 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.chunks import ABSENT, CHUNK_ROWS, Rows, Section
-from exporter.deflate import Deflater, gzip_member
+from exporter.exposition.chunks import ABSENT, CHUNK_ROWS, Rows, Section
+from exporter.exposition.deflate import Deflater, gzip_member
 
 NAMES = ("a", "b")
 VALUES = st.one_of(
@@ -27,7 +27,7 @@ KEYS = st.integers(0, 5 * CHUNK_ROWS)
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few chunks are several runs."""
-    monkeypatch.setattr("exporter.chunks._RUN_CHUNKS", 2)
+    monkeypatch.setattr("exporter.exposition.chunks._RUN_CHUNKS", 2)
 
 
 class Family(Collector):

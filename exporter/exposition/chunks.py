@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.deflate import Block, Checksum, Deflater, inflate, join, join_blocks
+from exporter.exposition.deflate import Block, Checksum, Deflater, inflate, join, join_blocks
 
 K = TypeVar("K", bound=Hashable)
 

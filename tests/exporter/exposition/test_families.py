@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.families import FamilyTexts
+from exporter.exposition.families import FamilyTexts
 
 ENCODERS = (generate_latest, partial(openmetrics.generate_latest, version="1.0.0"))
 LABELS = st.dictionaries(st.sampled_from("ab"), st.sampled_from(["", "x", '"\n\\']))

@@ -16,9 +16,9 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.chunks import ABSENT, K, Rows, Section
 from exporter.config.groups import FILE_METRICS, LogGroup
-from exporter.deflate import Deflater, gzip_member, join
+from exporter.exposition.chunks import ABSENT, K, Rows, Section
+from exporter.exposition.deflate import Deflater, gzip_member, join
 from exporter.ledger.growth import Ledger, Series, Totals
 
 TEXT_KEPT_SCRAPES = 10

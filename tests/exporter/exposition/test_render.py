@@ -15,9 +15,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.chunks import Rows
 from exporter.config.groups import FILE_METRICS, LogGroup
-from exporter.exposition import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
+from exporter.exposition.chunks import Rows
+from exporter.exposition.render import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
 from exporter.ledger.growth import GroupRules, Journal, Labels, Ledger
 from fstat_cache import FileStats
 from tests.support import parse_scrape, program
@@ -302,7 +302,7 @@ def test_nothing_is_booked_during_an_update(published: Published, monkeypatch: p
 def test_text_is_dropped_when_nobody_asks_for_it(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ten times as long as what is sent with gzip; after a scrape without, it stays for some with it."""
     dropped = []
-    monkeypatch.setattr("exporter.exposition.TEXT_KEPT_ROWS", 0)
+    monkeypatch.setattr("exporter.exposition.render.TEXT_KEPT_ROWS", 0)
     monkeypatch.setattr(Rows, "drop_text", lambda rows: dropped.append(rows))
     text = published.text()
     for _ in range(TEXT_KEPT_SCRAPES - 1):

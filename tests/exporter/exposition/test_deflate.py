@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.deflate import Block, Deflater, checksum, gzip_member, inflate, join, join_blocks
+from exporter.exposition.deflate import Block, Deflater, checksum, gzip_member, inflate, join, join_blocks
 from tests.support import program
 
 TEXTS = st.lists(st.one_of(st.binary(max_size=100), st.binary(max_size=20).map(lambda data: data * 300)), max_size=40)
