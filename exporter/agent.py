@@ -27,8 +27,8 @@ from exporter.state.checkpoint import Checkpoint, GroupState
 from exporter.state.saver import Saver
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
+from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import Server, url_of
-from exporter.web.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
 from exporter.state.checkpoint import StateError
+from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
-from exporter.web.web_config_file import WebConfigFile
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
 

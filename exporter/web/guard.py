@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from tornado import httputil
 
-from exporter.web.auth import Authenticator, Verdict
+from exporter.web.security.auth import Authenticator, Verdict
+from exporter.web.security.tls import has_allowed_name
+from exporter.web.security.web_config import RateLimit, WebConfig
+from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.streams import Stream
-from exporter.web.tls import has_allowed_name
-from exporter.web.web_config import RateLimit, WebConfig
-from exporter.web.web_config_file import WebConfigFile
 
 
 @dataclass(frozen=True, slots=True)

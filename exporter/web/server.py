@@ -16,7 +16,7 @@ from tornado.http1connection import HTTP1ServerConnection
 from exporter.config.values import ListenAddress
 from exporter.web import streams
 from exporter.web.guard import Guard, GuardedRequest
-from exporter.web.web_config_file import WebConfigFile
+from exporter.web.security.web_config_file import WebConfigFile
 
 _MAX_CONNECTIONS = 2000
 _MAX_HEADER_BYTES = 16 << 10

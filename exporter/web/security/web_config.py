@@ -19,7 +19,7 @@ import yaml
 from exporter.config.errors import ConfigError, Report
 from exporter.config.kinds import Boolean, OneOf, WholeNumber, entries, hint, joined, string
 from exporter.config.yaml_file import compose, read_text
-from exporter.web import tls
+from exporter.web.security import tls
 
 _MAX_PEM_BYTES = 1 << 20
 

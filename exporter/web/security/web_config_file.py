@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from exporter.config.errors import ConfigError, Mistake
 from exporter.ops.log import fields
-from exporter.web.web_config import WebConfig, WebConfigReader
+from exporter.web.security.web_config import WebConfig, WebConfigReader
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.exporter.test_web import Web
+from tests.exporter.web.test_web import Web
 
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "CONNECT", "get", "B R", "", "\xff"])
 PATHS = st.sampled_from(["/metrics", "/", "/-/ready", "/-/healthy", "*", "http://x/metrics", "//", "/%00", "/\xff", ""])

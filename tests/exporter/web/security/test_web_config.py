@@ -9,8 +9,8 @@ import bcrypt
 import pytest
 
 from exporter.config.errors import ConfigError
-from exporter.web.tls import CIPHER_SUITES, has_allowed_name
-from exporter.web.web_config import RateLimit, WebConfig, WebConfigReader
+from exporter.web.security.tls import CIPHER_SUITES, has_allowed_name
+from exporter.web.security.web_config import RateLimit, WebConfig, WebConfigReader
 from tests.certificates import Pair, make_pair
 from tests.support import REPOSITORY, program
 

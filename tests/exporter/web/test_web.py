@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from exporter.config.values import ListenAddress
 from exporter.overview import FilesQuery, Json
 from exporter.web import handlers, outbox, server, streams
-from exporter.web.web_config_file import WebConfigFile
+from exporter.web.security.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 from tests.support import PROMETHEUS_ACCEPT, Stopwatch, parse_scrape, wait_until
 
