@@ -20,7 +20,8 @@ from unittest import mock
 
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from exporter.config import Config, LogGroup
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import file_time_ns, mounts
