@@ -281,11 +281,13 @@ class Tracker:
             self._catch_up()
 
     def _catch_up(self) -> bool:
-        """Book what the cache has found, and look for the files of directories in which something happened.
+        """Take in what has happened, book what the cache has found, and look for the files of directories in which
+        something came or went.
 
         Returns:
             Whether there were such directories: what was looked at for them may have found more.
         """
+        self.cache.advance()
         self._book()
         events, self._line.events = self._line.events, []
         for tracker in self._line:
@@ -295,6 +297,8 @@ class Tracker:
     def _book(self) -> None:
         """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
         changes = self.cache.take()
+        if not changes:
+            return
         line = tuple(self._line)
         for change in changes:
             if isinstance(change, DirectoryEvent):
@@ -302,19 +306,17 @@ class Tracker:
                 continue
             try:
                 for tracker in line:
-                    tracker._observe(*change)
+                    tracker._book_stats(*change)
             except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
                 _log.exception("a change could not be booked", extra=fields(path=change.path))
-        if changes:
-            self.booked.set()
+        self.booked.set()
 
-    def _observe(self, path: str, stats: FileStats | None) -> None:
-        data_begin = 0
+    def _book_stats(self, path: str, stats: FileStats | None) -> None:
         if stats is None:
             self._vanished.add(path)
-        elif (offset := self.ledger.outgrows_cut(stats)) is not None:
-            data_begin = data_begins(path, offset)
-        self.ledger.observe(path, stats, data_begin)
+        size = self.ledger.observe(path, stats)
+        if size is not None:
+            self.ledger.observe(path, stats, data_begins(path, size))
 
     def _look(self, path: str) -> bool:
         try:

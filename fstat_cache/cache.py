@@ -188,10 +188,7 @@ class FStatCache:
         self._longest_unchanged = EvictionOrder[Entry](lambda entry: entry.stats.mtime_ns)
         self._surveyed_at_ns = 0
         self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
-        self._next_tick = 0.0
-        self._next_directory_tick = 0.0
-        self._has_sampled_directories = False  # in this turn
-        self._next_recovery = 0.0
+        self._dues = _Dues()
         self._known_mounts = self._follower.mounts
         self._end_life = weakref.finalize(self, _end, self._session, self._served)
 
@@ -442,15 +439,13 @@ class FStatCache:
                 raise
 
     def take(self) -> list[Change]:
-        """Give, once, what every stat has found and what has happened in the watched directories, in order: all that
-        was complete when this was called. See ``keep_changes``.
+        """Give, once, what every stat has found and what has happened in the watched directories, in order. See
+        ``keep_changes``; :meth:`advance` and :meth:`sync` take in what the kernel has to tell first.
 
         A directory in which very much comes and goes is not reported name by name but to be listed, at each
         :meth:`sync` at which it has changed and else once a second, or less often where a CPU budget asks for it.
         """
-        with self._lock, self._intact:
-            if not self._closed:
-                self._take_in(self._session.news())
+        with self._lock:
             return self._changes.take()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
@@ -834,7 +829,7 @@ class FStatCache:
         if self._cpu_budget is not None:
             spent_s = time.thread_time() - began_s
             tick_s = max(tick_s, min(spent_s / (self._cpu_budget * hot.BUDGET_SHARE), hot.GREATEST_TICK_S))
-        self._next_tick = began_at + tick_s
+        self._dues.sample = began_at + tick_s
 
     def _work(self) -> float | None:
         """What the cache's own thread calls. It takes the lock itself."""
@@ -852,18 +847,18 @@ class FStatCache:
         follower.take_in(self._session.news())
         now = time.monotonic()
         if was_cool:  # what is hot now has just been looked at
-            self._next_tick = now + hot.TICK_S
+            self._dues.sample = now + hot.TICK_S
         if follower.doubtful:
             follower.recover(None if self._cpu_budget is None else _RECOVERED_AT_ONCE)
-            self._next_recovery = now + (
+            self._dues.recovery = now + (
                 0 if self._cpu_budget is None else (time.thread_time() - began_s) / self._cpu_budget
             )
-        if follower.hot and now >= self._next_tick:
+        if follower.hot and now >= self._dues.sample:
             self._sample_hot()
-        if follower.directories.hot and now >= self._next_directory_tick:
+        if follower.directories.hot and now >= self._dues.directories:
             follower.directories.sample_hot(now)
-            self._next_directory_tick = now + directories.TICK_S
-            self._has_sampled_directories = True
+            self._dues.directories = now + directories.TICK_S
+            self._dues.has_sampled_directories = True
 
     def _due(self, worked_s: float) -> float | None:
         """When to advance even without events, by the monotonic clock, seconds; None: never.
@@ -875,20 +870,30 @@ class FStatCache:
         follower = self._follower
         dues = []
         if follower.doubtful:
-            dues.append(self._next_recovery)
+            dues.append(self._dues.recovery)
         if follower.hot:
-            dues.append(self._next_tick)
+            dues.append(self._dues.sample)
         if follower.directories.hot:
-            if self._has_sampled_directories and self._cpu_budget is not None:
+            if self._dues.has_sampled_directories and self._cpu_budget is not None:
                 rest_s = min(worked_s / self._cpu_budget, directories.GREATEST_TICK_S)
-                self._next_directory_tick = max(self._next_directory_tick, time.monotonic() + rest_s)
-            dues.append(self._next_directory_tick)
-        self._has_sampled_directories = False
+                self._dues.directories = max(self._dues.directories, time.monotonic() + rest_s)
+            dues.append(self._dues.directories)
+        self._dues.has_sampled_directories = False
         return min(dues, default=None)
 
 
 _RECOVERED_AT_ONCE = 500
 """After how many files that an overflow has made doubtful the thread rests: half a second with a budget of 1 %."""
+
+
+@dataclass(slots=True)
+class _Dues:
+    """When what needs no event is to be done next, by the monotonic clock, seconds."""
+
+    sample: float = 0.0  # the hot files
+    directories: float = 0.0  # the hot directories
+    recovery: float = 0.0  # some of the files that an overflow has made doubtful
+    has_sampled_directories: bool = False  # since the thread slept last
 
 
 @dataclass(slots=True)

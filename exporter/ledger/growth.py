@@ -285,29 +285,29 @@ class Ledger:
             self._origins.pop(path, None)
             self._begin(path, labels, since_ns=since_ns, is_new=is_new)
 
-    def outgrows_cut(self, stats: FileStats) -> int | None:
-        """Say whether these stats show that an inode that was cut is greater than before that.
-
-        Returns:
-            If so the size that is known of it, else None. Behind that may be a hole: a writer may have gone on at its
-            old offset.
-        """
-        with self.lock:
-            if stats.size > self._emptied.get(stats.identity, stats.size):
-                return self._inodes[stats.identity].size
-            return None
-
-    def observe(self, path: str, stats: FileStats | None, data_begins: int = 0) -> None:
+    def observe(self, path: str, stats: FileStats | None, data_begins: int | None = None) -> int | None:
         """Book a look.
 
         Args:
             path: the file. Of one that is not declared only growth of inodes that are known, or expected there, is
                 booked.
             stats: what was seen; None when nothing is there.
-            data_begins: where :meth:`outgrows_cut` gives a size: the first byte from there on that is not zero.
+            data_begins: the answer to what this returned before.
+
+        Returns:
+            None when it is booked. A size where the inode was cut and is greater now than before that: behind that size
+            may be a hole, as a writer may have gone on at its old offset. Then nothing is booked until this is called
+            again with the offset of the first byte from there on that is not zero.
         """
         with self.lock:
             # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
+            if (
+                self._emptied
+                and data_begins is None
+                and stats is not None
+                and stats.size > self._emptied.get(stats.identity, stats.size)
+            ):
+                return self._inodes[stats.identity].size
             series = self._series.get(path)
             inode = self._followed.get(path) if series is None else series.inode if series.is_present else None
             origin = self._origins.pop(path, path) if self._origins else path
@@ -316,15 +316,15 @@ class Ledger:
                     self._vanish(series)
                 elif inode is not None:
                     self._leave(path, None, inode)
-                return
+                return None
             size, mtime_ns = stats.size, stats.mtime_ns
             if inode is None or inode.identity != stats.identity:
                 inode = self._move(path, series, inode, stats, origin)
                 if inode is None:
-                    return
+                    return None
             is_change = size != inode.size or mtime_ns != inode.mtime_ns
             if is_change:
-                self._change(inode, size, mtime_ns, data_begins)
+                self._change(inode, size, mtime_ns, data_begins or 0)
             if series is not None and series.stats is not stats:
                 before, series.stats = series.stats, stats
                 for totals in series.totals:
@@ -334,6 +334,7 @@ class Ledger:
                         totals.newest_is_known = False
                 if inode.series is not series if is_change else before != stats:
                     self._note(series)
+            return None
 
     def expect(self, path: str, origin: str) -> None:
         """Tell where a file was before it got a name that is not declared, for the next look at that name.
