@@ -370,7 +370,7 @@ def test_a_directory_that_is_written_to_all_the_time_stands_in_for_no_watch(tmp_
             assert cache.status().guarded == 1
             for _ in range(3):
                 append(busy)
-                cache.take()  # takes in what has happened, and looks at nothing
+                cache.advance()  # takes in what has happened, and stats nothing else
             assert cache.status().guarded == 0
             assert cache.status().polled == {"watch_limit": 1}
             append(path)
@@ -406,7 +406,7 @@ def test_a_file_that_can_not_be_guarded_keeps_no_other_from_it(tmp_path: Path, m
         cache.build([link, *paths])
         for _ in range(3):
             append(paths[0])
-            cache.take()
+            cache.advance()
         assert cache.status().guarded == 0
         for _ in range(3):
             cache.sync()
