@@ -119,15 +119,10 @@ class Rows(Generic[K]):
             keeps_text: whether to keep the text too of what is compressed now.
         """
         families = [self.names.index(name) for name in names]
+        self._write(families, deflater, keeps_text=keeps_text)
         if deflater is None:
-            self._write(families, _Page.text)
             return [Section([chunk.pages[family].text() for chunk in self._chunks]) for family in families]
-
-        def compressed(page: _Page) -> Block:
-            return page.compressed(deflater, keeps_text=keeps_text)
-
-        self._write(families, compressed)
-        return [self._compressed(family, compressed) for family in families]
+        return [self._compressed(family, deflater, keeps_text=keeps_text) for family in families]
 
     def drop_text(self) -> None:
         """Keep only the blocks of what is compressed."""
@@ -135,17 +130,20 @@ class Rows(Generic[K]):
             for page in chunk.pages:
                 page.drop_text()
 
-    def _compressed(self, family: int, compressed: Callable[[_Page], Block]) -> Section:
+    def _compressed(self, family: int, deflater: Deflater, *, keeps_text: bool) -> Section:
         runs = self._runs[family]
         for number, run in enumerate(runs):
             if run is None:
                 chunks = self._chunks[number * _RUN_CHUNKS : (number + 1) * _RUN_CHUNKS]
-                runs[number] = join_blocks([compressed(chunk.pages[family]) for chunk in chunks])
+                pages = [chunk.pages[family] for chunk in chunks]
+                runs[number] = join_blocks(
+                    [page.block or page.compress(deflater, keeps_text=keeps_text) for page in pages]
+                )
         known = [run for run in runs if run is not None]
         return Section([run.deflated for run in known], join(run.checksum for run in known))
 
-    def _write(self, families: Sequence[int], finish: Callable[[_Page], object]) -> None:
-        """Write what is stale in some families; `finish` is called with each page that was."""
+    def _write(self, families: Sequence[int], deflater: Deflater | None, *, keeps_text: bool) -> None:
+        """Write what is stale in some families, and compress each page at once: the text of all may be much."""
         for chunk in tuple(self._stale):
             chunk.has_new_rows = False
             labels: list[str] = []
@@ -158,7 +156,8 @@ class Rows(Generic[K]):
                     page.write(self.names[family], labels, column)
                 else:
                     page.patch(column)
-                finish(page)
+                if deflater is not None:
+                    page.compress(deflater, keeps_text=keeps_text)
             if not any(page.stale for page in chunk.pages):
                 self._stale.remove(chunk)
 
@@ -249,53 +248,48 @@ class _Chunk(Generic[K]):
 class _Page:
     """The lines of a chunk in one family; ``stale`` has a bit for each row whose line is to be written."""
 
-    __slots__ = ("_block", "_text", "stale")
+    __slots__ = ("_text", "block", "stale")
 
     def __init__(self) -> None:
         self.stale = _ALL_LINES
-        self._text: bytes | None = None
-        self._block: Block | None = None
+        self.block: Block | None = None
+        self._text = b""  # empty when only the block is kept
 
     def text(self) -> bytes:
         """The lines."""
-        if self._text is None:
-            assert self._block is not None  # has been written
-            self._text = inflate(self._block)
+        if self.block is not None and not self._text:
+            self._text = inflate(self.block)
         return self._text
 
-    def compressed(self, deflater: Deflater, *, keeps_text: bool) -> Block:
-        """The lines as a block."""
-        if self._block is None:
-            self._block = deflater.block(self.text())
-            if not keeps_text:
-                self._text = None
-        return self._block
+    def compress(self, deflater: Deflater, *, keeps_text: bool) -> Block:
+        """Make the block, of which there is none since the lines were written."""
+        self.block = deflater.block(self._text)
+        if not keeps_text:
+            self._text = b""
+        return self.block
 
     def drop_text(self) -> None:
         """Keep only the block, if there is one."""
-        if self._block is not None:
-            self._text = None
+        if self.block is not None:
+            self._text = b""
 
     def write(self, name: str, labels: Sequence[str], column: Sequence[float]) -> None:
         """Write all lines, and forget the block."""
         lines = [
             f"{name}{label} {_digits(value)}\n" for label, value in zip(labels, column, strict=True) if value != ABSENT
         ]
-        self._replace("".join(lines).encode())
+        self._text, self.block, self.stale = "".join(lines).encode(), None, 0
 
     def patch(self, column: Sequence[float]) -> None:
         """Write the values into the stale lines, and forget the block. The rows are those of the text."""
-        lines = self.text().split(b"\n")
+        lines = (self._text or self.text()).split(b"\n")
         has_gaps = len(lines) <= len(column)
         for row in range(self.stale.bit_length()):
             if self.stale >> row & 1:
                 number = row - column[:row].count(ABSENT) if has_gaps else row
                 line = lines[number]
                 lines[number] = line[: line.rindex(b" ") + 1] + _digits(column[row]).encode()
-        self._replace(b"\n".join(lines))
-
-    def _replace(self, text: bytes) -> None:
-        self._text, self._block, self.stale = text, None, 0
+        self._text, self.block, self.stale = b"\n".join(lines), None, 0
 
 
 def _digits(value: float) -> str:
