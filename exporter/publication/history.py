@@ -102,7 +102,10 @@ class History:
                 grown = dict(heapq.nlargest(self._max_files, grown.items(), key=itemgetter(1)))
                 self._known_from = _step(now_s) + 1
             for path, size in grown.items():
-                self._ring(path).add(shares, size)
+                known = self._files.pop(path, None)
+                ring = self._new_ring() if known is None else known
+                ring.add(shares, size)
+                self._files[path] = ring  # now the one that grew most recently
 
     def go_on_from(self, other: History, groups: Iterable[int | None]) -> None:
         """Go on where the history of another ledger is, whose counters this one has: a reload loses no plot.
@@ -146,16 +149,11 @@ class History:
                     counters[path] = size
         return grown
 
-    def _ring(self, path: str) -> _Ring:
-        ring = self._files.get(path)
-        if ring is not None:
-            self._files.move_to_end(path)
-            return ring
+    def _new_ring(self) -> _Ring:
         if len(self._files) >= self._max_files:
             _, forgotten = self._files.popitem(last=False)
             self._known_from = max(self._known_from, forgotten.latest + 1)
-        ring = self._files[path] = _Ring(self._known_from)
-        return ring
+        return _Ring(self._known_from)
 
     def recent(self, window_s: float) -> Recent:
         """Tell what was appended in about the last `window_s` seconds: since the beginning of a step."""
