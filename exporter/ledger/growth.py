@@ -45,6 +45,8 @@ class Totals:
         is_published: whether these are shown; ``max_series`` bounds the aggregates of a group too.
         files_without_series: files for which ``max_series`` leaves no series.
         unlabelled: files whose path the group's expression does not match.
+        has_ended: whether these are of an aggregate whose last series has ended; another with the same labels may
+            follow.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class Totals:
         "files",
         "files_without_series",
         "group",
+        "has_ended",
         "is_published",
         "newest",
         "newest_is_known",
@@ -83,11 +86,7 @@ class Totals:
         self.is_published = True
         self.files_without_series = 0
         self.unlabelled = 0
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether these are of an aggregate whose last series has ended; another with the same labels may follow."""
-        return bool(self.values) and not self.series
+        self.has_ended = False
 
 
 class Series:
@@ -590,6 +589,7 @@ class Ledger:
         return totals
 
     def _end_aggregate(self, totals: Totals) -> None:
+        totals.has_ended = True
         del self.aggregates[totals.group, totals.values]
         if totals.is_published:
             heir = next((each for each in self.aggregates.values() if _is_waiting(each, totals.group)), None)
@@ -636,8 +636,9 @@ class Ledger:
 
     def _meet(self, series: Series, stats: FileStats) -> Inode:
         """An inode is seen for the first time."""
-        if stats.birth_ns:
-            is_born_since = stats.birth_ns >= series.since_ns and stats.birth_ns > self._forgotten_ns
+        birth_ns = stats.birth_ns
+        if birth_ns:
+            is_born_since = birth_ns >= series.since_ns and birth_ns > self._forgotten_ns
         else:
             is_born_since = series.is_new or series.stats is not None
         inode = Inode(stats.identity, stats.size, stats.mtime_ns, series, series.path)
@@ -742,7 +743,7 @@ class Ledger:
                 self._note(first)
         for totals in series.totals:
             totals.series -= 1
-            if totals.has_ended:
+            if totals.values and not totals.series:
                 self._end_aggregate(totals)
         if series.inode is not None and series.inode.series is series:
             self._home(series.inode)
