@@ -591,38 +591,25 @@ class FStatCache:
         with self._lock:
             follower = self._follower
             try:  # what _intact does, at no cost: this may be called before every look-up
-                news = self._session.news()
-                if (
-                    news
-                    or follower.hot
-                    or follower.directories.hot
-                    or follower.doubtful
-                    or follower.polled
-                    or self._late
-                    or self._closed
-                ):
-                    self._catch_up(news)
+                if self._closed:  # asked here, to spare the call
+                    self._check_open()
+                if news := self._session.news():
+                    self._take_in(news)
+                if follower.hot:
+                    self._sample_hot()
+                if follower.directories.hot:
+                    follower.directories.sample_hot(time.monotonic())
+                if follower.doubtful:
+                    follower.recover()
+                if follower.polled:
+                    follower.look_at_polled()
+                if self._late and not follower.remote:
+                    self._late = {}
             except _ORDERLY:
                 raise
             except BaseException:
                 self._throw_away()
                 raise
-
-    def _catch_up(self, news: list[tuple[int, int]]) -> None:
-        self._check_open()
-        follower = self._follower
-        if news:
-            self._take_in(news)
-        if follower.hot:
-            self._sample_hot()
-        if follower.directories.hot:
-            follower.directories.sample_hot(time.monotonic())
-        if follower.doubtful:
-            follower.recover()
-        if follower.polled:
-            follower.look_at_polled()
-        if not follower.remote:
-            self._late = {}
 
     def _look_at_remote(self) -> None:
         with self._asking:
