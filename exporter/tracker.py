@@ -18,7 +18,7 @@ from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from fstat_cache import CacheClosedError, DirectoryEvent, FileStats, FStatCache, Surveyed, file_time_ns
+from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -304,19 +304,17 @@ class Tracker:
             if isinstance(change, DirectoryEvent):
                 self._line.events.append(change)
                 continue
+            path, stats = change
             try:
                 for tracker in line:
-                    tracker._book_stats(*change)
+                    if stats is None:
+                        tracker._vanished.add(path)
+                    size = tracker.ledger.observe(path, stats)
+                    if size is not None:
+                        tracker.ledger.observe(path, stats, data_begins(path, size))
             except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
-                _log.exception("a change could not be booked", extra=fields(path=change.path))
+                _log.exception("a change could not be booked", extra=fields(path=path))
         self.booked.set()
-
-    def _book_stats(self, path: str, stats: FileStats | None) -> None:
-        if stats is None:
-            self._vanished.add(path)
-        size = self.ledger.observe(path, stats)
-        if size is not None:
-            self.ledger.observe(path, stats, data_begins(path, size))
 
     def _look(self, path: str) -> bool:
         try:
@@ -365,7 +363,7 @@ class Tracker:
         if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
             self._add(path, match)  # it is declared and there, and whatever becomes of it is heard
             return True
-        if path not in self.ledger or self._paths.get(path) is not match:
+        if self._paths.get(path) is not match or path not in self.ledger:
             self._followed.pop(path, None)
             self._declare(path, match)
         try:
