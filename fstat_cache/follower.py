@@ -294,12 +294,10 @@ class Follower:
     def _look_at_watched(self, entry: Entry) -> FileStats | None:
         stats = read_again(entry.path, entry.stats)
         # The number of a watched inode is given to another one only after IN_DELETE_SELF was queued.
-        if stats is not entry.stats and (stats is None or self._has_pending_events()):
+        inotify = self._session.inotify
+        if stats is not entry.stats and (stats is None or (inotify is not None and inotify.pending_bytes() > 0)):
             stats = read_stats(entry.path)
         return stats
-
-    def _has_pending_events(self) -> bool:
-        return self._session.inotify is not None and self._session.inotify.pending_bytes() > 0
 
     def look_again(self, entry: Entry) -> FileStats | None:
         """Look at an entry that is not served from memory, and watch it again if that may help."""
@@ -677,17 +675,21 @@ class Follower:
                 changed.append(entry)
                 found.append(stats)
         # As in refresh(), but asked once for all of them. Looks are told in their order, so these before any later one.
-        is_certain = not changed or not self._has_pending_events()
+        is_certain = True
         later = None
         try:
-            if not is_certain and 2 * len(entries) <= within and self._session.inotify is not None:
-                later = self._session.inotify.read()
-                is_certain = later.are_writes  # to other files, or to these once more: nearly always
+            inotify = self._session.inotify
+            if changed and inotify is not None:
+                if 2 * len(entries) <= within:
+                    later = inotify.read()
+                    is_certain = not later.total or later.are_writes  # to others, or to these once more: nearly always
+                else:
+                    is_certain = not inotify.pending_bytes()
             if is_certain:
                 for entry, stats in zip(changed, found, strict=True):
                     entry.stats = stats
                     self.tell(entry.path, stats)
-            if later is not None:
+            if later is not None and later.total:
                 self._take_in_events(later, within=len(entries))
         except BaseException:
             self.distrust()  # the rest of what was read is lost
