@@ -44,14 +44,6 @@ class FileStats:
         self._mtime_ns = mtime_ns
         self._identity = (device, inode, birth_ns)
 
-    def later(self, size: int, mtime_ns: int) -> FileStats:
-        """The stats of the same inode at another time. They share what tells the inode from others."""
-        stats = object.__new__(FileStats)
-        stats._size = size
-        stats._mtime_ns = mtime_ns
-        stats._identity = self._identity
-        return stats
-
     # Read-only, at half the cost of a getter written in Python.
     size: int = property(attrgetter("_size"), doc="Size in bytes.")  # type: ignore[assignment]
     mtime_ns: int = property(  # type: ignore[assignment]
@@ -187,4 +179,8 @@ def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     size, mtime_ns = seen.st_size, seen.st_mtime_ns
     if mtime_ns == known._mtime_ns and size == known._size:
         return known
-    return known.later(size, mtime_ns)
+    later = object.__new__(FileStats)
+    later._size = size
+    later._mtime_ns = mtime_ns
+    later._identity = known._identity  # the same object: one inode, however often it was looked at
+    return later
