@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from fstat_cache.stats import FileStats
@@ -61,22 +61,20 @@ class Changes:
         if self.is_kept:
             self._changes.append(FileChange(path, stats))
 
-    def add_events(self, events: Iterable[DirectoryEvent], directories: int, is_watched: Callable[[str], bool]) -> None:
+    def add_events(self, events: Sequence[DirectoryEvent], directories: Collection[str]) -> None:
         """Add what happened in directories.
 
         Args:
             events: in order.
-            directories: how many are watched.
-            is_watched: whether one still is.
+            directories: those that are watched.
         """
         if not self.is_kept:
             return
-        before = len(self._changes)
-        self._changes.extend(events)
-        self._directory_events += len(self._changes) - before
-        if self._directory_events > max(MOST_PENDING, 2 * directories):
+        self._changes += events
+        self._directory_events += len(events)
+        if self._directory_events > max(MOST_PENDING, 2 * len(directories)):
             paths = dict.fromkeys(each.directory for each in self._changes if isinstance(each, DirectoryEvent))
-            listed = [DirectoryEvent(path, None) for path in paths if is_watched(path)]
+            listed = [DirectoryEvent(path, None) for path in paths if path in directories]
             self._changes = [each for each in self._changes if isinstance(each, FileChange)]
             self._changes += listed
             self._directory_events = len(listed)

@@ -245,10 +245,8 @@ class Directories:
 
     def doubt(self, paths: Iterable[str]) -> None:
         """Have directories listed again: events may have been lost."""
-        self._report(DirectoryEvent(path, None) for path in paths if path in self._by_path)
-
-    def _report(self, events: Iterable[DirectoryEvent]) -> None:
-        self._changes.add_events(events, len(self._by_path), self._by_path.__contains__)
+        listed = [DirectoryEvent(path, None) for path in paths if path in self._by_path]
+        self._changes.add_events(listed, self._by_path)
 
     def arm_again(self, wd: int) -> None:
         """Put right the mask of a watch, and miss nothing for it."""
@@ -289,7 +287,7 @@ class Directories:
             moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
             paths = [directory.path for directory in self._watches.entries(wd)]
             events += [DirectoryEvent(path, name, is_directory, moved_from, moved_to) for path in paths]
-        self._report(events)
+        self._changes.add_events(events, self._by_path)
 
     def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
         """Tell which guarded files to look at: path -> the masks of its events, or-ed together."""
