@@ -370,7 +370,8 @@ class Follower:
             if wd != NO_WATCH:
                 self.directories.release(entry.path)
                 self._watches.bind(entry, wd)
-                self._start_thread()
+                if self._session.needs_thread:
+                    self._start_thread()
                 if self.has_failed:
                     self._unwatch(entry)
                     wd, reason = NO_WATCH, THREAD_FAILED
@@ -466,7 +467,8 @@ class Follower:
                     return _REASONS.get(error.errno or 0, UNSUPPORTED)
             else:
                 break
-        self._start_thread()
+        if self._session.needs_thread:
+            self._start_thread()
         if self.has_failed:
             return THREAD_FAILED
         try:

@@ -41,6 +41,8 @@ class Session:
         self.is_closed = False
         self.has_failed = False
         """Whether the thread has ended by an exception."""
+        self.needs_thread = work is not None
+        """Whether there is to be a thread that was not started yet."""
         self._thread: threading.Thread | None = None
 
     def open_monitor(self) -> MountMonitor:
@@ -100,12 +102,12 @@ class Session:
         Raises:
             RuntimeError: the system gives no more threads.
         """
-        if self._work is not None and self._thread is None and self.sleeper is not None:
+        if self._work is not None and self.needs_thread and self.sleeper is not None:
             thread = threading.Thread(
                 target=self._run, args=(self.sleeper, self._work), name="fstat-cache", daemon=True
             )
             thread.start()
-            self._thread = thread
+            self._thread, self.needs_thread = thread, False
 
     def _run(self, sleeper: Sleeper, work: Callable[[], float | None]) -> None:
         due: float | None = None
