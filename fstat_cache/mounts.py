@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fstat_cache.paths import Walk
+
 # fmt: off
 REMOTE_TYPES = frozenset({
     "9p", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "fuse", "fuseblk", "gfs2", "glusterfs", "gpfs", "lustre",
@@ -125,7 +127,7 @@ class MountTable:
             target = os.readlink(here)
         except OSError:
             return None
-        return self._walk("" if target.startswith("/") else place, target.split("/"))[1]
+        return self._walk(place, target)[1]
 
     def successor(self, mounts: Iterable[Mount]) -> MountTable:
         """The table of later mounts."""
@@ -174,30 +176,18 @@ class MountTable:
         for directory in reversed(unknown):
             parent, name = os.path.split(directory)
             here, remote = self._places[parent]
-            self._places[directory] = (here, remote) if remote is not None else self._walk(here, [name])
+            self._places[directory] = (here, remote) if remote is not None else self._walk(here, name)
         return self._places[directory]
 
-    def _walk(self, here: str, names: list[str]) -> tuple[str, Mount | None]:
-        """Go on as the kernel does (path_resolution(7)), but stop before the first step onto a remote filesystem."""
-        ahead = names[::-1]
-        links = 0
-        while ahead:
-            name = ahead.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                here = here.rpartition("/")[0]
-                continue
-            here = f"{here}/{name}"
-            mount = self._mounts.get(here)
+    def _walk(self, here: str, path: str) -> tuple[str, Mount | None]:
+        """Go on from a directory as the kernel does, but stop before the first step onto a remote filesystem."""
+        walk = Walk(path, start=here)
+        for place in walk:
+            mount = self._mounts.get(place)
             if mount is not None and mount.is_remote:
-                return here, mount
-            target = self._target(here)
-            if target is not None and links < _MOST_LINKS:
-                links += 1
-                here = "" if target.startswith("/") else here.rpartition("/")[0]
-                ahead += reversed(target.split("/"))
-        return here, None
+                return place, mount
+            walk.follow(self._target)
+        return walk.here, None
 
     def _target(self, path: str) -> str | None:
         try:
@@ -210,10 +200,6 @@ class MountTable:
             target = None
         self._links[path] = target
         return target
-
-
-_MOST_LINKS = 40
-"""How many symbolic links the kernel follows, path_resolution(7)."""
 
 
 class MountMonitor:
