@@ -7,7 +7,6 @@ counts. So neither the order of events nor their number matters, and a listing c
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import logging
 import os
@@ -19,13 +18,12 @@ from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, CacheClosedError, DirectoryEvent, file_time_ns, is_settled
+from fstat_cache.paths import MOST_LINKS, Walk
 
 _log = logging.getLogger(__name__)
 
 UNHEARD_AT_ONCE = 1_000
 """How many directories that can not be watched are looked at on each occasion."""
-MOST_LINKS = 40
-"""How many symbolic links the kernel follows, path_resolution(7)."""
 _MAYBE_LINK = -1
 """That what is to be entered may be a symbolic link to a directory."""
 _DIRECTORY = 0
@@ -592,38 +590,20 @@ class Discovery:
         """
         if not os.path.islink(path):
             return None
-        here, name = os.path.split(path)
-        try:
-            here = os.path.realpath(here)
-        except OSError:  # a link in it has gone between two looks of it, which is an event; later Pythons say nothing
-            return None
-        ahead = [name]
         places: list[_Place] = []
-        while ahead:
-            name = ahead.pop()
-            if name == "..":
-                here = os.path.dirname(here)
+        walk = Walk(path)
+        for place in walk:
+            is_itself = walk.is_last  # the first time; the links before it lead to its directory
+            target = walk.follow(os.readlink)
+            if not (places or is_itself) or (target is None and not walk.is_last):
                 continue
-            path = os.path.join(here, name)
-            try:
-                target = os.readlink(path)
-            except OSError as error:
-                if not ahead or error.errno != errno.EINVAL:  # the end, or something is missing
-                    places.append(_Place(here, name))
+            places.append(_Place(*os.path.split(place)))
+            if target is not None:
+                directory, name = os.path.split(os.path.join(os.path.dirname(place), target))
+                if self._is_remote(directory):
+                    places.append(_Place(directory, name))
                     break
-                here = path
-                continue
-            places.append(_Place(here, name))
-            path = os.path.join(here, target)
-            if self._is_remote(os.path.dirname(path)):
-                places.append(_Place(*os.path.split(path)))
-                break
-            if len(places) > MOST_LINKS:
-                break
-            if target.startswith("/"):
-                here = "/"
-            ahead += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-        return places[1:]
+        return places[1:] if places else None  # none: a link before it has gone between two looks, which is an event
 
     def _is_remote(self, directory: str) -> bool:
         """Whether a look at what is in a directory would ask a remote filesystem."""
