@@ -14,6 +14,7 @@ from inotify_simple import INotify, flags
 from exporter.ops.log import fields
 from exporter.ops.threads import call_in_thread
 from exporter.ops.transitions import Transitions
+from fstat_cache.paths import Walk
 
 _log = logging.getLogger(__name__)
 
@@ -23,8 +24,6 @@ PATIENCE_S = 30.0
 """How long somebody may have it open without writing before it is read all the same."""
 MISSING_S = 5.0
 """How often to look for a file that has gone, of which the directory may have gone too."""
-MOST_LINKS = 40
-"""How many symbolic links the kernel follows, path_resolution(7)."""
 
 # IN_CLOSE_WRITE instead of IN_MODIFY: what is half written is none of our business. Those of the file itself come
 # however it was opened, also where it is mounted alone; those of the directory come for files that are new, too.
@@ -173,31 +172,12 @@ class ConfigWatch:
 def _way(path: str) -> dict[str, set[str]]:
     """The directories of the file and of all symbolic links that lead there, each with the names that matter in it."""
     found: dict[str, set[str]] = {}
-    here = "/"
-    links = 0
-    ahead = path.split("/")[::-1]
-    while ahead:
-        name = ahead.pop()
-        if name in ("", "."):
-            continue
-        if name == "..":
-            here = os.path.dirname(here)
-            continue
-        place = os.path.join(here, name)
-        try:
-            target = os.readlink(place)
-        except OSError:  # no symbolic link, or nothing at all
-            if not ahead:
-                found.setdefault(here, set()).add(name)
-            here = place
-            continue
-        found.setdefault(here, set()).add(name)
-        links += 1
-        if links > MOST_LINKS:
-            break
-        if target.startswith("/"):
-            here = "/"
-        ahead += target.split("/")[::-1]
+    walk = Walk(path)
+    for place in walk:
+        is_link = walk.follow(os.readlink) is not None
+        if is_link or walk.is_last:
+            directory, name = os.path.split(place)
+            found.setdefault(directory, set()).add(name)
     return found
 
 

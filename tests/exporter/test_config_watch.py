@@ -233,6 +233,20 @@ def test_gone_and_back(path: Path) -> None:
     watched(path, scenario)
 
 
+def test_its_directory_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event reports it, before the next look for a missing file is due."""
+    monkeypatch.setattr(config_watch, "MISSING_S", 10 * TOLD_S)
+    away = path.parent.with_name("away")
+
+    async def scenario(heard: Heard) -> None:
+        path.parent.rename(away)
+        await heard.wait()
+        away.rename(path.parent)
+        await heard.wait()
+
+    watched(path, scenario)
+
+
 def test_mode(path: Path) -> None:
     """One that can be read now could not be before, perhaps."""
 
