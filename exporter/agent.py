@@ -101,7 +101,7 @@ class Agent:
                 restored.saved_at_ns if restored.was_configured(text, groups[group].exclude) else since_ns
                 for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns, strict=True)
             ]
-        self._saver = Saver(self._save, tracker.booked, lambda: checkpoint.is_urgent)
+        self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint
 
     def _make_scraper(self, config: Config, tracker: Tracker) -> Scraper:

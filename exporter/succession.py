@@ -19,7 +19,7 @@ from exporter.config.groups import LogGroup
 from exporter.config.model import Config
 from exporter.ledger.growth import Counters, Inode, Journal, Labels, Series, Totals
 from exporter.tracker import Tracker
-from fstat_cache import FileStats
+from fstat_cache import FileStats, file_time_ns
 
 T = TypeVar("T")
 
@@ -65,9 +65,10 @@ class Succession:
             publish: called in the moment from which on the successor's figures are those to be shown.
         """
         old, new = self._old, self.new
+        as_of_ns = file_time_ns()
         old.cache.sync()
         with new.lock:
-            old.refresh_locked()  # who has begun to scrape it gets what is true now
+            old.refresh_locked(as_of_ns)  # who has begun to scrape it gets what is true now
             with old.ledger.lock, new.ledger.lock:
                 self._carry_totals()
                 new.ledger.restore_grace(old.ledger, self._labels)

@@ -18,7 +18,7 @@ from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, Surveyed, file_time_ns
+from fstat_cache import CacheClosedError, Change, DirectoryEvent, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +26,10 @@ ROTATED_QUIET_S = 600.0
 """How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
 DIRECTORIES_AT_ONCE = 100
 """After how many directories a scan lets others go on; a successor's after each, for scrapes wait meanwhile."""
-STOP_TIMEOUT_S = 1.0
-"""How long the thread may take to end; it may be stuck on a filesystem that hangs."""
+STOP_TIMEOUT_S = 0.2
+"""How long the end waits for the thread, and for the lock; either may be stuck on a filesystem that hangs."""
+LOCK_TIMEOUT_S = 0.05
+"""How long the thread waits for the lock before it goes on to drain the kernel's queue and to stat."""
 MOST_ROUNDS = 10
 """How often in a row a scrape catches up with what happens meanwhile."""
 LARGEST_BLOCK_BYTES = 1 << 16
@@ -46,6 +48,7 @@ class Tracker:
         lock: one at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and
             the ledger's, never after. A predecessor and its successor have the same.
         booked: set whenever something was booked; for whoever wants to wait for that. The same.
+        urgent: set when something was booked of which no trace is left on the disk. The same.
         successor: hears all that this one hears, and books all that this one books, until it takes its place.
     """
 
@@ -58,14 +61,15 @@ class Tracker:
     ) -> None:
         self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
         self.matcher = PathMatcher((group.paths, group.exclude) for group in config.logs)
+        self.successor: Tracker | None = None
+        self._line: _Line = _Line(self) if predecessor is None else predecessor._line
         self.ledger = Ledger(
             [GroupRules(group.per_file, group.max_series) for group in config.logs],
             grace_s=config.stale_grace_s,
+            urgent=self._line.urgent,
         )
-        self.successor: Tracker | None = None
-        self._line: _Line = _Line(self) if predecessor is None else predecessor._line
         self.lock = self._line.lock
-        self.booked = self._line.booked
+        self.booked, self.urgent = self._line.booked, self._line.urgent
         if predecessor is None:
             self.cache = FStatCache(
                 max_files=config.cache.max_files,
@@ -113,6 +117,11 @@ class Tracker:
         self.cache.close()
         if self._line.thread.ident is not None:
             self._line.thread.join(STOP_TIMEOUT_S)
+        if self.lock.acquire(timeout=STOP_TIMEOUT_S):
+            try:
+                self._book()  # what the thread has not come to
+            finally:
+                self.lock.release()
 
     def refresh(self, audited: int) -> None:
         """Make everything true as of now.
@@ -120,24 +129,26 @@ class Tracker:
         Args:
             audited: how many files to compare with the truth on this occasion.
         """
+        as_of_ns = file_time_ns()
         self.cache.sync()  # waits for remote filesystems, and no one has to wait for that
         with self._next_in_line():
             if self._is_over:
                 return
-            self.refresh_locked()
+            self.refresh_locked(as_of_ns)
         self.cache.audit(audited)  # after that: what is known is no mismatch
         with self._next_in_line():
             self._catch_up()
 
-    def refresh_locked(self) -> None:
-        """Make everything true, with the lock held."""
-        as_of_ns = file_time_ns()
+    def refresh_locked(self, as_of_ns: int) -> None:
+        """Make everything true as of the latest sync() of the cache, with the lock held.
+
+        Args:
+            as_of_ns: a time before that, by the clock of files.
+        """
         errors = self.cache.survey(self._paths.keys(), self._surveyed)
         self._book()
         self.discovery.look_at_unheard()
-        for _ in range(MOST_ROUNDS):
-            if not self._catch_up():
-                break
+        self._catch_up()
         self._told_faults.tell_faults(
             _log,
             errors,
@@ -275,46 +286,61 @@ class Tracker:
     # -- being told ---------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Take in what has happened since the last call; what the thread does again and again."""
-        self.cache.advance()
-        with self._next_in_line():
-            self._catch_up()
+        """Take in what has happened since the last call; what the thread does again and again.
 
-    def _catch_up(self) -> bool:
-        """Take in what has happened, book what the cache has found, and look for the files of directories in which
-        something came or went.
-
-        Returns:
-            Whether there were such directories: what was looked at for them may have found more.
+        The kernel's queue is drained and files are stat'ed whoever has the lock; where that takes long, what was found
+        stays in the cache until the next call.
         """
         self.cache.advance()
-        self._book()
-        events, self._line.events = self._line.events, []
-        for tracker in self._line:
-            tracker._take_in(events)
-        return bool(events)
+        if not self._line.turnstile.acquire(timeout=LOCK_TIMEOUT_S):
+            return
+        try:
+            is_locked = self.lock.acquire(timeout=LOCK_TIMEOUT_S)
+        finally:
+            self._line.turnstile.release()
+        if is_locked:
+            try:
+                self._catch_up()
+            finally:
+                self.lock.release()
+
+    def _catch_up(self) -> None:
+        """Take in what has happened, book what the cache has found, and look for the files of directories in which
+        something came or went, until nothing more is found.
+        """
+        for _ in range(MOST_ROUNDS):
+            self.cache.advance()
+            self._book()
+            events, self._line.events = self._line.events, []
+            for tracker in self._line:
+                tracker._take_in(events)
+            if not events:
+                return
 
     def _book(self) -> None:
         """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
-        changes = self.cache.take()
-        if not changes:
-            return
         line = tuple(self._line)
+        changes = self.cache.take()
         for change in changes:
-            if isinstance(change, DirectoryEvent):
+            for tracker in line:
+                try:
+                    tracker._book_one(change)
+                except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
+                    _log.exception("a change could not be booked", extra=fields(change=change))
+        if changes:
+            self.booked.set()
+
+    def _book_one(self, change: Change) -> None:
+        if isinstance(change, DirectoryEvent):
+            if self is self._line.current:
                 self._line.events.append(change)
-                continue
-            path, stats = change
-            try:
-                for tracker in line:
-                    if stats is None:
-                        tracker._vanished.add(path)
-                    size = tracker.ledger.observe(path, stats)
-                    if size is not None:
-                        tracker.ledger.observe(path, stats, data_begins(path, size))
-            except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
-                _log.exception("a change could not be booked", extra=fields(path=path))
-        self.booked.set()
+            return
+        path, stats = change
+        if stats is None:
+            self._vanished.add(path)
+        size = self.ledger.observe(path, stats)
+        if size is not None:
+            self.ledger.observe(path, stats, data_begins(path, size))
 
     def _look(self, path: str) -> bool:
         try:
@@ -442,7 +468,7 @@ class _Line:
     def __init__(self, current: Tracker) -> None:
         self.current = current
         self.lock = threading.RLock()
-        self.booked = threading.Event()
+        self.booked, self.urgent = threading.Event(), threading.Event()
         self.turnstile = threading.Lock()  # held while the other one is waited for; taken before it
         self.events: list[DirectoryEvent] = []  # taken from the cache, and still to be looked after
         self.thread = threading.Thread(target=self._run, name="tracker", daemon=True)
@@ -464,7 +490,7 @@ class _Line:
                 except Exception:
                     if not cache.alive:
                         raise
-                    _log.exception("what has changed could not be followed, which is tried again with the next change")
+                    _log.exception("what has changed could not be followed; the next rescan finds it")
         except Exception:  # noqa: BLE001 - which the health check finds; scrapes go on, by os.stat
             _log.exception("the thread that follows the files has failed; restart the agent")
 

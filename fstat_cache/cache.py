@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from fstat_cache import directories, hot
 from fstat_cache.changes import Change, Changes
 from fstat_cache.errors import CacheClosedError
-from fstat_cache.follower import REMOTE, Counts, Entry, Follower
+from fstat_cache.follower import REMOTE, Counts, Entry, Follower, Suspect
 from fstat_cache.intact import Intact
 from fstat_cache.lru import EvictionOrder
 from fstat_cache.mounts import Mount
@@ -408,16 +409,16 @@ class FStatCache:
             OSError: there is no descriptor to sleep with, so changes cannot be followed.
         """
         with self._lock, self._intact:
-            if not self.alive:
+            if not self.alive or self._session.is_closed:  # closed without close(): the interpreter exits
                 return False
             try:
                 sleeper = self._session.open_sleeper()
             except OSError:
                 self._follower.fail()
                 raise
-            due = self._due(sleeper.worked_s)
+            due = self._before_sleep(sleeper.worked_s)
         sleeper.sleep(due)  # False too when the cache begins another life, see invalidate()
-        return self.alive
+        return self.alive and not self._session.is_closed
 
     def advance(self) -> None:
         """Take in what the kernel has to tell, stat the sampled files if that is due, and some of those that an
@@ -653,15 +654,16 @@ class FStatCache:
             self._check_open()
             self._take_in(self._session.news())
             follower = self._follower
-            suspects = follower.unexplained(follower.differing(files))
+            suspects = self._unexplained(follower, follower.differing(files))
         # The event of a write(2) that is half done comes soon; only who audits waits for it.
         for _ in range(2):
             if suspects:
                 time.sleep(IN_FLIGHT_S)
                 with self._lock, self._intact:
-                    suspects = follower.unexplained(suspects) if follower is self._follower else []
+                    suspects = self._unexplained(follower, suspects)
         with self._lock, self._intact:
-            return follower.poll_differing(follower.unexplained(suspects)) if follower is self._follower else 0
+            suspects = self._unexplained(follower, suspects)
+            return follower.poll_differing(suspects) if follower is self._follower else 0
 
     @property
     def alive(self) -> bool:
@@ -740,15 +742,30 @@ class FStatCache:
         self._follower.open()
 
     def _take_in(self, news: list[tuple[int, int]]) -> None:
-        """Take in what the kernel has to tell, in another thread than the one that sleeps."""
+        """Take in what the kernel has to tell."""
         follower = self._follower
-        was_cool = not (follower.hot or follower.directories.hot)
+        was_cool = not follower.hot
         follower.take_in(news)
-        if was_cool and (follower.hot or follower.directories.hot) and self._session.sleeper is not None:
-            self._session.sleeper.wake()  # the thread may sleep without end, and has to sample what is hot
+        if was_cool and follower.hot:  # which has just been stat'ed
+            self._dues.sample = time.monotonic() + hot.TICK_S
+        self._wake_if_due()
         if follower.mounts is not self._known_mounts:
             self._known_mounts = follower.mounts
             self._remote.keep(follower.mounts.remote)
+
+    def _wake_if_due(self) -> None:
+        """Wake the thread that sleeps where it has something to do earlier than it knows: it may sleep without end."""
+        sleeper, dues = self._session.sleeper, self._dues
+        if sleeper is not None and threading.get_ident() != dues.thread_id and self._due() < dues.known:
+            dues.known = -math.inf  # once is enough
+            sleeper.wake()
+
+    def _unexplained(self, follower: Follower, suspects: list[Suspect]) -> list[Suspect]:
+        """Take in what the kernel has to tell, and return the suspects of which it tells nothing."""
+        if follower is not self._follower:
+            return []  # the cache has begun another life
+        self._take_in(self._session.news())
+        return follower.unexplained(suspects)
 
     def _is_full(self) -> bool:
         return self._max_files is not None and len(self._follower) >= self._max_files
@@ -825,50 +842,58 @@ class FStatCache:
         except CacheClosedError:
             return None
         with self._lock:
-            return self._due(0.0)
+            return self._before_sleep(0.0)
 
     def _follow(self) -> None:
         began_s = time.thread_time()
         follower = self._follower
-        was_cool = not follower.hot
-        follower.take_in(self._session.news())
+        self._take_in(self._session.news())
         now = time.monotonic()
-        if was_cool:  # what is hot now has just been looked at
-            self._dues.sample = now + hot.TICK_S
         if follower.doubtful:
             follower.recover(None if self._cpu_budget is None else _RECOVERED_AT_ONCE)
-            self._dues.recovery = now + (
-                0 if self._cpu_budget is None else (time.thread_time() - began_s) / self._cpu_budget
-            )
+            spent_s = time.thread_time() - began_s
+            self._dues.recovery = now + (0 if self._cpu_budget is None else spent_s / self._cpu_budget)
         if follower.hot and now >= self._dues.sample:
             self._sample_hot()
         if follower.directories.hot and now >= self._dues.directories:
             follower.directories.sample_hot(now)
             self._dues.directories = now + directories.TICK_S
             self._dues.has_sampled_directories = True
+        self._wake_if_due()
 
-    def _due(self, worked_s: float) -> float | None:
-        """When to advance even without events, by the monotonic clock, seconds; None: never.
+    def _due(self) -> float:
+        """When to advance even without events, by the monotonic clock, seconds; infinite: never."""
+        follower, dues = self._follower, self._dues
+        due = math.inf
+        if follower.doubtful:
+            due = dues.recovery
+        if follower.hot:
+            due = min(due, dues.sample)
+        if follower.directories.hot:
+            due = min(due, dues.directories)
+        return due
+
+    def _before_sleep(self, worked_s: float) -> float | None:
+        """Note that the calling thread is the one that sleeps, and until when; None: without end.
 
         Args:
-            worked_s: CPU time of this turn. Who has taken that hot directories have changed lists them, which may take
+            worked_s: CPU time of its turn. Who has taken that hot directories have changed lists them, which may take
                 long.
         """
-        follower = self._follower
-        dues = []
-        if follower.doubtful:
-            dues.append(self._dues.recovery)
-        if follower.hot:
-            dues.append(self._dues.sample)
-        if follower.directories.hot:
-            if self._dues.has_sampled_directories and self._cpu_budget is not None:
-                rest_s = min(worked_s / self._cpu_budget, directories.GREATEST_TICK_S)
-                self._dues.directories = max(self._dues.directories, time.monotonic() + rest_s)
-            dues.append(self._dues.directories)
-        self._dues.has_sampled_directories = False
-        return min(dues, default=None)
+        dues = self._dues
+        if dues.has_sampled_directories and self._cpu_budget is not None:
+            rest_s = min(worked_s / self._cpu_budget, directories.GREATEST_TICK_S)
+            dues.directories = max(dues.directories, time.monotonic() + rest_s)
+        dues.has_sampled_directories = False
+        dues.thread_id = threading.get_ident()
+        dues.known = self._due()
+        if self._changes:  # its owner could not book them yet
+            dues.known = min(dues.known, time.monotonic() + _UNTAKEN_S)
+        return None if dues.known == math.inf else dues.known
 
 
+_UNTAKEN_S = 0.05
+"""After how long an owner that has left changes where they are is called again."""
 _RECOVERED_AT_ONCE = 500
 """After how many files that an overflow has made doubtful the thread rests: half a second with a budget of 1 %."""
 
@@ -881,6 +906,8 @@ class _Dues:
     directories: float = 0.0  # the hot directories
     recovery: float = 0.0  # some of the files that an overflow has made doubtful
     has_sampled_directories: bool = False  # since the thread slept last
+    known: float = math.inf  # until when the thread sleeps that follows changes
+    thread_id: int | None = None  # which one that is
 
 
 @dataclass(slots=True)

@@ -56,6 +56,9 @@ class Changes:
         self._changes: list[Change] = []
         self._directory_events = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._changes)
+
     def add_stat(self, path: str, stats: FileStats | None) -> None:
         """Add what a stat has found."""
         if self.is_kept:

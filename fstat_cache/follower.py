@@ -104,6 +104,10 @@ class Entry:
         return self.home is None
 
 
+Suspect = tuple[Entry, FileStats]
+"""An entry that a fresh stat contradicts, and what was known of it."""
+
+
 class Counts:
     """What is counted for ever, whatever happens to the entries."""
 
@@ -729,7 +733,7 @@ class Follower:
             else:
                 self.look_again(entry)
 
-    def differing(self, files: int | None) -> list[tuple[Entry, FileStats]]:
+    def differing(self, files: int | None) -> list[Suspect]:
         """Compare served entries with a fresh stat, in rotation.
 
         Args:
@@ -741,12 +745,11 @@ class Follower:
         """
         return [(entry, entry.stats) for entry in self._to_compare(files) if self._differs(entry)]
 
-    def unexplained(self, suspects: list[tuple[Entry, FileStats]]) -> list[tuple[Entry, FileStats]]:
-        """Take in what the kernel has to tell, and return the suspects of which it tells nothing."""
-        self.take_in(self._session.news())
+    def unexplained(self, suspects: list[Suspect]) -> list[Suspect]:
+        """Return the suspects of which no event has told since."""
         return [(entry, was) for entry, was in suspects if entry.stats is was and entry.home is self.served]
 
-    def poll_differing(self, suspects: list[tuple[Entry, FileStats]]) -> int:
+    def poll_differing(self, suspects: list[Suspect]) -> int:
         """Make suspects true, and poll from now on those that have changed without an event.
 
         Returns:

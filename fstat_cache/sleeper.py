@@ -124,7 +124,9 @@ class Sleeper:
 
     def abandon(self) -> None:
         """Release the descriptor in a forked child, where the thread does not exist."""
-        os.close(self._wake_fd)
+        if not self._stopping:  # else it is closed, and its number may be somebody else's
+            self._stopping = True
+            os.close(self._wake_fd)
 
     def _answer(self) -> None:
         while self._asked:

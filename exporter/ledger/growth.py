@@ -228,6 +228,7 @@ class Ledger:
     Args:
         groups: what each group publishes, by the group's number.
         grace_s: how long the series of a file that has gone stay, seconds, and two scrapes at least.
+        urgent: set when something happened of which no trace is left on the disk.
 
     Attributes:
         lock: protects all of it; to be held while what the ledger has given is read.
@@ -235,7 +236,9 @@ class Ledger:
         aggregates: those of the aggregates, by group and label values.
     """
 
-    def __init__(self, groups: Sequence[GroupRules], *, grace_s: float = 60.0) -> None:
+    def __init__(
+        self, groups: Sequence[GroupRules], *, grace_s: float = 60.0, urgent: threading.Event | None = None
+    ) -> None:
         self.lock = threading.RLock()
         self.groups = tuple(Totals(number) for number in range(len(groups)))
         self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
@@ -256,6 +259,7 @@ class Ledger:
         self._waiting: list[dict[Series, None]] = [{} for _ in groups]  # files there, for a place among max_series
         self._hidden: set[str] = set()
         self._journals: list[Journal] = []
+        self._urgent = urgent or threading.Event()
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
@@ -848,6 +852,7 @@ class Ledger:
     def _note_urgent(self) -> None:
         for journal in self._journals:
             journal.is_urgent = True
+        self._urgent.set()
 
     def _note_inode(self, inode: Inode) -> None:
         for journal in self._journals:

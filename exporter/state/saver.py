@@ -22,13 +22,13 @@ class Saver:
     Args:
         save: saves what has changed.
         booked: set by others when something has changed.
-        is_urgent: whether something has changed that cannot wait.
+        urgent: set by others when that cannot wait.
     """
 
-    def __init__(self, save: Callable[[], object], booked: threading.Event, is_urgent: Callable[[], bool]) -> None:
+    def __init__(self, save: Callable[[], object], booked: threading.Event, urgent: threading.Event) -> None:
         self._save = save
         self._booked = booked
-        self._is_urgent = is_urgent
+        self._urgent = urgent
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
 
@@ -39,28 +39,21 @@ class Saver:
     def stop(self) -> None:
         """Have the thread end; what has changed meanwhile is not saved."""
         self._is_stopping = True
+        self._urgent.set()
         self._booked.set()
 
     def _run(self) -> None:
         pause_s = PAUSE_S
         while True:
             self._booked.wait()
-            self._gather(pause_s)
+            self._urgent.wait(pause_s)
             if self._is_stopping:
                 return
+            self._booked.clear()
+            self._urgent.clear()
             began_s = time.thread_time()
             try:
                 self._save()
             except Exception:  # noqa: BLE001 - whatever it was, the next one may succeed
                 _log.exception("the state could not be saved, which is tried again after the next change")
             pause_s = min(max(PAUSE_S, (time.thread_time() - began_s) / CPU_SHARE), GREATEST_PAUSE_S)
-
-    def _gather(self, pause_s: float) -> None:
-        """Let changes gather, until one is urgent."""
-        until_s = time.monotonic() + pause_s
-        while True:
-            self._booked.clear()
-            left_s = until_s - time.monotonic()
-            if left_s <= 0 or self._is_stopping or self._is_urgent():
-                return
-            self._booked.wait(left_s)
