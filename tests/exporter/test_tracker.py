@@ -15,6 +15,7 @@ import pytest
 from exporter.config.groups import LogGroup
 from exporter.ledger.growth import Ledger
 from exporter.tracker import Tracker
+from fstat_cache import FileStats
 from tests.exporter.tracking import Track, append, appended, present, sizes, touch
 from tests.support import REPOSITORY, Mount, as_root, wait_until
 
@@ -253,6 +254,31 @@ def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, mon
         os.truncate(path, size)
         tracker.refresh(0)
     assert asked == [1]
+
+
+def test_what_is_cut_while_the_lock_is_held_counts(tmp_path: Path, track: Track) -> None:
+    """A long scan or reload holds the lock; the thread goes on to stat and to answer, and books it afterwards."""
+    path = tmp_path / "a.log"
+    path.touch()
+    tracker = track()
+    truncations = 0
+    with tracker.lock:
+        for _ in range(3):
+            append(path, "12345")
+            wait_until(lambda: stats_known(tracker, path).size == 5)
+            os.truncate(path, 0)
+            wait_until(lambda: stats_known(tracker, path).size == 0)
+            truncations += 1
+        assert tracker.cache.responds(5)
+    assert appended(tracker) == 15
+    assert tracker.ledger.groups[0].truncations == truncations
+
+
+def stats_known(tracker: Tracker, path: Path) -> FileStats:
+    """What the cache has in memory."""
+    entry = tracker.cache._served.get(str(path))
+    assert entry is not None
+    return entry.stats
 
 
 def test_a_change_that_cannot_be_booked_keeps_no_other_from_it(

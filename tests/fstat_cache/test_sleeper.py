@@ -135,6 +135,30 @@ def test_a_file_that_pauses_for_a_second_has_been_looked_at(tmp_path: Path) -> N
                 assert sizes[str(path)] == path.stat().st_size
 
 
+def test_who_sleeps_without_end_is_woken_for_what_another_thread_makes_due(tmp_path: Path) -> None:
+    """A thread that reads the queue disarms a busy file; from then on only the owner's samples see its writes."""
+    path = tmp_path / "busy"
+    path.touch()
+    sizes: list[int] = []
+
+    def hear(change: Change) -> None:
+        if isinstance(change, FileChange):
+            sizes.append(change.stats.size if change.stats else 0)
+
+    cache = FStatCache(gather_s=60, keep_changes=True)
+    with driven(cache, hear), path.open("ab", buffering=0) as writer:
+        cache.build([path])
+
+        def write_until_hot() -> bool:
+            writer.write(b"x")
+            cache.advance()
+            return cache.status().hot == 1
+
+        wait_until(write_until_hot)
+        writer.write(b"seen by a sample")
+        wait_until(lambda: bool(sizes) and sizes[-1] == path.stat().st_size)
+
+
 @pytest.mark.alone
 def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: Start) -> None:
     """Who wakes the thread while it rests from its work has it work again at once, not only after the next event."""
