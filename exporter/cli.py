@@ -17,8 +17,9 @@ from typing import NoReturn
 
 from exporter import __version__
 from exporter.agent import Agent
-from exporter.config import model, values
+from exporter.config import model
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
+from exporter.config.fields import scalars
 from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
@@ -228,12 +229,12 @@ def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
     mistakes = []
     if flags.listen_address is not None:
         try:
-            web = replace(web, listen_address=values.parse_listen_address(flags.listen_address))
+            web = replace(web, listen_address=scalars.parse_listen_address(flags.listen_address))
         except ValueError as error:
             mistakes.append(Mistake("--web.listen-address", str(error)))
     if flags.telemetry_path is not None:
         try:
-            web = replace(web, telemetry_path=values.parse_telemetry_path(flags.telemetry_path))
+            web = replace(web, telemetry_path=scalars.parse_telemetry_path(flags.telemetry_path))
         except ValueError as error:
             mistakes.append(Mistake("--web.telemetry-path", str(error)))
     if mistakes:

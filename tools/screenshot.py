@@ -22,8 +22,8 @@ from pathlib import Path
 
 from exporter import scrape
 from exporter.agent import Agent
+from exporter.config.fields.scalars import ListenAddress
 from exporter.config.model import parse
-from exporter.config.values import ListenAddress
 from exporter.publication.history import STEP_S, STEPS, History
 from exporter.web.server import listen
 from tests.browser import open_browser

@@ -60,6 +60,7 @@ class Report:
         self._source = source
         self._mistakes: list[Mistake] = []
         self._spent = 0
+        self._first_lines: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -96,6 +97,12 @@ class Report:
         if self._spent > bound:
             self.wrong(node, key_path, f"from here on there are more than {bound} {what}")
             raise self.error()
+
+    def first_line(self, name: str, node: yaml.Node) -> int:
+        """Return the line that had this name before, 0 if none had it, and remember the line of the first."""
+        line = self._first_lines.get(name, 0)
+        self._first_lines.setdefault(name, node.start_mark.line + 1)
+        return line
 
     def error(self) -> ConfigError:
         """Return the error that tells all of them, in the order of the file."""

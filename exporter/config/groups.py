@@ -6,29 +6,23 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 
-from exporter.config import values
 from exporter.config.errors import Report, shortened
-from exporter.config.kinds import (
-    Boolean,
+from exporter.config.fields.nodes import hint, joined, list_node, string_node
+from exporter.config.fields.scalars import (
+    NONEMPTY,
     JsonSchema,
-    Key,
     Kind,
-    ListOf,
-    MappingOf,
-    OneOf,
-    Section,
-    Text,
-    WholeNumber,
-    hint,
-    joined,
-    list_node,
-    string,
-    string_node,
+    boolean,
+    one_of,
+    parse_nonempty,
+    text,
+    whole_number,
 )
+from exporter.config.fields.sections import ListOf, MappingOf, Section, key, optional
 from exporter.config.presets import PRESETS
 from exporter.matching import globs
 
@@ -41,65 +35,6 @@ _MAX_REGEX_LENGTH = 4096
 _LABEL_NAME = "[a-zA-Z_][a-zA-Z0-9_]*"
 
 
-@dataclass(frozen=True, slots=True)
-class LogGroup:
-    """One element of ``logs``, its patterns known to be valid."""
-
-    group: Annotated[str, Key(values.nonempty(), "Its name, the label 'group' of its series.")]
-    paths: Annotated[
-        tuple[str, ...],
-        Key(
-            ListOf("patterns", _Pattern(globs.compile_include, is_include=True), "at least one pattern"),
-            "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
-            "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
-        ),
-    ]
-    exclude: Annotated[
-        tuple[str, ...],
-        Key(
-            ListOf("patterns", _Pattern(globs.compile_exclude, is_include=False)),
-            "Patterns of what is left out: without a / for the base name, else for the whole path.",
-        ),
-    ] = ()
-    labels: Annotated[
-        Mapping[str, str],
-        Key(_labels(), "More labels of each of its series, the same for every file."),
-    ] = field(default_factory=dict)
-    path_regex: Annotated[
-        re.Pattern[str] | None,
-        Key(
-            _path_regex(),
-            "A regular expression of Python; its named groups (?P<name>...) are labels, taken from the path.",
-        ),
-    ] = None
-    aggregate_by: Annotated[
-        tuple[str, ...],
-        Key(
-            ListOf("labels", _AggregateLabel(), distinct=True),
-            "Labels for each of whose values the files are added up.",
-        ),
-    ] = ()
-    per_file: Annotated[
-        bool, Key(Boolean(), "Whether each file has series of its own, beside the sums of the group.")
-    ] = True
-    max_series: Annotated[
-        int | None,
-        Key(
-            WholeNumber("series"),
-            "How many files have series of their own at most, and how many aggregates. Without it there is no bound.",
-        ),
-    ] = None
-    metrics: Annotated[
-        frozenset[str],
-        Key(_Metrics(), "What is published of each file."),
-    ] = DEFAULT_FILE_METRICS
-
-
-def _labels() -> MappingOf[str]:
-    names = {"pattern": f"^{_LABEL_NAME}$", "not": {"pattern": "^(group$|path$|__)"}}
-    return MappingOf("labels", _label_complaint, names, Text("a string", str, {}))
-
-
 def _label_complaint(name: str) -> str:
     if not re.fullmatch(_LABEL_NAME, name):
         return f"'{shortened(name)}' is no label name, expected letters, digits and '_', not a digit first"
@@ -108,18 +43,8 @@ def _label_complaint(name: str) -> str:
     return ""
 
 
-def _path_regex() -> Text[re.Pattern[str]]:
-    schema = {
-        "minLength": 1,
-        "maxLength": _MAX_REGEX_LENGTH,
-        "pattern": f"\\(\\?P<{_LABEL_NAME}>",
-        "not": {"pattern": "^[^\\\\\\[]*\\(\\?P<(group>|path>|__)"},
-    }
-    return Text("a string", _parse_path_regex, schema, lambda regex: regex.pattern)
-
-
 def _parse_path_regex(text: str) -> re.Pattern[str]:
-    values.parse_nonempty(text)
+    parse_nonempty(text)
     if len(text) > _MAX_REGEX_LENGTH:
         raise ValueError(f"it has {len(text)} characters, expected {_MAX_REGEX_LENGTH} at most")
     try:
@@ -139,74 +64,44 @@ def _parse_path_regex(text: str) -> re.Pattern[str]:
     return regex
 
 
+def _parse_aggregate_label(name: str) -> str:
+    if name == "group":
+        raise ValueError("every aggregate has the label 'group' already, expected another one")
+    if name == "path":
+        raise ValueError("every file has a 'path' of its own, so there is nothing to add up, expected another label")
+    return name
+
+
 class _Pattern(Kind[str]):
     """A pattern of files.
 
     Args:
         compiler: checks it.
-        is_include: whether it is of files that are meant, so that it is an absolute path.
+        known_bad: regular expressions of bad patterns, beside those that are bad in all places.
     """
 
     expected = "a string"
 
-    def __init__(self, compiler: Callable[[str], Sequence[globs.Glob]], *, is_include: bool) -> None:
-        self._compiler = compiler
-        self._is_include = is_include
+    def __init__(self, compiler: Callable[[str], Sequence[globs.Glob]], known_bad: Sequence[str]) -> None:
+        def compile_pattern(pattern: str) -> Sequence[globs.Glob]:
+            try:
+                return compiler(pattern)
+            except globs.PatternError as error:
+                raise ValueError(f"bad pattern '{shortened(pattern)}': {error}" if pattern else str(error)) from None
+
+        not_good = {"pattern": "|".join((*_KNOWN_BAD, *known_bad))}
+        schema = {"minLength": 1, "maxLength": globs.MAX_LENGTH, "not": not_good}
+        self._compiled = text(self.expected, compile_pattern, schema)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> str | None:
-        text = string(node, key_path, report)
-        if text is None:
-            return None
-        try:
-            compiled = self._compiler(text)
-        except globs.PatternError as error:
-            report.wrong(node, key_path, f"bad pattern '{shortened(text)}': {error}" if text else str(error))
+        compiled = self._compiled.read(node, key_path, report)
+        if compiled is None:
             return None
         report.spend(len(compiled), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
-        return text
+        return str(node.value)
 
     def schema(self) -> JsonSchema:
-        # Refuses no good pattern; the bad ones that it can not tell are left to the agent.
-        known_bad = [
-            r"(^|/)\.\.?/",
-            r"[^\\]\*\*[^/,}]",
-            r"[^\\/{},*]\*\*",
-            r"[^\\]\[[^\]]*$",
-            r"^[^\[]*[^\\\[]\{[^}]*$",
-            r"\0",
-            r"[^\\]\\$",
-        ]
-        if self._is_include:
-            known_bad.append("^[^/{]")
-            known_bad.append("/$")
-        else:
-            known_bad.append("^[^/{]+/")
-        return {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": globs.MAX_LENGTH,
-            "not": {"pattern": "|".join(known_bad)},
-        }
-
-
-class _AggregateLabel(Kind[str]):
-    """The name of a label by which files can be added up."""
-
-    expected = "a string"
-
-    def read(self, node: yaml.Node, key_path: str, report: Report) -> str | None:
-        name = string(node, key_path, report)
-        if name == "group":
-            report.wrong(node, key_path, "every aggregate has the label 'group' already, expected another one")
-        elif name == "path":
-            what = "every file has a 'path' of its own, so there is nothing to add up, expected another label"
-            report.wrong(node, key_path, what)
-        else:
-            return name
-        return None
-
-    def schema(self) -> JsonSchema:
-        return {"type": "string", "pattern": f"^{_LABEL_NAME}$", "not": {"enum": ["group", "path"]}}
+        return self._compiled.schema()
 
 
 class _Metrics(Kind[frozenset[str]]):
@@ -216,7 +111,7 @@ class _Metrics(Kind[frozenset[str]]):
 
     def __init__(self) -> None:
         if_empty = "at least one metric; for no series of single files there is 'per_file: false'"
-        self._list = ListOf("metrics", OneOf("metric", FILE_METRICS), if_empty, distinct=True)
+        self._list = ListOf("metrics", one_of("metric", FILE_METRICS), if_empty, distinct=True)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> frozenset[str] | None:
         names = self._list.read(node, key_path, report)
@@ -229,25 +124,89 @@ class _Metrics(Kind[frozenset[str]]):
         return [name for name in FILE_METRICS if name in value]
 
 
-class GroupSection(Section[LogGroup]):
-    """A group. The keys for which its preset stands are as if they were written where the preset is named.
+# They match no good pattern. The agent finds the bad ones that they do not match.
+_KNOWN_BAD = (
+    r"(^|/)\.\.?/",
+    r"[^\\]\*\*[^/,}]",
+    r"[^\\/{},*]\*\*",
+    r"[^\\]\[[^\]]*$",
+    r"^[^\[]*[^\\\[]\{[^}]*$",
+    r"\0",
+    r"[^\\]\\$",
+)
+_LABELS = MappingOf(
+    text("a string", str),
+    _label_complaint,
+    {"pattern": f"^{_LABEL_NAME}$", "not": {"pattern": "^(group$|path$|__)"}},
+)
+_PATH_REGEX = text(
+    "a string",
+    _parse_path_regex,
+    {
+        "minLength": 1,
+        "maxLength": _MAX_REGEX_LENGTH,
+        "pattern": f"\\(\\?P<{_LABEL_NAME}>",
+        "not": {"pattern": "^[^\\\\\\[]*\\(\\?P<(group>|path>|__)"},
+    },
+    lambda regex: regex.pattern,
+)
+_AGGREGATE_LABEL = text(
+    "a string", _parse_aggregate_label, {"pattern": f"^{_LABEL_NAME}$", "not": {"enum": ["group", "path"]}}
+)
 
-    One of these reads the groups of one file: it remembers their names.
-    """
+
+@dataclass(frozen=True, slots=True)
+class LogGroup:
+    """One element of ``logs``, its patterns known to be valid."""
+
+    group: str = field(metadata=key(NONEMPTY, "Its name, the label 'group' of its series."))
+    paths: tuple[str, ...] = field(
+        metadata=key(
+            ListOf("patterns", _Pattern(globs.compile_include, ("^[^/{]", "/$")), "at least one pattern"),
+            "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
+            "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
+        )
+    )
+    exclude: tuple[str, ...] = optional(
+        ListOf("patterns", _Pattern(globs.compile_exclude, ("^[^/{]+/",))),
+        (),
+        "Patterns of what is left out: without a / for the base name, else for the whole path.",
+    )
+    labels: Mapping[str, str] = field(
+        default_factory=dict, metadata=key(_LABELS, "More labels of each of its series, the same for every file.")
+    )
+    path_regex: re.Pattern[str] | None = optional(
+        _PATH_REGEX,
+        None,
+        "A regular expression of Python; its named groups (?P<name>...) are labels, taken from the path.",
+    )
+    aggregate_by: tuple[str, ...] = optional(
+        ListOf("labels", _AGGREGATE_LABEL, distinct=True), (), "Labels for each of whose values the files are added up."
+    )
+    per_file: bool = optional(boolean(), True, "Whether each file has series of its own, beside the sums of the group.")
+    max_series: int | None = optional(
+        whole_number("series"),
+        None,
+        "How many files have series of their own at most, and how many aggregates. Without it there is no bound.",
+    )
+    metrics: frozenset[str] = optional(_Metrics(), DEFAULT_FILE_METRICS, "What is published of each file.")
+
+
+class GroupSection(Section[LogGroup]):
+    """A group. The keys for which its preset stands are as if they were written where the preset is named."""
 
     def __init__(self) -> None:
         super().__init__(LogGroup)
-        self._first_lines: dict[str, int] = {}
-        self._preset = Key(OneOf("preset", PRESETS), "Stands for keys; one that is written beside it beats its own.")
+        self._preset = one_of("preset", PRESETS)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> LogGroup | None:
-        nodes = self.nodes(node, key_path, report, ("preset", *self.keys))
+        nodes = self.nodes(node, key_path, report, ("preset",))
         if nodes is None:
             return None
         if "preset" not in nodes:
             return self.made(node, nodes, key_path, report)
         named = nodes.pop("preset")
-        preset = self._preset.kind.read(named, joined(key_path, "preset"), report)
+        preset = self._preset.read(named, joined(key_path, "preset"), report)
         if preset is None:
             self.made(node, nodes, key_path, report, is_whole=False)
             return None
@@ -260,11 +219,9 @@ class GroupSection(Section[LogGroup]):
     def check(
         self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
     ) -> None:
-        if (group := made.get("group")) is not None:
-            if group in self._first_lines:
-                what = f"the group '{shortened(group)}' is there twice, first in line {self._first_lines[group]}"
-                report.wrong(nodes["group"], joined(key_path, "group"), what)
-            self._first_lines.setdefault(group, nodes["group"].start_mark.line + 1)
+        if (group := made.get("group")) is not None and (line := report.first_line(group, nodes["group"])):
+            what = f"the group '{shortened(group)}' is there twice, first in line {line}"
+            report.wrong(nodes["group"], joined(key_path, "group"), what)
         labels = made.get("labels", {})
         regex = made.get("path_regex")
         named = regex.groupindex if regex is not None else {}
@@ -288,7 +245,8 @@ class GroupSection(Section[LogGroup]):
     def schema(self) -> JsonSchema:
         schema = super().schema()
         del schema["required"]
-        preset = {"description": self._preset.description, **self._preset.kind.schema()}
+        what = "Stands for keys; one that is written beside it beats its own."
+        preset = {"description": what, **self._preset.schema()}
         schema["properties"] = {"preset": preset, **schema["properties"]}
         schema["anyOf"] = [{"required": ["preset"]}, {"required": ["group", "paths"]}]
         without_series = {"required": ["metrics", "per_file"], "properties": {"per_file": {"const": False}}}

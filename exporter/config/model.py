@@ -1,6 +1,6 @@
 """The configuration: YAML text to frozen values, or every mistake in it at once.
 
-The annotations of the dataclasses are the only list of the keys: by them the file is read, and of them
+The fields of the dataclasses are the only list of the keys: by them the file is read, and of them
 config/exporter.schema.json is made.
 """
 
@@ -8,95 +8,83 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from exporter.config import values, yaml_file
+from exporter.config import yaml_file
 from exporter.config.errors import ConfigError, Mistake, Report, shortened
+from exporter.config.fields import scalars
+from exporter.config.fields.scalars import ListenAddress
+from exporter.config.fields.sections import ListOf, Section, key, optional
 from exporter.config.groups import GroupSection, LogGroup
-from exporter.config.kinds import Key, ListOf, Section, WholeNumber
-from exporter.config.values import ListenAddress
 from exporter.matching import globs
-
-_DEFAULT_ADDRESS = ListenAddress("", 10943)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
     """The section ``cache``. The budget is a share of one core."""
 
-    max_files: Annotated[
-        int,
-        Key(
-            WholeNumber("files"),
-            "How many files are cached (and watched) at most. Files beyond it are published too, "
-            "but each of them costs an os.stat at each scrape.",
-        ),
-    ] = 100_000
-    cpu_budget: Annotated[
-        float, Key(values.percentage(), "How much of one core following the changes may take between scrapes.")
-    ] = 0.01
-    audit_interval_s: Annotated[
-        float,
-        Key(
-            values.interval(),
-            "How often cached files are compared with the truth when nobody scrapes; each scrape compares some.",
-            "audit_interval",
-        ),
-    ] = 300
+    max_files: int = optional(
+        scalars.whole_number("files"),
+        100_000,
+        "How many files are cached (and watched) at most. Files beyond it are published too, "
+        "but each of them costs an os.stat at each scrape.",
+    )
+    cpu_budget: float = optional(
+        scalars.PERCENTAGE, 0.01, "How much of one core following the changes may take between scrapes."
+    )
+    audit_interval_s: float = optional(
+        scalars.interval(),
+        300,
+        "How often cached files are compared with the truth when nobody scrapes; each scrape compares some.",
+        "audit_interval",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
     """The section ``web``."""
 
-    listen_address: Annotated[
-        ListenAddress,
-        Key(
-            values.listen_address(),
-            "An address as host:port, or :port for every address of this machine, IPv4 and IPv6.",
-        ),
-    ] = _DEFAULT_ADDRESS
-    telemetry_path: Annotated[str, Key(values.telemetry_path(), "Where the metrics are.")] = "/metrics"
+    listen_address: ListenAddress = optional(
+        scalars.LISTEN_ADDRESS,
+        ListenAddress("", 10943),
+        "An address as host:port, or :port for every address of this machine, IPv4 and IPv6.",
+    )
+    telemetry_path: str = optional(scalars.TELEMETRY_PATH, "/metrics", "Where the metrics are.")
 
 
 @dataclass(frozen=True, slots=True)
 class StateConfig:
     """The section ``state``."""
 
-    path: Annotated[
-        str | None,
-        Key(
-            values.state_path(),
-            "A file of the agent's own in which the counters survive restarts; what is appended meanwhile counts too. "
-            "Without it they begin anew.",
-        ),
-    ] = None
+    path: str | None = optional(
+        scalars.STATE_PATH,
+        None,
+        "A file of the agent's own in which the counters survive restarts; what is appended meanwhile counts too. "
+        "Without it they begin anew.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything the agent is told."""
 
-    logs: Annotated[
-        tuple[LogGroup, ...], Key(ListOf("groups", GroupSection(), "at least one group"), "The groups of log files.")
-    ]
-    cache: Annotated[CacheConfig, Key(Section(CacheConfig), "The cache of what is known of the files.")] = CacheConfig()
-    state: Annotated[StateConfig, Key(Section(StateConfig), "What outlives the agent.")] = StateConfig()
-    web: Annotated[WebConfig, Key(Section(WebConfig), "The HTTP side.")] = WebConfig()
-    rescan_interval_s: Annotated[
-        float, Key(values.interval(), "How often a full look for files heals what was missed.", "rescan_interval")
-    ] = 300
-    stale_grace_s: Annotated[
-        float,
-        Key(
-            values.interval(or_zero=True),
-            "How long the series of a file that is gone stay, so that its last bytes are scraped; "
-            "two scrapes if that is later.",
-            "stale_grace",
-        ),
-    ] = 60
+    logs: tuple[LogGroup, ...] = field(
+        metadata=key(ListOf("groups", GroupSection(), "at least one group"), "The groups of log files.")
+    )
+    cache: CacheConfig = optional(Section(CacheConfig), CacheConfig(), "The cache of what is known of the files.")
+    state: StateConfig = optional(Section(StateConfig), StateConfig(), "What outlives the agent.")
+    web: WebConfig = optional(Section(WebConfig), WebConfig(), "The HTTP side.")
+    rescan_interval_s: float = optional(
+        scalars.interval(), 300, "How often a full look for files heals what was missed.", "rescan_interval"
+    )
+    stale_grace_s: float = optional(
+        scalars.interval(or_zero=True),
+        60,
+        "How long the series of a file that is gone stay, so that its last bytes are scraped; "
+        "two scrapes if that is later.",
+        "stale_grace",
+    )
 
 
 def load(path: str | Path) -> Config:

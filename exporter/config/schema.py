@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from exporter.config.kinds import Section
+from exporter.config.fields.sections import Section
 from exporter.config.model import Config
 
 

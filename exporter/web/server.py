@@ -13,7 +13,7 @@ from typing import Any
 from tornado import httpserver, httputil, web
 from tornado.http1connection import HTTP1ServerConnection
 
-from exporter.config.values import ListenAddress
+from exporter.config.fields.scalars import ListenAddress
 from exporter.web import streams
 from exporter.web.guard import Guard, GuardedRequest
 from exporter.web.security.web_config_file import WebConfigFile

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.errors import ConfigError
+from exporter.config.fields.scalars import ListenAddress, parse_duration, parse_listen_address
 from exporter.config.groups import LogGroup
 from exporter.config.model import (
     CacheConfig,
@@ -16,7 +17,6 @@ from exporter.config.model import (
     from_patterns,
     parse,
 )
-from exporter.config.values import ListenAddress, parse_duration, parse_listen_address
 from exporter.matching.automaton import PathMatcher
 
 LOGS = "logs: [{group: a, paths: [/a]}]\n"

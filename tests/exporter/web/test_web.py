@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-from exporter.config.values import ListenAddress
+from exporter.config.fields.scalars import ListenAddress
 from exporter.overview import FilesQuery, Json
 from exporter.web import handlers, outbox, server, streams
 from exporter.web.security.web_config_file import WebConfigFile
