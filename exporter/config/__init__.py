@@ -1,4 +1,4 @@
 """The configuration: YAML nodes to frozen values, or every mistake with its place; and its JSON schema.
 
-`errors` <- `fields` <- `groups` <- `model` <- `schema`. It imports `matching.globs` only, to check patterns.
+`errors` <- `fields`, `globs` <- `groups` <- `model` <- `schema`. It imports nothing else of the agent.
 """

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from exporter.config import globs
 from exporter.config.errors import Report, shortened
 from exporter.config.fields.nodes import hint, joined, list_node, string_node
 from exporter.config.fields.scalars import (
@@ -24,7 +25,6 @@ from exporter.config.fields.scalars import (
 )
 from exporter.config.fields.sections import ListOf, MappingOf, Section, key, optional
 from exporter.config.presets import PRESETS
-from exporter.matching import globs
 
 FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
 """What can be published of each file."""

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.config import yaml_file
+from exporter.config import globs, yaml_file
 from exporter.config.errors import ConfigError, Mistake, Report, shortened
 from exporter.config.fields import scalars
 from exporter.config.fields.scalars import ListenAddress
 from exporter.config.fields.sections import ListOf, Section, key, optional
 from exporter.config.groups import GroupSection, LogGroup
-from exporter.matching import globs
 
 
 @dataclass(frozen=True, slots=True)

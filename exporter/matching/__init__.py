@@ -1,4 +1,4 @@
 """Which files the configuration means, and which labels a file gets. Pure: no I/O.
 
-It imports nothing of the agent. `config` checks patterns with `globs`; discovery and the tracker use the rest.
+It imports `config.globs` only; discovery and the tracker use it.
 """

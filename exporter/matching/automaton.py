@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.matching.globs import COMPRESSED_ENDINGS, Glob, Segment, Test, compile_exclude, compile_include
+from exporter.config.globs import COMPRESSED_ENDINGS, Glob, Segment, Test, compile_exclude, compile_include
 
 
 @dataclass(frozen=True, slots=True)

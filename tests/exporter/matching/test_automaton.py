@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcmatch import glob
 
+from exporter.config.globs import escape
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.matching.automaton import PathMatcher
-from exporter.matching.globs import escape
 
 
 def groups(path: str, *patterns: tuple[list[str], list[str]]) -> tuple[int, ...]:
