@@ -273,6 +273,8 @@ def test_bad_pairs(folder: Path, cert: str, key: str, told: str) -> None:
         "tls_server_config: hunter2",
         "tls_server_config:\n  key: |\n  hunter2\n",
         "http_server_config: {http2: hunter2}",
+        "http_server_config: {http2: !!bool hunter2}",
+        "basic_auth_users: {!!binary hunter2: x}",
         "rate_limit: {interval: hunter2}",
     ],
 )
