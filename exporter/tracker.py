@@ -336,11 +336,12 @@ class Tracker:
                 self._line.events.append(change)
             return
         path, stats = change
+        data_begin = 0
         if stats is None:
             self._vanished.add(path)
-        size = self.ledger.observe(path, stats)
-        if size is not None:
-            self.ledger.observe(path, stats, data_begins(path, size))
+        elif self.ledger.emptied and (size := self.ledger.outgrows_cut(stats)) is not None:
+            data_begin = data_begins(path, size)
+        self.ledger.observe(path, stats, data_begin)
 
     def _look(self, path: str) -> bool:
         try:

@@ -234,6 +234,8 @@ class Ledger:
         lock: protects all of it; to be held while what the ledger has given is read.
         groups: each group's totals, by its number.
         aggregates: those of the aggregates, by group and label values.
+        emptied: the inodes that were cut -> their sizes before that, until they are greater again. Whoever observes may
+            read without the lock whether there are any.
     """
 
     def __init__(
@@ -249,7 +251,7 @@ class Ledger:
         self._followed: dict[str, Inode] = {}  # what names lead to that are not declared
         self._origins: dict[str, str] = {}  # such names until they are looked at -> those that the files had before
         self._lost: dict[Identity, Inode] = {}  # those without a name, the longest lost first
-        self._emptied: dict[Identity, int] = {}  # their sizes before they were cut; until they are greater again
+        self.emptied: dict[Identity, int] = {}
         self._forgotten_ns = _LONG_AGO  # the latest birth among those forgotten
         self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and last name; until the end of it
         self._is_restoring = False
@@ -288,29 +290,29 @@ class Ledger:
             self._origins.pop(path, None)
             self._begin(path, labels, since_ns=since_ns, is_new=is_new)
 
-    def observe(self, path: str, stats: FileStats | None, data_begins: int | None = None) -> int | None:
+    def outgrows_cut(self, stats: FileStats) -> int | None:
+        """Say whether these stats show that an inode that was cut is greater than before that.
+
+        Returns:
+            If so the size that is known of it, else None. Behind that size may be a hole: a writer may have gone on at
+            its old offset.
+        """
+        with self.lock:
+            if stats.size > self.emptied.get(stats.identity, stats.size):
+                return self._inodes[stats.identity].size
+            return None
+
+    def observe(self, path: str, stats: FileStats | None, data_begins: int = 0) -> None:
         """Book a look.
 
         Args:
             path: the file. Of one that is not declared only growth of inodes that are known, or expected there, is
                 booked.
             stats: what was seen; None when nothing is there.
-            data_begins: the answer to what this returned before.
-
-        Returns:
-            None when it is booked. A size where the inode was cut and is greater now than before that: behind that size
-            may be a hole, as a writer may have gone on at its old offset. Then nothing is booked until this is called
-            again with the offset of the first byte from there on that is not zero.
+            data_begins: where :meth:`outgrows_cut` gives a size: the first byte from there on that is not zero.
         """
         with self.lock:
             # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
-            if (
-                self._emptied
-                and data_begins is None
-                and stats is not None
-                and stats.size > self._emptied.get(stats.identity, stats.size)
-            ):
-                return self._inodes[stats.identity].size
             series = self._series.get(path)
             inode = self._followed.get(path) if series is None else series.inode if series.is_present else None
             origin = self._origins.pop(path, path) if self._origins else path
@@ -319,15 +321,15 @@ class Ledger:
                     self._vanish(series)
                 elif inode is not None:
                     self._leave(path, None, inode)
-                return None
+                return
             size, mtime_ns = stats.size, stats.mtime_ns
             if inode is None or inode.identity != stats.identity:
                 inode = self._move(path, series, inode, stats, origin)
                 if inode is None:
-                    return None
+                    return
             is_change = size != inode.size or mtime_ns != inode.mtime_ns
             if is_change:
-                self._change(inode, size, mtime_ns, data_begins or 0)
+                self._change(inode, size, mtime_ns, data_begins)
             if series is not None and series.stats is not stats:
                 before, series.stats = series.stats, stats
                 for totals in series.totals:
@@ -337,7 +339,6 @@ class Ledger:
                         totals.newest_is_known = False
                 if inode.series is not series if is_change else before != stats:
                     self._note(series)
-            return None
 
     def expect(self, path: str, origin: str) -> None:
         """Tell where a file was before it got a name that is not declared, for the next look at that name.
@@ -410,7 +411,7 @@ class Ledger:
 
     def emptied_from(self, inode: Inode) -> int | None:
         """The size of an inode before it was found cut; None once it has grown beyond that."""
-        return self._emptied.get(inode.identity)
+        return self.emptied.get(inode.identity)
 
     @property
     def has_gone(self) -> bool:
@@ -558,9 +559,9 @@ class Ledger:
                 series.inode = inode
             if identity[2]:
                 self._restored[identity[1], identity[2], last_name] = inode
-            self._emptied.pop(identity, None)
+            self.emptied.pop(identity, None)
             if emptied_from is not None:
-                self._emptied[identity] = emptied_from
+                self.emptied[identity] = emptied_from
             self._note_inode(inode)
 
     def end_restoring(self) -> None:
@@ -632,8 +633,8 @@ class Ledger:
         inode = Inode(identity, old.size, old.mtime_ns, old.series, old.last_name)
         if old.series.inode is old:
             old.series.inode = inode
-        if old.identity in self._emptied:
-            self._emptied[identity] = self._emptied[old.identity]
+        if old.identity in self.emptied:
+            self.emptied[identity] = self.emptied[old.identity]
         self._forget(old)
         self._inodes[identity] = self._lost[identity] = inode
         return inode
@@ -729,7 +730,7 @@ class Ledger:
 
     def _forget(self, inode: Inode) -> None:
         del self._lost[inode.identity], self._inodes[inode.identity]
-        self._emptied.pop(inode.identity, None)
+        self.emptied.pop(inode.identity, None)
         self._note_inode(inode)
 
     def _end(self, series: Series) -> None:
@@ -780,12 +781,12 @@ class Ledger:
         """Book that an inode has another size or modification time."""
         grown = appended = size - inode.size
         series = self._home(inode) if inode.series.has_ended else inode.series
-        if self._emptied and size > self._emptied.get(inode.identity, size):
-            del self._emptied[inode.identity]
+        if self.emptied and size > self.emptied.get(inode.identity, size):
+            del self.emptied[inode.identity]
             appended = min(appended, max(0, size - data_begins))
         if grown < 0:
             appended = size
-            self._emptied[inode.identity] = max(inode.size, self._emptied.get(inode.identity, 0))
+            self.emptied[inode.identity] = max(inode.size, self.emptied.get(inode.identity, 0))
             series.truncations += 1
             for totals in series.totals:
                 totals.truncations += 1

@@ -37,10 +37,10 @@ class Book(Ledger):
         super().__init__(groups or (GroupRules(),), grace_s=grace_s)
         self._data_begins = data_begins
 
-    def observe(self, path: str, stats: FileStats | None, data_begins: int | None = None) -> int | None:
+    def observe(self, path: str, stats: FileStats | None, data_begins: int = 0) -> None:
         """Book a look, as the tracker does: where there may be a hole it is asked where the data begins."""
-        size = super().observe(path, stats, data_begins)
-        return None if size is None else super().observe(path, stats, self._data_begins(path, size))
+        size = None if stats is None else self.outgrows_cut(stats)
+        super().observe(path, stats, data_begins if size is None else self._data_begins(path, size))
 
     def look(self, path: str, stats: FileStats | None, labels: Labels = LABELS, *, is_new: bool = True) -> None:
         """Have a path declared, and book a look at it."""
