@@ -107,7 +107,11 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     context.maximum_version = VERSIONS[settings.max_version]
     _set_cipher_suites(context, settings)
     if settings.curve:
-        context.set_ecdh_curve(CURVES[settings.curve])
+        try:
+            context.set_ecdh_curve(CURVES[settings.curve])
+        except (ValueError, ssl.SSLError):
+            text = f"the OpenSSL of this Python cannot use {settings.curve} alone, expected another curve or none"
+            raise TlsError("curve_preferences", text) from None
     _load_pair(context, settings.cert, settings.key)
     context.verify_mode = CLIENT_AUTH_TYPES[settings.client_auth_type]
     if settings.client_ca is not None:
