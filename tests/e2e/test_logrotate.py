@@ -52,7 +52,13 @@ COPYTRUNCATE = {
     "dated and packed": (f"copytruncate\n    {DATED}\n    compress", "*.log"),
 }
 
+CLOCK_REALTIME_COARSE = 5  # linux/time.h; Python has no name for it
 ROTATIONS = 5  # by `create`; three files are kept, the present one included
+
+
+def _time_s() -> int:
+    """Return what time(2) returns."""
+    return int(time.clock_gettime(CLOCK_REALTIME_COARSE))
 
 
 class Rotation:
@@ -77,12 +83,15 @@ class Rotation:
 
     @contextmanager
     def rotating(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Rotate each log once; done at the exit, when a date in seconds is another one too."""
+        """Rotate each log once; done at the exit, when a date in seconds is another one too.
+
+        That is judged by logrotate's clock: time(2) is the coarse one, up to a tick behind `time.time()`.
+        """
         with subprocess.Popen(self._command) as process:
             yield process
         assert process.returncode == 0
-        ended_s = int(time.time())
-        wait_until(lambda: int(time.time()) > ended_s)
+        ended_s = _time_s()
+        wait_until(lambda: _time_s() > ended_s)
 
     def have_opened(self, files: int) -> bool:
         """Whether each writer has opened so many."""
