@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from tornado import iostream
@@ -42,6 +42,17 @@ class Stream(iostream.IOStream):
     def peer_certificate(self) -> Mapping[str, Any] | None:
         """Return the certificate of the client, verified, or None."""
         return None
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Read headers; tornado's own way of reading them.
+
+        Raises:
+            StreamClosedError: the connection is closed. Tornado itself would go on with the requests that had come
+                before that: hundreds, if they are short, and nobody is there to have an answer.
+        """
+        if self.closed():
+            raise iostream.StreamClosedError(real_error=self.error)
+        return super().read_until_regex(regex, max_bytes)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read; tornado's own hook."""

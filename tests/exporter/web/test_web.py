@@ -99,6 +99,7 @@ class Web:
         self.answer = Answer()
         self.answer.go_on.set()
         self.healthy = self.ready = True
+        self.health_checks = 0
         registry = CollectorRegistry()
         registry.register(self.answer)
         self.known = Known()
@@ -121,6 +122,7 @@ class Web:
         await self.server.shut_down(5)
 
     async def _find_fault(self) -> str | None:
+        self.health_checks += 1
         return None if self.healthy else "The thread is dead."
 
     def close(self) -> float:
@@ -580,6 +582,18 @@ def test_those_who_stall_longest_make_room(web: Web) -> None:
         reply = web.get("/metrics?name[]=one")
         assert (reply.status, len(reply.body) > 8 << 20) == (200, True)
         assert stalled[-1].read().status == 200
+
+
+def test_what_a_closed_connection_had_sent_ahead_is_dropped(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a client go the requests that it has sent behind the one whose answer it does not read."""
+    monkeypatch.setattr(outbox, "STALL_TIMEOUT_S", 0.3)
+    web.answer.padding = 8 << 20
+    with web.connect() as connection:
+        behind = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+        connection.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" + behind)
+        assert web.answer.entered.acquire(timeout=10)
+        wait_until(lambda: not web.server._connections)
+    assert web.health_checks == 0
 
 
 def test_the_longest_waiting_connection_makes_room(make: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
