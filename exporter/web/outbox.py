@@ -39,6 +39,7 @@ class Outbox:
         with contextlib.suppress(iostream.StreamClosedError):
             for piece in _pieces(parts):
                 written = write(piece)
+                del piece  # who has been disconnected must not hold it until its turn comes
                 if not written.done():
                     await self._wait(stream, written)
                 if stream.closed():
@@ -49,13 +50,18 @@ class Outbox:
     async def _wait(self, stream: iostream.IOStream, written: asyncio.Future[None]) -> None:
         self._stalled[stream] = None
         if len(self._stalled) > _STALLED_AT_MOST:
-            next(iter(self._stalled)).close()
+            self._close_longest()
         timer = asyncio.get_running_loop().call_later(STALL_TIMEOUT_S, stream.close)
         try:
             await written
         finally:
             timer.cancel()
             self._stalled.pop(stream, None)
+
+    def _close_longest(self) -> None:
+        stream = next(iter(self._stalled))
+        del self._stalled[stream]  # at once: many may begin to wait before its own wait has ended
+        stream.close()
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:

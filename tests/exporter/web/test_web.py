@@ -584,6 +584,20 @@ def test_those_who_stall_longest_make_room(web: Web) -> None:
         assert stalled[-1].read().status == 200
 
 
+def test_those_who_stall_at_once_make_room_too(web: Web) -> None:
+    """Of many who get one and the same answer no more are kept than of those who come one after the other."""
+    web.answer.padding = 8 << 20
+    web.answer.go_on.clear()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(web.connect()).send("GET", "/metrics")
+        assert web.answer.entered.acquire(timeout=10)
+        for _ in range(40):
+            stack.enter_context(web.connect()).send("GET", "/metrics")
+        assert web.get("/-/ready").status == 200  # sent later, so those have been read
+        web.answer.go_on.set()
+        wait_until(lambda: len(web.server._connections) == 16)
+
+
 def test_what_a_closed_connection_had_sent_ahead_is_dropped(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a client go the requests that it has sent behind the one whose answer it does not read."""
     monkeypatch.setattr(outbox, "STALL_TIMEOUT_S", 0.3)
