@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.attacker import ATTACKS
-from tests.support import Process, StartAgent, Stopwatch
+from tests.e2e.clock import AgentClock
+from tests.support import Process, StartAgent
 
 FILES = 2000
 SECONDS = 3
@@ -35,7 +36,10 @@ def logs(tmp_path: Path) -> str:
 @pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -> None:
-    """Each kind for some seconds: scrapes beside it within a second, less than 64 MiB more of memory, not a word."""
+    """Each kind for some seconds: scrapes beside it within a second, less than 64 MiB more of memory, not a word.
+
+    A second in which the agent can run: what else there is to do on the machine is none of its work.
+    """
     agent = start_agent(logs, "--log.level=info")
     for _ in range(3):
         agent.get("/metrics")
@@ -44,16 +48,19 @@ def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -
     log = agent.log_path.read_text()
     attacker = Process([sys.executable, "-m", "tests.e2e.attacker", name, str(agent.port)], tmp_path / "attacker.out")
     try:
-        seconds = []
+        scrapes = []
         greatest = 0.0
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            watch = Stopwatch()
-            answer = agent.get("/metrics", {"Accept-Encoding": "gzip"})
-            seconds.append(watch.seconds())
-            assert answer.status == 200
-            greatest = max(greatest, resident_mib(agent.pid))
-            time.sleep(0.1)
+        with AgentClock() as clock:
+            clock.follow(agent.pid)
+            end = time.monotonic() + SECONDS
+            while time.monotonic() < end:
+                began_s = time.monotonic()
+                answer = agent.get("/metrics", {"Accept-Encoding": "gzip"})
+                scrapes.append((began_s, time.monotonic()))
+                assert answer.status == 200
+                greatest = max(greatest, resident_mib(agent.pid))
+                time.sleep(0.1)  # the clock ticks meanwhile
+            seconds = [clock.seconds_between(*scrape) for scrape in scrapes]
         attacker.alive()
     finally:
         attacker.stop()
