@@ -19,6 +19,8 @@ from fstat_cache.stats import read_again, read_stats
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import wait_until
 
+TRIES = 100  # to get an inode's number again, which on ext4 is the next one's unless another process is faster
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -190,16 +192,19 @@ def test_another_inode_is_told_as_another(file: Path, way: Callable[[FStatCache,
 
 def test_another_inode_of_the_same_looks_is_told(file: Path) -> None:
     """With the number, the size and the time of the old one it is another all the same: the watch tells."""
-    with FStatCache(gather_s=60) as cache:
-        cache.build([file])
-        before = look(file)
-        recreate(file, b"54321")
-        os.utime(file, ns=(before.mtime_ns, before.mtime_ns))
-        after = look(file)
-        if after.inode != before.inode:
-            pytest.skip("the filesystem of the temporary folder does not give numbers again at once")
-        cache.sync()
-        assert cache.get_file_stats(file) == after != before
+    for _ in range(TRIES):
+        with FStatCache(gather_s=60) as cache:
+            cache.build([file])
+            before = look(file)
+            recreate(file, b"54321")
+            os.utime(file, ns=(before.mtime_ns, before.mtime_ns))
+            after = look(file)
+            if after.inode != before.inode:  # another process has it, or nobody ever gets one again
+                continue
+            cache.sync()
+            assert cache.get_file_stats(file) == after != before
+            return
+    pytest.skip("the filesystem of the temporary folder does not give numbers again at once: tmpfs, btrfs")
 
 
 def test_a_look_before_the_event_is_taken_in(file: Path) -> None:
