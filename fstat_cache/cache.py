@@ -20,10 +20,10 @@ from fstat_cache import directories, hot
 from fstat_cache.changes import Change, Changes
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.follower import REMOTE, Counts, Entry, Follower, Suspect
+from fstat_cache.hanging import RemoteMounts
 from fstat_cache.intact import Intact
 from fstat_cache.lru import EvictionOrder
 from fstat_cache.mounts import Mount
-from fstat_cache.remote import RemoteMounts
 from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 

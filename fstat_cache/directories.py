@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from fstat_cache.changes import Changes, DirectoryEvent
-from fstat_cache.kernel import (
+from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,

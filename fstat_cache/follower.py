@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from fstat_cache.changes import Changes
 from fstat_cache.directories import OF_FILES, Directories
+from fstat_cache.hanging import Found
 from fstat_cache.hot import HotWatches
-from fstat_cache.kernel import (
+from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_DELETE_SELF,
     IN_IGNORED,
@@ -31,7 +32,6 @@ from fstat_cache.kernel import (
     max_user_watches,
 )
 from fstat_cache.mounts import Mount, MountTable
-from fstat_cache.remote import Found
 from fstat_cache.session import Session
 from fstat_cache.stats import FileStats, read_again, read_stats
 from fstat_cache.watches import WatchTable

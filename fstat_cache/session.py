@@ -9,7 +9,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from fstat_cache.kernel import Inotify
+from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import MountMonitor
 from fstat_cache.sleeper import STOP_TIMEOUT_S, Sleeper
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
-from fstat_cache.kernel import NO_WATCH
+from fstat_cache.inotify import NO_WATCH
 
 
 class Watched(Protocol):

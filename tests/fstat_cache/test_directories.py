@@ -15,7 +15,7 @@ from fstat_cache import AUTOFS, CacheClosedError, Change, DirectoryEvent, FileCh
 from fstat_cache.changes import MOST_PENDING
 from fstat_cache.directories import FLOOD_EVENTS, QUIET_S, Directories
 from fstat_cache.follower import Follower
-from fstat_cache.kernel import Inotify
+from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import Mount as MountLine
 from tests.fstat_cache.driven import driven, events_taken
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes, times_woken_when_idle

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import FileStats, FStatCache, directories
-from fstat_cache.kernel import Inotify
+from fstat_cache.hanging import Found
+from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import Mount as MountLine
-from fstat_cache.remote import Found
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import Mount, Stopwatch, program, skip_unless_ci, wait_until
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fstat_cache.kernel import NO_WATCH
+from fstat_cache.inotify import NO_WATCH
 from fstat_cache.watches import WatchTable
 
 

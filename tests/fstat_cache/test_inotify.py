@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstat_cache.kernel import (
+from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_IGNORED,
