@@ -18,7 +18,7 @@ from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from fstat_cache import CacheClosedError, Change, DirectoryEvent, FStatCache, Surveyed, file_time_ns
+from fstat_cache import CacheClosedError, Change, DirectoryEvent, FStatCache, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,6 @@ class Tracker:
         """What the predecessor has declared since it is heard."""
         self._is_over = False  # a successor has taken its place
         self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
-        self._surveyed = Surveyed()  # another one when there are more paths
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
         self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
         self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
@@ -145,7 +144,7 @@ class Tracker:
         Args:
             as_of_ns: a time before that, by the clock of files.
         """
-        errors = self.cache.survey(self._paths.keys(), self._surveyed)
+        errors = self.cache.survey(self._paths.keys())
         self._book()
         self.discovery.look_at_unheard()
         self._catch_up()
@@ -222,7 +221,6 @@ class Tracker:
         assert self._predecessor is not None
         self._predecessor.successor = self
         self._paths.update(self.discovery.succeed(self._predecessor.discovery))
-        self._surveyed = Surveyed()
 
     def settle(self) -> None:
         """As a successor that has scanned everything: take over what only the predecessor has come to know."""
@@ -424,8 +422,6 @@ class Tracker:
         return True
 
     def _add(self, path: str, match: Match | None) -> None:
-        if path not in self._paths:
-            self._surveyed = Surveyed()
         self._paths[path] = match
 
     def _expect(self, path: str, origin: str) -> None:

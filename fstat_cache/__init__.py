@@ -1,9 +1,11 @@
 """A cache in front of :func:`os.stat` that the Linux kernel keeps true by inotify(7)."""
 
-from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
+from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache
 from fstat_cache.changes import Change, DirectoryEvent, FileChange
+from fstat_cache.engine import AUTOFS
 from fstat_cache.errors import CacheClosedError, FStatCacheError
-from fstat_cache.follower import AUTOFS, FILESYSTEM, HOT, POLL_REASONS, REMOTE, WATCH_FAILURES, WATCHED
+from fstat_cache.states import FILESYSTEM, HOT, POLL_REASONS, WATCH_FAILURES, WATCHED
+from fstat_cache.states import REMOTE_FILESYSTEM as REMOTE
 from fstat_cache.stats import FileStats, file_time_ns, is_settled
 
 __all__ = [
@@ -23,7 +25,6 @@ __all__ = [
     "FStatCacheError",
     "FileChange",
     "FileStats",
-    "Surveyed",
     "file_time_ns",
     "is_settled",
 ]

@@ -1,41 +1,28 @@
-"""FStatCache: what users import. Look-ups, the order of eviction, the lock and the thread."""
+"""FStatCache: what users import. Look-ups from memory, and the way to all else."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import logging
-import math
 import os
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from operator import attrgetter
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from fstat_cache import directories, hot
-from fstat_cache.changes import Change, Changes
-from fstat_cache.errors import CacheClosedError
-from fstat_cache.follower import REMOTE, Counts, Entry, Follower, Suspect
-from fstat_cache.hanging import RemoteMounts
-from fstat_cache.intact import Intact
-from fstat_cache.lru import EvictionOrder
+from fstat_cache.audit import Audit
+from fstat_cache.changes import Change
+from fstat_cache.life import ORDERLY, Life
+from fstat_cache.lru import Places
 from fstat_cache.mounts import Mount
-from fstat_cache.session import Session
+from fstat_cache.remote import RemoteFiles
+from fstat_cache.states import ASKED
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_ORDERLY = (OSError, KeyError, CacheClosedError)
-"""What is raised with the lock held on purpose, leaving nothing half done."""
-
-IN_FLIGHT_S = 0.005
-"""How long an audit waits for the event of a write(2) that it may have found half done."""
 
 
 class CacheInfo(NamedTuple):
@@ -84,17 +71,7 @@ class CacheStatus:
     audit_mismatches: int
 
 
-class Surveyed:
-    """What :meth:`FStatCache.survey` remembers for those who ask for the same paths over and over."""
-
-    __slots__ = ("not_served", "stay")
-
-    def __init__(self) -> None:
-        self.stay: object | None = None  # the follower's at that time
-        self.not_served: Set[str] = frozenset()  # no others are not as long as it is the same
-
-
-class FStatCache:
+class FStatCache(AbstractContextManager["FStatCache"]):
     """A cache in front of ``os.stat`` for regular files that are asked about far more often than they change.
 
     A file is watched by inotify(7) from its first look-up on, and its stats are answered from memory until the kernel
@@ -149,56 +126,19 @@ class FStatCache:
         keep_changes: bool = False,
     ) -> None:
         _check_limits(max_files, cpu_budget)
-        self._max_files = max_files
-        self._max_watches = max_watches
-        self._gather_s = gather_s
-        self._cpu_budget = cpu_budget
-        self._remote_timeout_s = remote_timeout_s
-        self._keep_changes = keep_changes
-        # The clock stamps each use, so that the least recent one can be told (lru.py), and counts hits by the way.
-        # Its increment, like a dictionary's look-up, can not be interrupted by another thread under the GIL.
-        self._clock = 0
-        self._stamps_without_hit = 0
-        self._misses = 0
-        self._evictions = 0
-        self._counts = Counts()
-        self._closed = False
-        self._make_shared()
-        self._begin_life()
-        _caches_to_reset_in_a_child().add(self)
-
-    def _make_shared(self) -> None:
-        """Make what outlasts invalidate(), but not a fork(2)."""
-        # Protects all that _begin_life() makes. Hits do without it, and nobody waits under it for a filesystem that
-        # may hang.
-        self._lock = threading.Lock()
-        # Held while a remote filesystem is asked and until what it answers is told: so the looks are told in their
-        # order. Taken before the other.
-        self._asking = threading.Lock()
-        self._intact = Intact(_ORDERLY, _weakly(self, FStatCache._throw_away, None))
-        self._changes = Changes(is_kept=self._keep_changes)
-        self._remote = RemoteMounts(read_stats, self._remote_timeout_s)
-
-    def _begin_life(self) -> None:
-        """Make what invalidate() throws away: entries, watches, descriptors, the thread; none of them is there yet."""
-        work = None if self._keep_changes else _weakly(self, FStatCache._work, None)
-        self._session = Session(gather_s=self._gather_s, cpu_budget=self._cpu_budget, work=work)
-        self._follower = Follower(self._session, self._counts, self._changes, max_watches=self._max_watches)
-        self._served = self._follower.served
-        self._least_recently_used = EvictionOrder[Entry](attrgetter("used"))
-        self._longest_unchanged = EvictionOrder[Entry](lambda entry: entry.stats.mtime_ns)
+        self._life = Life(
+            max_watches=max_watches,
+            gather_s=gather_s,
+            cpu_budget=cpu_budget,
+            remote_timeout_s=remote_timeout_s,
+            keep_changes=keep_changes,
+        )
+        self._served = self._life.served
+        self._places = Places(max_files)
+        self._remote = RemoteFiles(self._life, self._places)
+        self._audit = Audit(self._life)
         self._surveyed_at_ns = 0
-        self._late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
-        self._dues = _Dues()
-        self._known_mounts = self._follower.mounts
-        self._end_life = weakref.finalize(self, _end, self._session, self._served)
-
-    def _start_over(self) -> Callable[[], object]:
-        """Begin a new life; give what ends the old one, to be called without the lock, which its thread may want."""
-        end_life = self._end_life
-        self._follower.forget()
-        self._begin_life()
-        return end_life
+        weakref.finalize(self, self._life.end)  # a cache that is dropped unclosed ends its thread
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
@@ -221,84 +161,90 @@ class FStatCache:
         except KeyError:
             pass
         else:
-            entry.used = self._clock = self._clock + 1
+            places = self._places
+            entry.used = places.clock = places.clock + 1
             return entry.stats
-        return self._look_up(absolute(path))
+        path = absolute(path)
+        with self._life.lock, self._life as engine:
+            self._life.open()
+            places = self._places
+            if path in self._served:  # under a relative name, or admitted by another thread meanwhile
+                entry = self._served[path]
+                entry.used = places.clock = places.clock + 1
+                return entry.stats
+            places.misses += 1
+            mount = engine.mounts.remote_of(path)
+            if mount is None:
+                return places.stat(engine, path)
+        return self._remote.ask(mount, path)
 
     @staticmethod
     def get_file_stats_using_stat(path: StrPath) -> FileStats | None:
         """Give the stats of a file by ``os.stat``, past every cache; results and errors as :meth:`get_file_stats`."""
         return read_stats(path)
 
-    def survey(self, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
+    def survey(self, paths: Set[str]) -> dict[str, OSError]:
         """Look up many files at once, each as of the latest :meth:`sync`: no system call for what is in memory. What is
         found is a change to :meth:`take`, unless it is in memory already.
 
         For those who ask for the same files over and over, in turn, and perhaps for more than ``max_files``: there the
         least recently used file would always be the one asked for next. So a survey uses no file; what does not fit is
-        looked at (and told) each time, and takes the place of the file unchanged longest once it changes.
+        stat'ed (and reported) each time, and takes the place of the file unchanged longest once it changes.
 
         Args:
             paths: absolute paths; each counts as one look-up.
-            surveyed: given again with the same paths, or fewer, it spares going through those that stay in memory.
 
         Returns:
-            path -> what ``os.stat`` raised, for the files that could not be looked at.
+            path -> what ``os.stat`` raised, for the files that could not be stat'ed.
 
         Raises:
             CacheClosedError: after :meth:`close`.
         """
         errors: dict[str, OSError] = {}
         remote: dict[Mount, list[str]] = {}
-        with self._lock, self._intact:
-            self._begin()
-            follower = self._follower
-            if surveyed is not None and surveyed.stay is follower.stay:
-                not_served = {path for path in surveyed.not_served if path in paths and path not in self._served}
-            elif paths <= self._served.keys():  # which takes a third of the time of finding what is missing
-                not_served = set()
-            else:
-                not_served = set(paths - self._served.keys())
-            if surveyed is not None:
-                surveyed.stay, surveyed.not_served = follower.stay, not_served
-            self._clock += len(paths) - len(not_served)
-            self._misses += len(not_served)
-            newcomers = _Newcomers(self._surveyed_at_ns, file_time_ns())
-            for path in not_served:
-                if follower.find(path) is not None:  # polled, so sync() has just looked at it
-                    if path in self._late:
-                        errors[path] = self._late[path]
+        active: list[str] = []
+        with self._life.lock, self._life as engine:
+            self._life.open()
+            places = self._places
+            # Whether any is missing takes a third of the time of finding which.
+            missing = () if paths <= self._served.keys() else tuple(paths - self._served.keys())
+            places.clock += len(paths) - len(missing)
+            places.misses += len(missing)
+            since_ns, self._surveyed_at_ns = self._surveyed_at_ns, file_time_ns()
+            for path in missing:
+                if engine.find(path) is not None:  # polled, so sync() has just stat'ed it
+                    if path in engine.late:
+                        errors[path] = engine.late[path]
                     continue
-                mount = follower.mounts.remote_of(path)
+                mount = engine.mounts.remote_of(path)
                 if mount is not None:
                     remote.setdefault(mount, []).append(path)
                     continue
                 try:
-                    if not self._is_full():
-                        found = self._admit(path)
-                    elif (found := self._look_at_newcomer(path, newcomers)) is not None:
-                        follower.tell(path, found)
+                    is_full = places.are_full(engine)
+                    stats = read_stats(path) if is_full else places.admit(engine, path)
                 except OSError as error:
                     errors[path] = error
-                else:
-                    if found is None:
-                        follower.tell(path, None)
-            self._surveyed_at_ns = newcomers.this_survey_ns
+                    continue
+                if is_full or stats is None:
+                    engine.tell(path, stats)
+                if is_full and stats is not None and stats.mtime_ns >= since_ns:
+                    active.append(path)
+            for path, idle in zip(active, places.idle(engine, len(active), since_ns), strict=False):
+                places.evict(engine, idle)
+                try:
+                    places.admit(engine, path)
+                except OSError as error:
+                    errors[path] = error
         if remote:
-            with self._asking:
-                for path, answer in self._remote.look(remote).items():
-                    if isinstance(answer, OSError):
-                        errors[path] = answer
-                    else:
-                        with self._lock, self._intact:
-                            self._check_open()
-                            self._tell_remote(path, answer)
+            found = self._remote.stat(remote, makes_room=False)
+            errors |= {path: answer for path, answer in found.items() if isinstance(answer, OSError)}
         return errors
 
     def look(self, path: str) -> bool:
-        """Look at a path as of now, whatever is in memory; what is there is a change to :meth:`take`, changed or not.
+        """Stat a path as of now, whatever is in memory; what is there is a change to :meth:`take`, changed or not.
 
-        A new file enters the cache if there is room. For those who follow directories and have heard of a name.
+        A new file enters the cache if there is room. For those who follow directories and know of a new name.
 
         Args:
             path: absolute.
@@ -311,55 +257,24 @@ class FStatCache:
                 does not answer.
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock, self._intact:
-            self._begin()
-            follower = self._follower
-            mount = follower.mounts.remote_of(path)
+        with self._life.lock, self._life as engine:
+            self._life.open()
+            mount = engine.mounts.remote_of(path)
             if mount is None:
-                entry = follower.find(path)
-                was = None if entry is None else entry.stats
-                stats = None if entry is None else follower.look_again(entry)
-                is_told = stats is not was
-                if stats is None:  # or what stands in the way, of which the other look keeps silent
-                    is_told = not self._is_full()
-                    stats = self._admit(path) if is_told else read_stats(path)
-                if not is_told or stats is None:
-                    follower.tell(path, stats)
+                entry = engine.find(path)
+                if entry is not None:
+                    was = entry.stats
+                    engine.on(entry, ASKED)
+                    if not entry.is_dropped:
+                        if entry.stats is was:
+                            engine.tell(path, was)
+                        return True
+                is_full = self._places.are_full(engine)  # gone, and reported: what stands in the way there raises here
+                stats = read_stats(path) if is_full else self._places.admit(engine, path)
+                if is_full or stats is None:
+                    engine.tell(path, stats)
                 return stats is not None
-        return self._ask(mount, path, self._tell_remote) is not None
-
-    def _look_up(self, path: str) -> FileStats | None:
-        with self._lock, self._intact:
-            self._begin()
-            entry = self._served.get(path)  # under a relative name, or admitted by another thread meanwhile
-            if entry is not None:
-                entry.used = self._clock = self._clock + 1
-                return entry.stats
-            self._misses += 1
-            mount = self._follower.mounts.remote_of(path)
-            if mount is None:
-                return self._look(path)
-        return self._ask(mount, path, self._take_in_remote)
-
-    def _look(self, path: str) -> FileStats | None:
-        """Look at a file that is not served from memory, with the lock held."""
-        entry = self._follower.find(path)
-        if entry is None:
-            return self._admit(path)
-        entry.used = self._stamp()
-        stats = self._follower.look_again(entry)
-        return self._admit(path) if stats is None else stats
-
-    def _ask(self, mount: Mount, path: str, take_in: Callable[[str, FileStats | None], object]) -> FileStats | None:
-        """Look at a file on a remote filesystem, without the lock, and take in with the lock what was found."""
-        with self._asking:
-            found = self._remote.look({mount: [path]})[path]
-            if isinstance(found, OSError):
-                raise found
-            with self._lock, self._intact:
-                self._check_open()
-                take_in(path, found)
-        return found
+        return self._remote.ask(mount, path, makes_room=False) is not None
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -379,11 +294,12 @@ class FStatCache:
             FileNotFoundError, NotADirectoryError: no directory is there.
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock, self._intact:
-            self._begin()
-            if news := self._session.news():
-                self._take_in(news)  # a filesystem that may hang may have been mounted there
-            return self._follower.watch_directory(path)
+        life = self._life
+        with life.lock, life as engine:
+            life.open()
+            if news := life.session.news():
+                life.schedule.take_in(news)  # a filesystem that may hang may have been mounted there
+            return engine.watch_directory(path)
 
     def unwatch_directory(self, path: str) -> None:
         """Watch a directory no longer; an unknown one is no error.
@@ -391,9 +307,9 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock, self._intact:
-            self._check_open()
-            self._follower.directories.unwatch(path)
+        with self._life.lock, self._life as engine:
+            self._life.check_open()
+            engine.directories.unwatch(path)
 
     # -- driving it ---------------------------------------------------------------------------------------------------
 
@@ -408,17 +324,7 @@ class FStatCache:
         Raises:
             OSError: there is no descriptor to sleep with, so changes cannot be followed.
         """
-        with self._lock, self._intact:
-            if not self.alive or self._session.is_closed:  # closed without close(): the interpreter exits
-                return False
-            try:
-                sleeper = self._session.open_sleeper()
-            except OSError:
-                self._follower.fail()
-                raise
-            due = self._before_sleep(sleeper.worked_s)
-        sleeper.sleep(due)  # False too when the cache begins another life, see invalidate()
-        return self.alive and not self._session.is_closed
+        return self._life.wait()
 
     def advance(self) -> None:
         """Take in what the kernel has to tell, stat the sampled files if that is due, and some of those that an
@@ -427,17 +333,7 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock:
-            self._check_open()
-            try:
-                self._follow()
-            except Exception:
-                # Nothing keeps the entries true any more: from here on every look-up is an os.stat.
-                self._follower.fail()
-                raise
-            except BaseException:
-                self._throw_away()
-                raise
+        self._life.advance()
 
     def take(self) -> list[Change]:
         """Give, once, what every stat has found and what has happened in the watched directories, in order. See
@@ -446,8 +342,8 @@ class FStatCache:
         A directory in which very much comes and goes is not reported name by name but to be listed, at each
         :meth:`sync` at which it has changed and else once a second, or less often where a CPU budget asks for it.
         """
-        with self._lock:
-            return self._changes.take()
+        with self._life.lock:
+            return self._life.changes.take()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -469,11 +365,9 @@ class FStatCache:
         skipped = []
         for path in paths:
             try:
-                is_there = self._add(absolute(path))
+                self.add_file_to_watch(path)
             except (OSError, ValueError) as error:  # ValueError: a NUL in the path
                 log.debug("not cached: %s: %s", path, error)
-                is_there = False
-            if not is_there:
                 skipped.append(os.fsdecode(path))
         return skipped
 
@@ -486,20 +380,18 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         path = absolute(path)
-        if not self._add(path):
-            raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
-
-    def _add(self, path: str) -> bool:
-        with self._lock, self._intact:
-            self._begin()
-            entry = self._follower.find(path)
+        with self._life.lock, self._life as engine:
+            self._life.open()
+            entry = engine.find(path)
             if entry is not None:
-                entry.used = self._stamp()
-                return True
-            mount = self._follower.mounts.remote_of(path)
-            if mount is None:
-                return self._admit(path) is not None
-        return self._ask(mount, path, self._take_in_remote) is not None
+                self._places.use(entry)
+                return
+            mount = engine.mounts.remote_of(path)
+            stats = self._places.admit(engine, path) if mount is None else None
+        if mount is not None:
+            stats = self._remote.ask(mount, path)
+        if stats is None:
+            raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
 
     def remove_from_watch(self, path: StrPath) -> None:
         """Drop a file from the cache and unwatch it.
@@ -509,17 +401,17 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         path = absolute(path)
-        with self._lock, self._intact:
-            self._check_open()
-            entry = self._follower.find(path)
+        with self._life.lock, self._life as engine:
+            self._life.check_open()
+            entry = engine.find(path)
             if entry is None:
                 raise KeyError(path)
-            self._follower.drop(entry)
+            engine.untrack(entry)
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""
-        with self._lock, self._intact:
-            return [entry.path for entry in self._follower]
+        with self._life.lock, self._life as engine:
+            return [entry.path for entry in engine]
 
     def how_followed(self, paths: Iterable[str]) -> list[str | None]:
         """How files are followed just now.
@@ -531,26 +423,27 @@ class FStatCache:
             For each path ``watched``; ``hot``: written all the time, so sampled instead; or for which of
             :data:`POLL_REASONS` it is looked at whenever asked. None for one that is not in the cache.
         """
-        with self._lock, self._intact:
-            return [self._follower.how(path) for path in paths]
+        with self._life.lock, self._life as engine:
+            return [None if entry is None else entry.state.shown for entry in map(engine.find, paths)]
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
-        hits = self._clock - self._stamps_without_hit
-        return CacheInfo(hits, self._misses, self._evictions, len(self._follower), self._max_files)
+        places = self._places
+        hits = places.clock - places.stamps_without_hit
+        return CacheInfo(hits, places.misses, places.evictions, len(self._life.engine), places.max_files)
 
     def status(self) -> CacheStatus:
         """How the files are followed just now, and what has gone wrong so far."""
-        with self._lock, self._intact:
-            follower, counts = self._follower, self._counts
+        with self._life.lock, self._life as engine:
+            counts = self._life.counts
             return CacheStatus(
-                watches=follower.watches,
-                directories=len(follower.directories),
-                hot_directories=len(follower.directories.hot),
-                hot=len(follower.hot),
-                guarded=follower.directories.guarded,
-                polled={reason: files for reason, files in follower.polled_for.items() if files},
-                late=len(self._late),
+                watches=len(engine.watches),
+                directories=len(engine.watches.directories),
+                hot_directories=len(engine.directories.sampled),
+                hot=len(engine.sampled),
+                guarded=len(engine.directories.covered),
+                polled={reason: files for reason, files in engine.polled_for.items() if files},
+                late=len(engine.late),
                 queue_overflows=counts.queue_overflows,
                 watch_failures=dict(counts.watch_failures),
                 audit_checks=counts.audit_checks,
@@ -568,12 +461,12 @@ class FStatCache:
             CacheClosedError: after :meth:`close`.
         """
         _check_limits(max_files, cpu_budget)
-        with self._lock, self._intact:
-            self._check_open()
-            self._max_files, self._cpu_budget = max_files, cpu_budget
-            while max_files is not None and len(self._follower) > max_files:
-                self._make_room()
-            self._session.limit(cpu_budget)
+        with self._life.lock, self._life as engine:
+            self._life.check_open()
+            self._places.max_files = max_files
+            if max_files is not None:
+                self._places.make_room(engine, max_files)
+            self._life.limit(cpu_budget)
 
     # -- being true ---------------------------------------------------------------------------------------------------
 
@@ -587,54 +480,31 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        if self._follower.remote:
-            self._look_at_remote()
-        with self._lock:
-            follower = self._follower
-            try:  # what _intact does, at no cost: this may be called before every look-up
-                if self._closed:  # asked here, to spare the call
-                    self._check_open()
-                if news := self._session.news():
-                    self._take_in(news)
-                if follower.hot:
-                    self._sample_hot()
-                if follower.directories.hot:
-                    follower.directories.sample_hot(time.monotonic())
-                if follower.doubtful:
-                    follower.recover()
-                if follower.polled:
-                    follower.look_at_polled()
-                if self._late and not follower.remote:
-                    self._late = {}
-            except _ORDERLY:
+        life = self._life
+        if life.engine.remote:
+            self._remote.sync()
+        with life.lock:
+            engine = life.engine
+            try:  # what `with life` does, at no cost: this may be called before every look-up
+                if life.is_closed:  # asked here, to spare the call
+                    life.check_open()
+                if news := life.session.news():
+                    life.schedule.take_in(news)
+                if engine.sampled:
+                    life.schedule.sample()
+                if engine.directories.sampled:
+                    engine.directories.sample(time.monotonic())
+                if engine.doubtful:
+                    engine.recover()
+                if engine.polled:
+                    engine.stat_polled()
+                if engine.late and not engine.remote:
+                    engine.late = {}
+            except ORDERLY:
                 raise
             except BaseException:
-                self._throw_away()
+                life.throw_away()
                 raise
-
-    def _look_at_remote(self) -> None:
-        with self._asking:
-            answers = self._remote.look(self._remote_paths())
-            with self._lock, self._intact:
-                self._check_open()
-                self._late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
-                for path, answer in answers.items():
-                    entry = self._follower.remote.get(path)
-                    if entry is not None:
-                        self._follower.refresh_remote(entry, answer)
-
-    def _remote_paths(self) -> dict[Mount, list[str]]:
-        paths: dict[Mount, list[str]] = {}
-        with self._lock, self._intact:
-            self._check_open()
-            self._take_in(self._session.news())  # the mount may have gone
-            for entry in tuple(self._follower.remote.values()):
-                mount = self._follower.mounts.remote_of(entry.path)
-                if mount is not None:
-                    paths.setdefault(mount, []).append(entry.path)
-                else:  # its link was pointed elsewhere
-                    self._follower.doubt(entry)
-        return paths
 
     def audit(self, files: int | None = None) -> int:
         """Compare entries with a fresh ``os.stat``, in rotation: finds what the kernel does not report.
@@ -650,25 +520,12 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock, self._intact:
-            self._check_open()
-            self._take_in(self._session.news())
-            follower = self._follower
-            suspects = self._unexplained(follower, follower.differing(files))
-        # The event of a write(2) that is half done comes soon; only who audits waits for it.
-        for _ in range(2):
-            if suspects:
-                time.sleep(IN_FLIGHT_S)
-                with self._lock, self._intact:
-                    suspects = self._unexplained(follower, suspects)
-        with self._lock, self._intact:
-            suspects = self._unexplained(follower, suspects)
-            return follower.poll_differing(suspects) if follower is self._follower else 0
+        return self._audit.run(files)
 
     @property
     def alive(self) -> bool:
         """False when changes are followed no longer: after :meth:`close`, or because following them has failed."""
-        return not (self._closed or self._follower.has_failed or self._session.has_failed)
+        return not self._life.has_ended
 
     def responds(self, timeout_s: float) -> bool:
         """Wake the thread that follows changes and wait for it: whether it still works, which :attr:`alive` cannot say.
@@ -681,7 +538,7 @@ class FStatCache:
         Returns:
             Whether changes are followed; True before the first watch, when there is no thread yet.
         """
-        sleeper = self._session.sleeper
+        sleeper = self._life.session.sleeper
         return self.alive and (sleeper is None or sleeper.responds(timeout_s))
 
     # -- ending -------------------------------------------------------------------------------------------------------
@@ -692,231 +549,23 @@ class FStatCache:
         Raises:
             CacheClosedError: after :meth:`close`.
         """
-        with self._lock, self._intact:
-            self._check_open()
-            end_life = self._start_over()
-        end_life()
+        with self._life.lock, self._life:
+            self._life.check_open()
+            end = self._life.start_over()
+        end()
 
     def close(self) -> None:
         """Unwatch and forget everything for good, stop the thread, release the descriptors; may be called twice."""
-        with self._lock, self._intact:
-            self._closed = True
-            end_life = self._start_over()
-        end_life()
-        self._remote.keep(())
-
-    def _throw_away(self) -> None:
-        """Start over after an interruption."""
-        directories = tuple(self._follower.directories)
-        end_life = self._start_over()
-        for path in directories:
-            self._follower.directories.add(path)
-        self._follower.directories.doubt(directories)  # to be watched anew by who asked for it, and listed
-        # The lock is held, for which the old thread may be waiting: so it is waited for elsewhere.
-        threading.Thread(target=end_life, name="fstat-cache-end", daemon=True).start()
-
-    def _start_over_in_child(self) -> None:
-        """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
-        self._end_life.detach()
-        self._session.abandon()
-        self._make_shared()  # the old lock may be held by a thread of the parent, for ever
-        self._begin_life()
-
-    def __enter__(self) -> FStatCache:
-        return self
+        with self._life.lock, self._life:
+            self._life.is_closed = True
+            end = self._life.start_over()
+        end()
+        self._life.workers.keep(())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    # -- below here, every method is called with the lock held --------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise CacheClosedError("the cache is closed")
-
-    def _begin(self) -> None:
-        """Make sure that files may be looked at."""
-        self._check_open()
-        self._follower.open()
-
-    def _take_in(self, news: list[tuple[int, int]]) -> None:
-        """Take in what the kernel has to tell."""
-        follower = self._follower
-        was_cool = not follower.hot
-        follower.take_in(news)
-        if was_cool and follower.hot:  # which has just been stat'ed
-            self._dues.sample = time.monotonic() + hot.TICK_S
-        self._wake_if_due()
-        if follower.mounts is not self._known_mounts:
-            self._known_mounts = follower.mounts
-            self._remote.keep(follower.mounts.remote)
-
-    def _wake_if_due(self) -> None:
-        """Wake the thread that sleeps where it has something to do earlier than it knows: it may sleep without end."""
-        sleeper, dues = self._session.sleeper, self._dues
-        if sleeper is not None and threading.get_ident() != dues.thread_id and self._due() < dues.known:
-            dues.known = -math.inf  # once is enough
-            sleeper.wake()
-
-    def _unexplained(self, follower: Follower, suspects: list[Suspect]) -> list[Suspect]:
-        """Take in what the kernel has to tell, and return the suspects of which it tells nothing."""
-        if follower is not self._follower:
-            return []  # the cache has begun another life
-        self._take_in(self._session.news())
-        return follower.unexplained(suspects)
-
-    def _is_full(self) -> bool:
-        return self._max_files is not None and len(self._follower) >= self._max_files
-
-    def _stamp(self) -> int:
-        self._stamps_without_hit += 1
-        self._clock += 1
-        return self._clock
-
-    def _admit(self, path: str) -> FileStats | None:
-        entry = self._follower.meet(path)
-        if entry is None:
-            return None
-        self._make_room()
-        entry.used = self._stamp()
-        self._follower.place(entry)
-        return entry.stats
-
-    def _make_room(self) -> None:
-        if self._is_full():
-            # Hits take no lock: other threads may stamp all entries between one line and the next.
-            oldest = self._least_recently_used.pop(self._follower, self._clock)
-            self._evict(oldest or min(self._follower, key=attrgetter("used")))
-
-    def _evict(self, entry: Entry) -> None:
-        self._follower.drop(entry)
-        self._evictions += 1
-
-    def _take_in_remote(self, path: str, stats: FileStats | None) -> None:
-        """Remember what was found of a remote file."""
-        entry = self._follower.find(path)
-        if entry is not None and entry.reason != REMOTE:  # its path has led to a local file so far
-            self._follower.drop(entry)
-            entry = None
-        if entry is not None:
-            entry.used = self._stamp()
-            self._follower.refresh_remote(entry, stats)
-        elif stats is not None:
-            self._make_room()
-            entry = self._follower.meet_remote(path, stats)
-            entry.used = self._stamp()
-            self._follower.place(entry)
-
-    def _tell_remote(self, path: str, stats: FileStats | None) -> None:
-        if self._follower.find(path) is not None or (stats is not None and not self._is_full()):
-            self._take_in_remote(path, stats)
-        self._follower.tell(path, stats)
-
-    def _look_at_newcomer(self, path: str, newcomers: _Newcomers) -> FileStats | None:
-        """Look at a file for which there is no room; if it is active, make room at the cost of one that is not."""
-        stats = read_stats(path)
-        if stats is None or not newcomers.are_welcome or stats.mtime_ns < newcomers.previous_survey_ns:
-            return stats
-        idle = self._longest_unchanged.pop(self._follower, newcomers.this_survey_ns)
-        if idle is None or idle.stats.mtime_ns >= newcomers.previous_survey_ns:
-            newcomers.are_welcome = False
-            return stats
-        self._evict(idle)
-        return self._admit(path)
-
-    def _sample_hot(self) -> None:
-        began_at, began_s = time.monotonic(), time.thread_time()
-        self._follower.sample_hot()
-        tick_s = hot.TICK_S
-        if self._cpu_budget is not None:
-            spent_s = time.thread_time() - began_s
-            tick_s = max(tick_s, min(spent_s / (self._cpu_budget * hot.BUDGET_SHARE), hot.GREATEST_TICK_S))
-        self._dues.sample = began_at + tick_s
-
-    def _work(self) -> float | None:
-        """What the cache's own thread calls. It takes the lock itself."""
-        try:
-            self.advance()
-        except CacheClosedError:
-            return None
-        with self._lock:
-            return self._before_sleep(0.0)
-
-    def _follow(self) -> None:
-        began_s = time.thread_time()
-        follower = self._follower
-        self._take_in(self._session.news())
-        now = time.monotonic()
-        if follower.doubtful:
-            follower.recover(None if self._cpu_budget is None else _RECOVERED_AT_ONCE)
-            spent_s = time.thread_time() - began_s
-            self._dues.recovery = now + (0 if self._cpu_budget is None else spent_s / self._cpu_budget)
-        if follower.hot and now >= self._dues.sample:
-            self._sample_hot()
-        if follower.directories.hot and now >= self._dues.directories:
-            follower.directories.sample_hot(now)
-            self._dues.directories = now + directories.TICK_S
-            self._dues.has_sampled_directories = True
-        self._wake_if_due()
-
-    def _due(self) -> float:
-        """When to advance even without events, by the monotonic clock, seconds; infinite: never."""
-        follower, dues = self._follower, self._dues
-        due = math.inf
-        if follower.doubtful:
-            due = dues.recovery
-        if follower.hot:
-            due = min(due, dues.sample)
-        if follower.directories.hot:
-            due = min(due, dues.directories)
-        return due
-
-    def _before_sleep(self, worked_s: float) -> float | None:
-        """Note that the calling thread is the one that sleeps, and until when; None: without end.
-
-        Args:
-            worked_s: CPU time of its turn. Who has taken that hot directories have changed lists them, which may take
-                long.
-        """
-        dues = self._dues
-        if dues.has_sampled_directories and self._cpu_budget is not None:
-            rest_s = min(worked_s / self._cpu_budget, directories.GREATEST_TICK_S)
-            dues.directories = max(dues.directories, time.monotonic() + rest_s)
-        dues.has_sampled_directories = False
-        dues.thread_id = threading.get_ident()
-        dues.known = self._due()
-        if self._changes:  # its owner could not book them yet
-            dues.known = min(dues.known, time.monotonic() + _UNTAKEN_S)
-        return None if dues.known == math.inf else dues.known
-
-
-_UNTAKEN_S = 0.05
-"""After how long an owner that has left changes where they are is called again."""
-_RECOVERED_AT_ONCE = 500
-"""After how many files that an overflow has made doubtful the thread rests: half a second with a budget of 1 %."""
-
-
-@dataclass(slots=True)
-class _Dues:
-    """When what needs no event is to be done next, by the monotonic clock, seconds."""
-
-    sample: float = 0.0  # the hot files
-    directories: float = 0.0  # the hot directories
-    recovery: float = 0.0  # some of the files that an overflow has made doubtful
-    has_sampled_directories: bool = False  # since the thread slept last
-    known: float = math.inf  # until when the thread sleeps that follows changes
-    thread_id: int | None = None  # which one that is
-
-
-@dataclass(slots=True)
-class _Newcomers:
-    """Which files without a place in the cache may take one, during one survey."""
-
-    previous_survey_ns: int  # those that have changed since then
-    this_survey_ns: int
-    are_welcome: bool = True
 
 
 def _check_limits(max_files: int | None, cpu_budget: float | None) -> None:
@@ -936,32 +585,3 @@ def absolute(path: StrPath) -> str:
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     return os.path.join(os.getcwd(), name)
-
-
-def _weakly(cache: FStatCache, method: Callable[[FStatCache], T], otherwise: T) -> Callable[[], T]:
-    """A method that does not keep its cache alive: a cache that is dropped unclosed ends its thread."""
-    reference = weakref.ref(cache)
-
-    def call() -> T:
-        cache = reference()
-        return otherwise if cache is None else method(cache)
-
-    return call
-
-
-def _end(session: Session, served: dict[str, Entry]) -> None:
-    served.clear()  # who still asks, while the interpreter ends, gets nothing from memory that nobody keeps true
-    session.close()
-
-
-@functools.cache
-def _caches_to_reset_in_a_child() -> weakref.WeakSet[FStatCache]:
-    """The caches that have started; the first call registers the fork handler, which can not be unregistered."""
-    caches: weakref.WeakSet[FStatCache] = weakref.WeakSet()
-
-    def reset_all() -> None:
-        for cache in tuple(caches):
-            cache._start_over_in_child()
-
-    os.register_at_fork(after_in_child=reset_all)
-    return caches

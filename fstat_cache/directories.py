@@ -1,6 +1,7 @@
-"""The watched directories: which names have come and gone in them, to be asked for by whoever looks for files.
+"""The watched directories: which names have come and gone in them, and which files their watches cover.
 
-What is told is only where to look again, never what is there: that may have changed since. Nothing here takes a lock.
+What is reported is only where to look again, never what is there: that may have changed since. Nothing here takes a
+lock.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import contextlib
 import os
 import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from fstat_cache.changes import Changes, DirectoryEvent
@@ -29,77 +29,46 @@ from fstat_cache.inotify import (
     NO_WATCH,
     NameEvent,
 )
+from fstat_cache.states import (
+    BUSY,
+    DIRECTORIES,
+    DISARMED,
+    IS_WATCHED,
+    LOST,
+    QUIET,
+    TABLE,
+    TOUCHED,
+    Action,
+    Event,
+    Sampled,
+)
 from fstat_cache.stats import file_time_ns, is_settled
-from fstat_cache.watches import WatchTable
+from fstat_cache.watches import Directory, Watches
 
-ARMED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
-DISARMED = IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+ARMED_MASK = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+DISARMED_MASK = IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
 OF_FILES = IN_MODIFY | IN_ATTRIB
-"""What a directory's watch reports besides where it stands in for those of files in it."""
-
-FLOOD_EVENTS = 1_000
-FLOOD_S = 1.0
-"""More than so many events in so much time make a directory hot."""
-TICK_S = 1.0
-"""How often the hot directories are looked at while nobody asks."""
-GREATEST_TICK_S = 10.0
-"""How far a CPU budget may stretch that, where listing them takes long."""
-QUIET_S = 2.0
-GUARDLESS_S = 60.0
-"""For how long a directory's watch stands in for none of a file, after too much was written there; each time twice as
-long as before."""
-GREATEST_GUARDLESS_S = 3600.0
-
-
-class Directory:
-    """One directory that is followed, by one path."""
-
-    __slots__ = ("changed_ns", "guarded", "guardless_s", "guards_from", "path", "sampled_ns", "wd")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.wd = NO_WATCH
-        self.guarded: set[str] | None = None  # the files in it that have no watch but this one
-        self.guards_from = 0.0  # when it may have some, a monotonic clock
-        self.guardless_s = GUARDLESS_S  # for how long it may have none the next time that too much is written
-        self.sampled_ns = 0  # of a hot one: when it was looked at last
-        self.changed_ns = 0  # of a hot one: its own time of modification then
+"""What a directory's watch reports besides where it covers files."""
+GREATEST_COVERLESS_S = 3600.0
 
 
 class Directories:
-    """Watches directories and adds what is told of them to the changes.
+    """Watches directories and adds what is reported of them to the changes.
 
     Args:
         changes: to which.
-        add_watch: ``add_watch(path, mask) -> wd`` of the inotify instance that the files are watched by.
-        rm_watch: ``rm_watch(wd)``.
-        on_unguarded: called with the path of a file of whose changes the watch of its directory tells no longer.
+        watches: shared with the files.
+        recheck_file: called with the path of a file that is covered no longer.
     """
 
-    def __init__(
-        self,
-        changes: Changes,
-        add_watch: Callable[[str, int], int],
-        rm_watch: Callable[[int], None],
-        on_unguarded: Callable[[str], None] = lambda path: None,
-    ) -> None:
-        self.hot: dict[int, float] = {}  # watch -> when it was last seen busy
+    def __init__(self, changes: Changes, watches: Watches, recheck_file: Callable[[str], None]) -> None:
+        self.sampled = Sampled(DIRECTORIES)
+        self.covered: dict[str, Directory] = {}  # files that have no watch but that of their directory
         self._changes = changes
-        self._add_watch = add_watch
-        self._rm_watch = rm_watch
-        self._on_unguarded = on_unguarded
-        self._guarded: dict[str, Directory] = {}  # files that have no watch but that of their directory
+        self._watches = watches
+        self._table = watches.directories
+        self._recheck_file = recheck_file
         self._by_path: dict[str, Directory] = {}
-        self._watches: WatchTable[Directory] = WatchTable()
-        self._flood: Counter[int] = Counter()
-        self._flood_began_at = 0.0
-
-    def __len__(self) -> int:
-        """How many watches are held."""
-        return len(self._watches)
-
-    def __contains__(self, wd: int) -> bool:
-        return wd in self._watches
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_path)
@@ -107,13 +76,31 @@ class Directories:
     def __bool__(self) -> bool:
         return bool(self._by_path)
 
-    def add(self, path: str) -> None:
-        """Follow a directory without a watch, as far as that goes: mounts above it are told."""
-        self._unbind(self._by_path.setdefault(path, Directory(path)))
+    def _on(self, directory: Directory, event: Event) -> None:
+        directory.state, actions = TABLE[directory.state, event]
+        for action in actions:
+            if action is Action.WATCH:
+                with contextlib.suppress(OSError):
+                    self.watch(directory.path, is_exact=True)
+            elif action is Action.STAT:
+                self._report((directory,))
+            elif action is Action.UNWATCH:
+                self._unbind(directory)
+            else:
+                self._disarm(directory.wd)
+
+    def add(self, path: str, event: Event) -> None:
+        """Follow a directory without a watch, as far as that goes: mounts above it are reported.
+
+        Args:
+            path: the path.
+            event: why there is no watch.
+        """
+        self._on(self._by_path.setdefault(path, Directory(path)), event)
 
     def watch(self, path: str, *, is_exact: bool = False) -> None:
-        """Watch what is at a path now, which may be another directory than the one that is watched by that path. A hot
-        one stays so.
+        """Watch what is at a path now, which may be another directory than the one that is watched by that path. A
+        sampled one stays so.
 
         Args:
             path: the path.
@@ -122,30 +109,33 @@ class Directories:
 
         Raises:
             FileNotFoundError, NotADirectoryError: no directory is there.
-            OSError: it can not be watched.
+            OSError: it cannot be watched.
         """
         directory = self._by_path.get(path)
-        is_hot = directory is not None and directory.wd in self.hot
+        is_sampled = directory is not None and directory.wd in self.sampled
         kept = 0 if is_exact else IN_MASK_ADD
-        mask = ARMED if directory is None else DISARMED if is_hot else self._armed(directory)
+        mask = ARMED_MASK if directory is None else DISARMED_MASK if is_sampled else self._armed(directory)
         try:
-            wd = self._add_watch(path, mask | kept)
-            if is_hot and directory is not None:
-                if wd == directory.wd:
-                    return
-                wd = self._add_watch(path, ARMED | kept)
+            wd = self._watches.add_directory(path, mask | kept)
+            is_same = directory is not None and wd == directory.wd
+            if is_sampled and not is_same:
+                wd = self._watches.add_directory(path, ARMED_MASK | kept)
         except OSError:
             if directory is not None:
                 self._unbind(directory)
+                self._on(directory, LOST)
             raise
         if directory is None:
             directory = self._by_path[path] = Directory(path)
-        if directory.wd != wd:
-            if directory.wd != NO_WATCH:
-                self._unbind(directory)
-            self._watches.bind(directory, wd)
-        if self.hot.pop(wd, None) is not None or is_hot:  # of what came and went unheard they are to be told as well
-            self.doubt([sharer.path for sharer in self._watches.entries(wd) if sharer is not directory])
+        self._on(directory, IS_WATCHED)
+        if is_sampled and is_same:
+            self._on(directory, DISARMED)
+            return
+        if not is_same:
+            self._unbind(directory)
+            self._table.bind(directory, wd)
+        if self.sampled.pop(wd, None) is not None or is_sampled:  # what came and went by other paths was not reported
+            self.recheck([sharer.path for sharer in self._table.entries(wd) if sharer is not directory])
 
     def unwatch(self, path: str) -> None:
         """Forget a directory; an unknown one is no error."""
@@ -154,37 +144,32 @@ class Directories:
             self._unbind(directory)
 
     def _armed(self, directory: Directory) -> int:
-        sharers = self._watches.entries(directory.wd)
-        return ARMED | OF_FILES if any(sharer.guarded for sharer in sharers) else ARMED
+        is_covering = any(sharer.covered for sharer in self._table.entries(directory.wd))
+        return ARMED_MASK | OF_FILES if is_covering else ARMED_MASK
 
     def _unbind(self, directory: Directory) -> None:
-        self._tell_unguarded(directory)
+        self._uncover(directory)
         wd = directory.wd
-        if wd != NO_WATCH and self._watches.unbind(directory):
-            self.hot.pop(wd, None)
-            self._rm_watch(wd)
+        if wd != NO_WATCH and self._table.unbind(directory):
+            self.sampled.pop(wd, None)
+            self._watches.remove(wd)
 
     # -- files without a watch of their own ---------------------------------------------------------------------------
 
-    @property
-    def guarded(self) -> int:
-        """How many files have no watch but that of their directory."""
-        return len(self._guarded)
+    def cover(self, path: str) -> bool:
+        """Have the watch of its directory report writes to a file too, from now on.
 
-    def guard(self, path: str) -> bool:
-        """Have the watch of its directory tell what is written to a file too, from now on.
-
-        Not of one that has other names, or is a symbolic link: what is written by another name is told to the watch of
-        the directory with that name. A name that it gets later, or had when it was opened, is a case for the audit.
+        Not of one that has other names, or is a symbolic link: writes by another name are reported to the watch of the
+        directory with that name. A name that it gets later, or had when it was opened, is a case for the audit.
 
         Returns:
             Whether it does: the directory is watched, and not busy.
         """
         self.release(path)
         directory = self._by_path.get(os.path.dirname(path))
-        if directory is None or directory.wd == NO_WATCH or directory.wd in self.hot:
+        if directory is None or directory.wd == NO_WATCH or directory.wd in self.sampled:
             return False
-        if directory.guards_from > time.monotonic():
+        if directory.covers_from > time.monotonic():
             return False
         if os.path.join(directory.path, os.path.basename(path)) != path:  # an event would make another name of it
             return False
@@ -192,46 +177,57 @@ class Directories:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 return False
-            if self._add_watch(directory.path, ARMED | OF_FILES) != directory.wd:
+            if self._watches.add_directory(directory.path, ARMED_MASK | OF_FILES) != directory.wd:
                 self._arm(directory)
                 return False
         except OSError:
             return False
-        if directory.guarded is None:
-            directory.guarded = set()
-        directory.guarded.add(path)
-        self._guarded[path] = directory
+        if directory.covered is None:
+            directory.covered = set()
+        directory.covered.add(path)
+        self.covered[path] = directory
         return True
 
     def release(self, path: str) -> None:
-        """Mind no longer what is written to a file; one of which it is not told is no error."""
-        directory = self._guarded.pop(path, None)
-        if directory is not None and directory.guarded is not None:
-            directory.guarded.discard(path)
+        """Cover a file no longer; one that is not covered is no error."""
+        directory = self.covered.pop(path, None)
+        if directory is not None and directory.covered is not None:
+            directory.covered.discard(path)
 
-    def unguard(self, wd: int) -> list[str]:
-        """Have it no longer told what is written in a directory, because so much is.
+    def release_busy(self, wd: int) -> list[str]:
+        """Cover no files by a watch for a while, because too much is written to them.
 
         Returns:
-            The files that were guarded.
+            The files that were covered.
         """
-        directories = self._watches.entries(wd)
+        directories = self._table.entries(wd)
         paths = [path for directory in directories for path in self._released(directory)]
         for directory in directories:
-            directory.guards_from = time.monotonic() + directory.guardless_s
-            directory.guardless_s = min(2 * directory.guardless_s, GREATEST_GUARDLESS_S)
+            directory.covers_from = time.monotonic() + directory.coverless_s
+            directory.coverless_s = min(2 * directory.coverless_s, GREATEST_COVERLESS_S)
             self._arm(directory)
         return paths
 
+    def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
+        """Give the covered files that events are about: path -> the masks of its events, or-ed together."""
+        touched: dict[str, int] = {}
+        for wd, mask, raw in dict.fromkeys((event.wd, event.mask, event.name) for event in names):
+            for directory in self._table.entries(wd):
+                if directory.covered:
+                    path = os.path.join(directory.path, os.fsdecode(raw))
+                    if path in self.covered:
+                        touched[path] = touched.get(path, 0) | mask
+        return touched
+
     def _released(self, directory: Directory) -> set[str]:
-        paths, directory.guarded = directory.guarded or set(), None
+        paths, directory.covered = directory.covered or set(), None
         for path in paths:
-            del self._guarded[path]
+            del self.covered[path]
         return paths
 
-    def _tell_unguarded(self, directory: Directory) -> None:
+    def _uncover(self, directory: Directory) -> None:
         for path in self._released(directory):
-            self._on_unguarded(path)
+            self._recheck_file(path)
 
     def _arm(self, directory: Directory) -> None:
         """Put right the mask of a watch; if another directory is there now, it is to be listed."""
@@ -239,32 +235,36 @@ class Directories:
         with contextlib.suppress(OSError):
             self.watch(directory.path, is_exact=True)
         if directory.wd != wd:
-            self.doubt([directory.path])
+            self.recheck([directory.path])
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def doubt(self, paths: Iterable[str]) -> None:
-        """Have directories listed again: events may have been lost."""
-        listed = [DirectoryEvent(path, None) for path in paths if path in self._by_path]
-        self._changes.add_events(listed, self._by_path)
+    def recheck(self, paths: Iterable[str], event: Event = LOST) -> None:
+        """Report directories, to be watched and listed again by their owner: events may have been lost."""
+        directories = [self._by_path[path] for path in paths if path in self._by_path]
+        for directory in directories:
+            self._on(directory, event)
+        self._report(directories)
 
-    def arm_again(self, wd: int) -> None:
+    def _report(self, directories: Iterable[Directory]) -> None:
+        self._changes.add_events([DirectoryEvent(each.path, None) for each in directories], self._by_path)
+
+    def arm_again(self, wd: int, event: Event = TOUCHED) -> None:
         """Put right the mask of a watch, and miss nothing for it."""
-        self.hot.pop(wd, None)
-        for directory in self._watches.entries(wd):
-            self._tell_unguarded(directory)
-            with contextlib.suppress(OSError):
-                self.watch(directory.path, is_exact=True)
-            self.doubt([directory.path])
+        self.sampled.pop(wd, None)
+        for directory in self._table.entries(wd):
+            self._uncover(directory)
+            self._on(directory, event)
 
     def take_in_note(self, wd: int, mask: int) -> None:
         """Take in that something happened to a watched directory itself."""
-        self.doubt([directory.path for directory in self._watches.entries(wd)])
+        directories = self._table.entries(wd)
+        self.recheck([directory.path for directory in directories])
         if mask & IN_IGNORED:
-            for directory in self._watches.entries(wd):
-                self._tell_unguarded(directory)
-            self._watches.discard(wd)
-            self.hot.pop(wd, None)
+            for directory in directories:
+                self._uncover(directory)
+            self._table.discard(wd)
+            self.sampled.pop(wd, None)
 
     def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool, total: int) -> None:
         """Take in what has come and gone in directories, in order.
@@ -275,76 +275,55 @@ class Directories:
             overflow: whether there were more than the queue could hold.
             total: how many events were in the queue, those of files included.
         """
-        floods = self._floods(names, now, overflow=overflow, total=total)
-        for wd in floods:
-            self._disarm(wd, now)
-        events = []
-        for wd, mask, cookie, raw in names:
-            if wd in floods:
-                continue
-            name = os.fsdecode(raw)
-            is_directory = bool(mask & IN_ISDIR)
-            moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
-            paths = [directory.path for directory in self._watches.entries(wd)]
-            events += [DirectoryEvent(path, name, is_directory, moved_from, moved_to) for path in paths]
-        self._changes.add_events(events, self._by_path)
-
-    def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
-        """Tell which guarded files to look at: path -> the masks of its events, or-ed together."""
-        touched: dict[str, int] = {}
-        if self._guarded:
-            for wd, mask, raw in dict.fromkeys((event.wd, event.mask, event.name) for event in names):
-                for directory in self._watches.entries(wd):
-                    if directory.guarded:
-                        path = os.path.join(directory.path, os.fsdecode(raw))
-                        if path in self._guarded:
-                            touched[path] = touched.get(path, 0) | mask
-        return touched
-
-    def _floods(self, names: list[NameEvent], now: float, *, overflow: bool, total: int) -> list[int]:
-        if now - self._flood_began_at > FLOOD_S:
-            self._flood.clear()
-            self._flood_began_at = now
-        self._flood.update(event.wd for event in names)
-        most = FLOOD_EVENTS
+        floods = self.sampled.after_batch([event.wd for event in names], now)
         # Directories that filled the queue would fill it again: each that had as many events as the others, and more.
         # Where writes to files filled it no directory did, however few had events: one that is disarmed reports no
         # renames, and a rotated file whose new name matches nothing is not found without.
         if overflow and 2 * len(names) >= total:
-            most = min(most, len(names) // (len({event.wd for event in names}) + 1))
-        return [wd for wd, count in self._flood.items() if count > most and wd in self._watches]
+            most = len(names) // (len({event.wd for event in names}) + 1)
+            floods |= {wd: count for wd, count in self.sampled.counts.items() if count > most}
+        for wd in floods:
+            if directories := self._table.entries(wd):
+                self._on(directories[0], BUSY)
+        events = []
+        for wd, mask, cookie, raw in names:
+            sharers = None if wd in floods else self._table.get(wd)
+            if sharers is not None:
+                name = os.fsdecode(raw)
+                is_directory = bool(mask & IN_ISDIR)
+                moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
+                each_one = sharers if isinstance(sharers, list) else (sharers,)
+                events += [DirectoryEvent(each.path, name, is_directory, moved_from, moved_to) for each in each_one]
+        self._changes.add_events(events, self._by_path)
 
-    # -- hot directories ----------------------------------------------------------------------------------------------
+    # -- sampled directories ------------------------------------------------------------------------------------------
 
-    def _disarm(self, wd: int, now: float) -> None:
-        del self._flood[wd]
-        sharers = self._watches.entries(wd)
+    def _disarm(self, wd: int) -> None:
+        self.sampled.counts.pop(wd, None)
+        sharers = self._table.entries(wd)
         for directory in sharers:
-            self._tell_unguarded(directory)
+            self._uncover(directory)
         try:
-            disarmed = self._add_watch(sharers[0].path, DISARMED)
+            disarmed = self._watches.add_directory(sharers[0].path, DISARMED_MASK)
         except OSError:
             disarmed = NO_WATCH
         if disarmed == wd:
-            self.hot[wd] = now
+            self.sampled.add(wd, time.monotonic())
             for directory in sharers:
                 directory.changed_ns = 0
-        elif disarmed in self._watches:  # the path leads to another directory since
+                self._on(directory, DISARMED)
+        elif disarmed in self._table:  # the path leads to another directory since
             self.arm_again(disarmed)
         elif disarmed != NO_WATCH:
-            self._rm_watch(disarmed)
-        self.doubt([directory.path for directory in sharers])
+            self._watches.remove(disarmed)
+        self._report(sharers)
 
-    def sample_hot(self, now: float) -> None:
-        """Look at the hot directories: those that have changed are to be listed, those that are quiet are armed."""
-        for wd, busy_at in tuple(self.hot.items()):
-            directories = self._watches.entries(wd)
-            changed = [directory.path for directory in directories if self._has_changed(directory)]
-            if changed:
-                self.hot[wd] = now
-                self.doubt(changed)
-            elif now - busy_at >= QUIET_S:
-                self.arm_again(wd)
+    def sample(self, now: float) -> None:
+        """Stat the sampled directories: those that have changed are to be listed, those that are quiet are armed."""
+        changed = [each for wd in self.sampled for each in self._table.entries(wd) if self._has_changed(each)]
+        self._report(changed)
+        for wd in self.sampled.after_samples([each.wd for each in changed], now):
+            self.arm_again(wd, QUIET)
 
     @staticmethod
     def _has_changed(directory: Directory) -> bool:

@@ -27,7 +27,7 @@ class Session:
 
     def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[], float | None] | None) -> None:
         self._gather_s = gather_s
-        self._cpu_budget = cpu_budget
+        self.cpu_budget = cpu_budget
         self._work = work
         self._poll = select.poll()
         # Bound once: sync() asks this each time, and one system call for both descriptors is most of what it costs.
@@ -40,7 +40,7 @@ class Session:
         self.sleeper: Sleeper | None = None
         self.is_closed = False
         self.has_failed = False
-        """Whether the thread has ended by an exception."""
+        """Whether nobody takes in events in time any more: the thread has ended by an exception, or none can start."""
         self.needs_thread = work is not None
         """Whether there is to be a thread that was not started yet."""
         self._thread: threading.Thread | None = None
@@ -64,12 +64,12 @@ class Session:
             OSError: no descriptor is left.
         """
         if self.sleeper is None:
-            self.sleeper = Sleeper(gather_s=self._gather_s, cpu_budget=self._cpu_budget)
+            self.sleeper = Sleeper(gather_s=self._gather_s, cpu_budget=self.cpu_budget)
         return self.sleeper
 
     def limit(self, cpu_budget: float | None) -> None:
         """Change the share of one core that following changes may take."""
-        self._cpu_budget = cpu_budget
+        self.cpu_budget = cpu_budget
         if self.sleeper is not None:
             self.sleeper.limit(cpu_budget)
 

@@ -1,21 +1,59 @@
-"""Which entries share a watch: inotify watches inodes, and an inode may have several names."""
+"""What is watched, and which entries share a watch: inotify watches inodes, and an inode may have several names."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from fstat_cache.inotify import NO_WATCH
+from fstat_cache.inotify import NO_WATCH, Inotify, max_user_watches
+from fstat_cache.session import Session
+from fstat_cache.states import GONE, RECHECK, State
+from fstat_cache.stats import FileStats
+
+_SPARED_WATCHES = 16_384
+
+COVERLESS_S = 60.0
+"""For how long a directory's watch covers no files, after too much was written there; each time twice as long as
+before."""
 
 
-class Watched(Protocol):
-    """What the table needs of an entry."""
+class Entry:
+    """One file that is followed."""
 
-    wd: int
-    """Its watch descriptor, :data:`NO_WATCH` when it has none; set by the table alone."""
+    __slots__ = ("path", "state", "stats", "used", "wd")
+
+    def __init__(self, path: str, stats: FileStats) -> None:
+        self.path = path
+        self.stats = stats
+        self.state: State = RECHECK
+        self.wd = NO_WATCH
+        self.used = 0  # the owner's clock at its last use
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it is forgotten."""
+        return self.state is GONE
 
 
-E = TypeVar("E", bound=Watched)
+class Directory:
+    """One directory that is followed, by one path."""
+
+    __slots__ = ("changed_ns", "covered", "coverless_s", "covers_from", "path", "sampled_ns", "state", "wd")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.state: State = RECHECK
+        self.wd = NO_WATCH
+        self.covered: set[str] | None = None  # the files in it that have no watch but this one
+        self.covers_from = 0.0  # when it may cover some, a monotonic clock
+        self.coverless_s = COVERLESS_S  # for how long it may not the next time that too much is written
+        self.sampled_ns = 0  # when it was sampled last
+        self.changed_ns = 0  # its own time of modification then
+
+
+E = TypeVar("E", Entry, Directory)
 
 
 class WatchTable(dict[int, E | list[E]], Generic[E]):
@@ -85,3 +123,52 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
             elif sharers is not None:
                 entries.append(sharers)
         return entries
+
+
+class Watches:
+    """All inotify watches, in one instance: so a rename and the writes around it come in their order.
+
+    Args:
+        session: opens the instance.
+        max_watches: how many watches may be taken; None: as many as the kernel allows the user, but for half of them
+            or 16,384, whichever is less, because other programs of the same user need some.
+    """
+
+    def __init__(self, session: Session, max_watches: int | None) -> None:
+        self.files: WatchTable[Entry] = WatchTable()
+        self.directories: WatchTable[Directory] = WatchTable()
+        self.limit = max_watches
+        self._session = session
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.directories)
+
+    def open(self) -> Inotify:
+        """Give the inotify instance.
+
+        Raises:
+            OSError: no descriptor or no instance is left.
+        """
+        inotify = self._session.inotify or self._session.open_inotify()
+        if self.limit is None:
+            allowed = max_user_watches()
+            self.limit = allowed - min(allowed // 2, _SPARED_WATCHES)
+        return inotify
+
+    def add_directory(self, path: str, mask: int) -> int:
+        """Watch what is at a path.
+
+        Raises:
+            OSError: it cannot be watched.
+        """
+        inotify = self.open()
+        wd = inotify.add_watch(path, mask)
+        if self.limit is not None and len(self) >= self.limit and wd not in self.directories:
+            inotify.rm_watch(wd)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return wd
+
+    def remove(self, wd: int) -> None:
+        """Have the kernel remove a watch."""
+        if self._session.inotify is not None and not self._session.is_closed:
+            self._session.inotify.rm_watch(wd)

@@ -139,7 +139,7 @@ def test_no_watchdog_while_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyP
             running = asyncio.create_task(agent.run(stop))
             await hear(b"READY=1")  # during the first scan nobody asks the thread
             await hear(b"WATCHDOG=1")
-            with agent._tracker.cache._lock:
+            with agent._tracker.cache._life.lock:
                 await find_faults(1)
                 with contextlib.suppress(BlockingIOError):
                     while systemd.recv(1000):  # what was sent before

@@ -18,7 +18,7 @@ from exporter.config.model import Config
 from exporter.exposition.collector import AgentCollector
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
-from fstat_cache import FStatCache, Surveyed
+from fstat_cache import FStatCache
 from tests.exporter.tracking import Track, append, touch
 from tests.support import Scrape, parse_scrape
 
@@ -254,7 +254,7 @@ def test_cache_families(tmp_path: Path, show: Show) -> None:
     """Each published file is one look-up a scrape; what does not fit is a miss and published all the same."""
     touch(*(tmp_path / f"{name}.log" for name in "abcd"))
     shown = show()
-    shown.tracker.cache._max_files = 3
+    shown.tracker.cache._places.max_files = 3
     shown.tracker.cache.remove_from_watch(tmp_path / "d.log")
     before = shown.tracker.cache.cache_info()
     for _ in range(2):
@@ -369,10 +369,10 @@ def test_one_bad_file_blanks_nothing(
     surveys = 0
     survey = FStatCache.survey
 
-    def failing(cache: FStatCache, asked: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
+    def failing(cache: FStatCache, asked: Set[str]) -> dict[str, OSError]:
         nonlocal surveys
         surveys += 1
-        return survey(cache, asked, surveyed) | {
+        return survey(cache, asked) | {
             f"{tmp_path}/{name}.log": PermissionError(13, "Permission denied") for name in bad
         }
 
@@ -393,7 +393,7 @@ def test_concurrent_scrapes(tmp_path: Path, show: Show) -> None:
     logs = [tmp_path / f"{number}.log" for number in range(20)]
     touch(*logs)
     shown = show()
-    shown.tracker.cache._max_files = 10  # half of them are looked at by stat
+    shown.tracker.cache._places.max_files = 10  # half of them are looked at by stat
     for path in logs[:10]:
         shown.tracker.cache.remove_from_watch(path)
     written = [0]

@@ -74,7 +74,7 @@ class Line:
 
     def watched(self) -> set[str]:
         """The directories that are watched."""
-        return set(self.tracker.cache._follower.directories)
+        return set(self.tracker.cache._life.engine.directories)
 
 
 @pytest.fixture

@@ -412,7 +412,7 @@ def test_lost_events(tmp_path: Path, track: Track) -> None:
     (tmp_path / "d").mkdir()
     tracker = track()
     tracker.refresh(0)
-    with tracker.lock, tracker.cache._lock:  # nobody reads the queue
+    with tracker.lock, tracker.cache._life.lock:  # nobody reads the queue
         for number in range(limit // 2 + 10):
             noise = tmp_path / "d" / str(number)
             noise.touch()
@@ -805,7 +805,7 @@ def test_without_permission(caplog: pytest.LogCaptureFixture) -> None:
 
 def limited(tracker: Tracker, watches: int) -> None:
     """Have the cache of a tracker that has not scanned take so many watches only."""
-    tracker.cache._max_watches = watches
+    tracker.cache._life.max_watches = watches
     tracker.cache.invalidate()
 
 

@@ -3,12 +3,11 @@
 import os
 import re
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
 
-from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache, Surveyed
+from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.fstat_cache.kernel import kernel_watches
 from tests.support import wait_until
@@ -381,48 +380,6 @@ def test_when_all_files_are_active_none_is_displaced(tmp_path: Path) -> None:
         assert cache.cache_info().evictions == 0
 
 
-def test_a_survey_goes_through_its_paths_only_when_some_have_left_memory(tmp_path: Path) -> None:
-    """What has changed in place needs no search; a file that has gone, or was thrown out or doubted, is found."""
-
-    class Paths(set[str]):
-        searches = 0
-
-        def __le__(self, other: AbstractSet[object]) -> bool:
-            self.searches += 1
-            return other >= set(self)
-
-    paths = [tmp_path / str(number) for number in range(4)]
-    for path in paths:
-        path.touch()
-    names = Paths(map(str, paths))
-    told: dict[str, FileStats | None] = {}
-    with FStatCache(keep_changes=True) as cache:
-        surveyed = Surveyed()
-
-        def searches() -> int:
-            names.searches = 0
-            hits = sum(cache.cache_info()[:2])
-            assert survey(cache, names, surveyed) == {}
-            told.update(stats_taken(cache))
-            assert sum(cache.cache_info()[:2]) == hits + len(names)
-            assert told == {str(path): truth(path) for path in paths}
-            return names.searches
-
-        assert (searches(), searches()) == (1, 0)
-        append(paths[0])
-        assert searches() == 0
-        paths[1].unlink()
-        assert (searches(), searches()) == (1, 0)
-        paths[1].touch()
-        assert (searches(), searches()) == (0, 0)
-        cache.remove_from_watch(str(paths[2]))
-        append(paths[2])
-        assert (searches(), searches()) == (1, 0)
-        cache.invalidate()
-        append(paths[3])
-        assert (searches(), searches()) == (1, 0)
-
-
 def test_a_bound_below_one_is_refused() -> None:
     """A cache of no files is a mistake, said at once."""
     with pytest.raises(ValueError, match="max_files must be at least 1"):
@@ -463,7 +420,7 @@ def test_responds(file: Path) -> None:
         assert cache.responds(0)
         cache.get_file_stats(file)
         assert cache.responds(10)
-        with cache._lock:
+        with cache._life.lock:
             assert not cache.responds(0.1)
         assert cache.responds(10)
     assert not cache.responds(0)

@@ -13,10 +13,11 @@ import pytest
 
 from fstat_cache import AUTOFS, CacheClosedError, Change, DirectoryEvent, FileChange, FStatCache
 from fstat_cache.changes import MOST_PENDING
-from fstat_cache.directories import FLOOD_EVENTS, QUIET_S, Directories
-from fstat_cache.follower import Follower
+from fstat_cache.directories import Directories
+from fstat_cache.engine import Engine
 from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import Mount as MountLine
+from fstat_cache.states import DIRECTORIES
 from tests.fstat_cache.driven import driven, events_taken
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes, times_woken_when_idle
 from tests.support import Mount, Stopwatch, as_root, wait_until
@@ -94,7 +95,7 @@ def test_what_is_written_is_not_told(cache: FStatCache, folder: Path) -> None:
     (folder / "file").chmod(0o600)
     (folder / "file").read_bytes()
     list(folder.iterdir())
-    assert cache._session.news() == []
+    assert cache._life.session.news() == []
 
 
 def test_a_rename_is_told_as_a_pair(cache: FStatCache, tmp_path: Path, folder: Path) -> None:
@@ -310,7 +311,7 @@ def test_an_overflow_by_writes_disarms_no_directory(cache: FStatCache, in_memory
     assert DirectoryEvent(str(folder), "later") in told(cache)
 
 
-def flood(folder: Path, names: int = FLOOD_EVENTS + 1) -> None:
+def flood(folder: Path, names: int = DIRECTORIES.events) -> None:
     for number in range(names):
         (folder / f"flood-{number}").touch()
 
@@ -333,7 +334,7 @@ def test_a_directory_that_floods_is_listed_instead(cache: FStatCache, tmp_path: 
     (other / "one more").touch()
     (folder / "one-0").rename(other / "from the hot one")
     assert {listed(folder), DirectoryEvent(str(other), "one more")} <= set(told(cache))
-    wait_until(lambda: told(cache) == [], QUIET_S)
+    wait_until(lambda: told(cache) == [], DIRECTORIES.quiet_s)
     assert cache.status().hot_directories == 1, "quiet for long enough that nothing is new, not yet to be armed"
     (folder / "after a pause").touch()
     assert set(told(cache)) == {listed(folder)}
@@ -358,7 +359,7 @@ def test_a_flood_that_ends_is_told_by_name_again(tmp_path: Path, folder: Path) -
     with driven(FStatCache(keep_changes=True), heard.append) as cache:
         cache.watch_directory(str(folder))
         cache.watch_directory(str(link))
-        with cache._lock:
+        with cache._life.lock:
             flood(folder)
         wait_until(lambda: cache.status().hot_directories == 1)
         wait_until(lambda: listed(folder) in heard)
@@ -395,7 +396,7 @@ def test_a_hot_directory_that_can_not_be_reached_stops_nothing(cache: FStatCache
     told(cache)
     folder.rename(tmp_path / "aside")
     folder.symlink_to(folder)
-    deadline = time.monotonic() + QUIET_S + 0.5
+    deadline = time.monotonic() + DIRECTORIES.quiet_s + 0.5
     while time.monotonic() < deadline:
         assert listed(folder) in told(cache)
     with pytest.raises(OSError, match="symbolic links"):
@@ -432,7 +433,7 @@ def test_what_nobody_asks_for_does_not_pile_up(cache: FStatCache, tmp_path: Path
     for folder in folders:
         folder.mkdir()
         cache.watch_directory(str(folder))
-    while cache._changes._directory_events < MOST_PENDING - 30 * 200:
+    while cache._life.changes._directory_events < MOST_PENDING - 30 * 200:
         for folder in folders:
             for number in range(100):
                 (folder / str(number)).touch()
@@ -440,7 +441,7 @@ def test_what_nobody_asks_for_does_not_pile_up(cache: FStatCache, tmp_path: Path
         cache.sync()
         time.sleep(1.1)  # so that none of them floods
     for _ in range(MOST_PENDING):
-        cache._follower.distrust()
+        cache._life.engine.distrust()
     events = events_taken(cache)
     assert set(events) == set(map(listed, folders))
     assert len(events) <= MOST_PENDING
@@ -465,7 +466,7 @@ def test_directories_take_the_watches_of_files(tmp_path: Path) -> None:
             file.write_bytes(b"longer")
         cache.sync()
         for file in files:
-            assert cache._follower.polled[str(file)].stats == cache.get_file_stats_using_stat(file)
+            assert cache._life.engine.polled[str(file)].stats == cache.get_file_stats_using_stat(file)
         assert cache.watch_directory(str(folders[0])) is None, "it has one already"
         for folder in folders[:3]:
             cache.unwatch_directory(str(folder))
@@ -612,7 +613,7 @@ def test_autofs_is_not_triggered(tmp_path: Path, folder: Path) -> None:
     touches its path. The mount table is made up, no autofs can be had here."""
     with FStatCache() as cache:
         cache.watch_directory(str(tmp_path))
-        follower: Follower = cache._follower
+        follower: Engine = cache._life.engine
         mounts = [MountLine(1, 1, "/", str(folder), "autofs"), MountLine(2, 2, "/", str(folder / "on"), "nfs4")]
         follower.mounts = follower.mounts.successor(mounts)
         before = kernel_watches()
@@ -681,8 +682,8 @@ def test_a_failing_thread_has_all_directories_listed(folder: Path) -> None:
     """After the thread has failed sync() still tells, beginning with the directories themselves."""
     with FStatCache(keep_changes=True) as cache:
         cache.watch_directory(str(folder))
-        with cache._lock:
-            cache._follower.fail()
+        with cache._life.lock:
+            cache._life.engine.fail()
         assert told(cache) == [listed(folder)]
         (folder / "name").touch()
         assert DirectoryEvent(str(folder), "name") in told(cache)
@@ -716,7 +717,7 @@ def test_an_owner_that_cannot_follow_is_told(folder: Path, monkeypatch: pytest.M
         cache.build([file])
         assert cache.alive
         with monkeypatch.context() as patch:
-            patch.setattr(Follower, "take_in", fail)
+            patch.setattr(Engine, "take_in", fail)
             with pytest.raises(ZeroDivisionError):
                 cache.advance()
         assert not cache.alive
@@ -787,7 +788,7 @@ def test_a_hundred_thousand_directories_leave_nothing_behind(in_memory: Path) ->
     with FStatCache() as cache:
         cache.watch_directory(str(in_memory))
         remote = MountLine(1, 1, "/", "/nowhere", "nfs4")  # with any remote mount, each path is walked
-        cache._follower.mounts = cache._follower.mounts.successor([remote])
+        cache._life.engine.mounts = cache._life.engine.mounts.successor([remote])
         descriptors = len(os.listdir("/proc/self/fd"))
         for number in range(100_000):
             path = f"{in_memory}/{number}"
@@ -811,7 +812,7 @@ def test_idle_means_asleep(folder: Path) -> None:
     """With directories watched, one of which was hot, the thread does not wake up when nothing happens."""
     with driven(FStatCache(keep_changes=True), lambda _: None) as cache:
         cache.watch_directory(str(folder))
-        with cache._lock:
+        with cache._life.lock:
             flood(folder)
         wait_until(lambda: cache.status().hot_directories == 1)
         wait_until(lambda: cache.status().hot_directories == 0)

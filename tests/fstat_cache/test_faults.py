@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache, directories
+from fstat_cache import FileStats, FStatCache, watches
 from fstat_cache.hanging import Found
 from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import Mount as MountLine
@@ -34,7 +34,7 @@ def truth(path: Path | str) -> FileStats | None:
 
 def known(cache: FStatCache, path: Path) -> FileStats | None:
     """What the cache remembers of a file, without asking it, which might make it look."""
-    entry = cache._follower.find(str(path))
+    entry = cache._life.engine.find(str(path))
     return None if entry is None else entry.stats
 
 
@@ -74,7 +74,7 @@ def test_after_an_overflow_every_entry_is_true(tmp_path: Path, caplog: pytest.Lo
     paths = make(tmp_path, 1000)
     with FStatCache() as cache:
         cache.build(paths)
-        with cache._lock:  # the pump can not drain
+        with cache._life.lock:  # the pump can not drain
             overflow(paths[:2])
             for path in paths[10:200]:
                 path.unlink()
@@ -85,7 +85,7 @@ def test_after_an_overflow_every_entry_is_true(tmp_path: Path, caplog: pytest.Lo
                 append(path)
         assert_true(cache, paths)
         assert cache.status().queue_overflows == 1
-        with cache._lock:
+        with cache._life.lock:
             overflow(paths[300:302])  # others: the first two are sampled now
         assert_true(cache, paths)
         assert cache.status().queue_overflows == 2
@@ -102,7 +102,7 @@ def test_an_overflow_heals_without_sync(tmp_path: Path) -> None:
     paths = make(tmp_path, 50)
     with FStatCache() as cache:
         cache.build(paths)
-        with cache._lock:
+        with cache._life.lock:
             overflow(paths[:2])
             append(paths[40])
 
@@ -118,7 +118,7 @@ def test_a_look_up_after_an_overflow_is_true_at_once(tmp_path: Path) -> None:
     paths = make(tmp_path, 50)
     with FStatCache(cpu_budget=0.01) as cache:
         cache.build(paths)
-        with cache._lock:
+        with cache._life.lock:
             overflow(paths[:2])
             append(paths[40])
         wait_until(lambda: cache.status().queue_overflows)
@@ -271,7 +271,7 @@ def test_an_audit_waits_without_the_lock(tmp_path: Path, monkeypatch: pytest.Mon
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 10) as memory:
             memory[0] = 1
             memory.flush()
-        monkeypatch.setattr("fstat_cache.cache.time.sleep", use)
+        monkeypatch.setattr("fstat_cache.audit.time.sleep", use)
         assert cache.audit() == 1
     assert used == [None, None]
 
@@ -331,7 +331,7 @@ def test_some_watches_are_left_to_others(tmp_path: Path) -> None:
     with FStatCache() as cache:
         cache.build(make(tmp_path, 1))
         allowed = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
-        assert cache._follower._max_watches == max(allowed - 16_384, allowed - allowed // 2)
+        assert cache._life.engine.watches.limit == max(allowed - 16_384, allowed - allowed // 2)
 
 
 def test_a_directorys_watch_stands_in_for_those_that_its_files_can_not_get(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_another_path_to_a_directory_takes_nothing_from_its_files(tmp_path: Path
 
 def test_a_file_that_can_not_be_guarded_keeps_no_other_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a busy spell the files of a directory are told of by its watch again, but for those that can not be."""
-    monkeypatch.setattr(directories, "GUARDLESS_S", 0.0)
+    monkeypatch.setattr(watches, "COVERLESS_S", 0.0)
     paths = make(tmp_path, 3)
     link = tmp_path / "link"
     os.symlink(paths[0], link)
@@ -430,7 +430,7 @@ with FStatCache() as cache:
             path.write_text(path.read_text() + "more")
         cache.sync()
         cache.survey(set(map(str, paths)))
-        known = [cache._follower.find(str(path)).stats for path in paths]
+        known = [cache._life.engine.find(str(path)).stats for path in paths]
         assert known == [cache.get_file_stats_using_stat(path) for path in paths]
     assert cache.build(paths) == []
     assert cache.status().polled == {"watch_limit": 3}, cache.status()
@@ -558,7 +558,7 @@ with FStatCache() as cache:
     for size in map(int, sys.stdin):
         assert cache.get_file_stats(path).size == size
         cache.sync()
-        assert cache.survey({path}) == {} and cache._follower.find(path).stats.size == size
+        assert cache.survey({path}) == {} and cache._life.engine.find(path).stats.size == size
         print(len(cache.status().polled), flush=True)
 """
 
@@ -681,7 +681,7 @@ def test_a_mount_behind_a_link_is_seen_at_once(tmp_path: Path, mount: Path) -> N
         assert_true(cache, [path])
         subprocess.run(["mount", "--bind", tmp_path / "source-1", mount], check=True)
         assert_true(cache, [path])
-        with cache._lock:  # both changes in one batch, and the mount's number is given again
+        with cache._life.lock:  # both changes in one batch, and the mount's number is given again
             subprocess.run(["umount", mount], check=True)
             subprocess.run(["mount", "--bind", tmp_path / "source-2", mount], check=True)
         assert_true(cache, [path])
@@ -787,7 +787,7 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
     answered, go_on = threading.Event(), threading.Event()
     with FStatCache(keep_changes=True) as cache:
         cache.build([path])
-        look, threads = cache._remote.look, []
+        look, threads = cache._life.workers.look, []
 
         def slow_look(paths: Mapping[MountLine, Sequence[str]]) -> dict[str, Found]:
             found = look(paths)
@@ -796,7 +796,7 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
                 go_on.wait(10)
             return found
 
-        cache._remote.look = slow_look  # type: ignore[method-assign]
+        cache._life.workers.look = slow_look  # type: ignore[method-assign]
         threads.append(threading.Thread(target=cache.look, args=(str(path),)))
         threads[0].start()
         answered.wait(10)
@@ -824,7 +824,7 @@ def test_closing_does_not_wait_for_a_filesystem_that_hangs(tmp_path: Path, mount
     try:
         code = """
             import os, signal, sys, time
-            from fstat_cache import FStatCache, directories
+            from fstat_cache import FStatCache
             cache = FStatCache(remote_timeout_s=0.1)
             cache.build([sys.argv[1]])
             os.kill(int(sys.argv[2]), signal.SIGSTOP)

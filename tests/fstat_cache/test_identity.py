@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fstat_cache import FileStats, FStatCache, file_time_ns, statx
+from fstat_cache.states import REFUSED
 from fstat_cache.stats import read_again, read_stats
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import wait_until
@@ -143,21 +144,19 @@ def follow_hot(cache: FStatCache, path: Path) -> None:
 
         def write_until_hot() -> bool:
             log.write(b"x")
-            cache._take_in(cache._session.news())
+            cache._life.schedule.take_in(cache._life.session.news())
             return cache.status().hot == 1
 
         wait_until(write_until_hot)
 
 
 def follow_polled(cache: FStatCache, path: Path) -> None:
-    (entry,) = cache._follower
-    cache._follower._unwatch(entry)
-    cache._follower._set_reason(entry, "audit")
-    cache._follower.place(entry)
+    (entry,) = cache._life.engine
+    cache._life.engine.on(entry, REFUSED["audit"])
 
 
 def follow_doubtful(cache: FStatCache, path: Path) -> None:
-    cache._follower.distrust()
+    cache._life.engine.distrust()
 
 
 WAYS = [follow_armed, follow_hot, follow_polled, follow_doubtful]
@@ -211,9 +210,9 @@ def test_a_look_before_the_event_is_taken_in(file: Path) -> None:
     """A look at a watched file trusts its number only as long as no event is queued that may say otherwise."""
     with FStatCache(gather_s=60) as cache:
         cache.build([file])
-        (entry,) = cache._follower
+        (entry,) = cache._life.engine
         recreate(file, b"longer than before")
-        cache._follower.refresh(entry, rebind=False)
+        cache._life.engine.stat(entry, watch=False)
         assert entry.stats == look(file)
 
 
@@ -281,7 +280,7 @@ def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callab
     meddler = Meddler(first, do)
     paths = [first, written, *others]
     with FStatCache(keep_changes=True) as cache:
-        cache._follower.tell = meddler
+        cache._life.engine.tell = meddler
         cache.build(paths)
         meddler.is_on = True
         append(first, b"x")

@@ -153,7 +153,7 @@ def test_a_fork_while_the_lock_is_held(file: Path) -> None:
     """A child born while another thread works in the cache is not locked out."""
     with FStatCache() as cache:
         cache.build([file])
-        with cache._lock:
+        with cache._life.lock:
             pid = os.fork()
             if pid == 0:
                 os._exit(0 if cache.get_file_stats(file) is not None else 1)
@@ -164,7 +164,7 @@ def test_a_failing_thread_is_told_and_the_cache_stays_right(file: Path, caplog: 
     """When the thread dies the log says so, alive is False, and look-ups go to os.stat instead of growing stale."""
     with FStatCache() as cache, open(os.devnull) as no_inotify:
         cache.build([file])
-        inotify = cache._session.inotify
+        inotify = cache._life.session.inotify
         assert inotify is not None
         os.dup2(no_inotify.fileno(), inotify.fd)
         file.write_bytes(b"wakes the thread, which finds that the descriptor is no inotify instance")
@@ -220,7 +220,7 @@ def test_a_hit_takes_no_lock(file: Path) -> None:
     """A file in the cache is answered while another thread is busy in the cache, whatever that takes."""
     with FStatCache() as cache:
         stats = cache.get_file_stats(str(file))
-        with cache._lock:
+        with cache._life.lock:
             assert cache.get_file_stats(str(file)) is stats
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FStatCache, directories
+from fstat_cache import FStatCache, directories, watches
 from tests.fstat_cache.driven import events_taken, survey
 from tests.fstat_cache.kernel import kernel_watches, resident_bytes
 
@@ -81,8 +81,8 @@ def test_files_without_a_watch_of_their_own_are_what_os_stat_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_watches: int, seed: int
 ) -> None:
     """With watches for the directories and few files, the cache equals os.stat after each sync() as well."""
-    for name in ("GUARDLESS_S", "GREATEST_GUARDLESS_S"):
-        monkeypatch.setattr(directories, name, 0.05)  # so that directories stand in for files over and over
+    for module, name in ((watches, "COVERLESS_S"), (directories, "GREATEST_COVERLESS_S")):
+        monkeypatch.setattr(module, name, 0.05)  # so that directories stand in for files over and over
     rng = random.Random(seed)
     guarded = 0
     with (
@@ -96,7 +96,7 @@ def test_files_without_a_watch_of_their_own_are_what_os_stat_says(
                 cache.get_file_stats(path)
             changer.change()
             cache.sync()
-            for entry in list(cache._follower):
+            for entry in list(cache._life.engine):
                 assert entry.stats == cache.get_file_stats_using_stat(entry.path), entry.path
             for event in events_taken(cache):
                 if event.name is None:
@@ -118,7 +118,7 @@ def test_after_an_audit_what_makes_no_event_is_true_as_well(tmp_path: Path, max_
             changer.change()
             cache.sync()
             cache.audit()
-            for entry in list(cache._follower):
+            for entry in list(cache._life.engine):
                 assert entry.stats == cache.get_file_stats_using_stat(entry.path), (number, entry.path)
             if number % 50 == 49:
                 cache.invalidate()  # or in the end all of them were polled

@@ -34,7 +34,7 @@ def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
         checked = Health(cache)
         assert await checked.find_fault() is None
         asked.clear()
-        with cache._lock:
+        with cache._life.lock:
             began = time.monotonic()
             asking = [asyncio.create_task(checked.find_fault()) for _ in range(20)]
             while not asked:

@@ -1,0 +1,94 @@
+"""The rotating self-check: finds what the kernel does not report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from fstat_cache.engine import Engine
+from fstat_cache.life import Life
+from fstat_cache.states import AUDIT, BELIEVED, EVENTS, REFUSED, TOUCHED
+from fstat_cache.stats import FileStats, read_stats
+from fstat_cache.watches import Entry
+
+IN_FLIGHT_S = 0.005
+"""How long an audit waits for the event of a write(2) that it may have found half done."""
+LONG_WRITE_S = 10.0
+"""How long such a write may take before growth without an event is a mismatch: its event comes at its end."""
+
+Suspect = tuple[Entry, FileStats]
+"""An entry that a fresh stat contradicts, and what was known of it."""
+
+
+class Audit:
+    """Compares entries with a fresh stat, in rotation.
+
+    Args:
+        life: whose entries.
+    """
+
+    __slots__ = ("_life", "_to_check")
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._to_check: list[str] = []
+
+    def run(self, files: int | None) -> int:
+        """Compare so many entries, None: all; give how many differ though the kernel has not reported it.
+
+        A file may have changed after the latest event was taken in, or be in the middle of a write(2): it is only
+        suspect until no event has come a moment later.
+        """
+        life = self._life
+        with life.lock, life as engine:
+            life.check_open()
+            life.schedule.take_in(life.session.news())
+            suspects = self._unexplained(
+                [(entry, entry.stats) for entry in self._rotated(files) if self._differs(entry)]
+            )
+        # The event of a write(2) that is half done comes soon; only who audits waits for it.
+        for _ in range(2):
+            if suspects:
+                time.sleep(IN_FLIGHT_S)
+                with life.lock, life:
+                    suspects = self._unexplained(suspects)
+        with life.lock, life as engine:
+            return self._poll_mismatches(engine, self._unexplained(suspects))
+
+    def _unexplained(self, suspects: list[Suspect]) -> list[Suspect]:
+        """Take in what the kernel has to report, and give the suspects of which it reports nothing."""
+        self._life.schedule.take_in(self._life.session.news())
+        return [(entry, was) for entry, was in suspects if entry.stats is was and entry.state in BELIEVED]
+
+    def _rotated(self, files: int | None) -> Iterator[Entry]:
+        served = self._life.served
+        if files is None or not self._to_check:
+            self._to_check = list(served)
+        for _ in range(len(self._to_check) if files is None else min(files, len(self._to_check))):
+            entry = served.get(self._to_check.pop())
+            if entry is not None and entry.state is EVENTS:
+                yield entry
+
+    def _differs(self, entry: Entry) -> bool:
+        self._life.counts.audit_checks += 1
+        try:
+            return read_stats(entry.path, entry.stats) is not entry.stats
+        except OSError:
+            return True
+
+    def _poll_mismatches(self, engine: Engine, suspects: list[Suspect]) -> int:
+        """Make suspects true, and poll from now on those that have changed without an event; give how many."""
+        now = time.monotonic()
+        mismatches = [entry for entry, since in engine.grown.values() if now - since >= LONG_WRITE_S]
+        for entry, was in suspects:
+            engine.on(entry, TOUCHED)
+            if not entry.is_dropped and entry.stats.inode == was.inode and entry.stats.size > was.size:
+                engine.grown.setdefault(entry.path, (entry, now))
+            else:
+                mismatches.append(entry)
+        for entry in mismatches:
+            engine.grown.pop(entry.path, None)
+            self._life.counts.audit_mismatches += 1
+            if entry.state in BELIEVED:
+                engine.on(entry, REFUSED[AUDIT])
+        return len(mismatches)
