@@ -99,7 +99,7 @@ class Agent:
             # Unknown files are new since the latest checkpoint, where their pattern was configured then.
             tracker.since_ns = [
                 restored.saved_at_ns if restored.was_configured(text, groups[group].exclude) else since_ns
-                for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns, strict=True)
+                for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns.values(), strict=True)
             ]
         self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint

@@ -82,11 +82,13 @@ class Succession:
     def _inherited_since(self) -> list[int]:
         """Since when unknown files are new: where their pattern was followed just so, the same as before, else now."""
         since = []
-        for group, text in self.new.matcher.patterns:
+        for group, text in self.new.matcher.patterns.values():
             exclude = set(self._new_groups[group].exclude)
             before = [
                 since_ns
-                for since_ns, (old_group, old_text) in zip(self._old.since_ns, self._old.matcher.patterns, strict=True)
+                for since_ns, (old_group, old_text) in zip(
+                    self._old.since_ns, self._old.matcher.patterns.values(), strict=True
+                )
                 if old_text == text and exclude.issuperset(self._old_groups[old_group].exclude)
             ]
             since.append(min(before, default=self._old.as_of_ns))

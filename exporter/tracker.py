@@ -14,7 +14,7 @@ from exporter.config.model import Config
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.discovery.tree import Discovery
 from exporter.ledger.growth import GroupRules, Labels, Ledger
-from exporter.matching.automaton import Match, PathMatcher
+from exporter.matching.automaton import Match, PathMatcher, number_groups
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
@@ -60,7 +60,7 @@ class Tracker:
         predecessor: Tracker | None = None,
     ) -> None:
         self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
-        self.matcher = PathMatcher((group.paths, group.exclude) for group in config.logs)
+        self.matcher = PathMatcher(number_groups(config.logs))
         self.successor: Tracker | None = None
         self._line: _Line = _Line(self) if predecessor is None else predecessor._line
         self.ledger = Ledger(
@@ -388,7 +388,7 @@ class Tracker:
         if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
             self._add(path, match)  # it is declared and there, and whatever becomes of it is heard
             return True
-        if self._paths.get(path) is not match or path not in self.ledger:
+        if self._paths.get(path) != match or path not in self.ledger:
             self._followed.pop(path, None)
             self._declare(path, match)
         try:

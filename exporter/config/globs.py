@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import bracex
 from wcmatch import fnmatch
@@ -64,31 +65,49 @@ class Glob:
     compressed: bool = False
 
 
-def compile_include(text: str) -> tuple[Glob, ...]:
-    """Compile an absolute pattern of files.
+class Pattern(str):
+    """A pattern as it is written, compiled once. It compares and hashes like its text.
 
     Args:
-        text: segments of ``*``, ``?``, ``[...]``, and ``**`` for any depth; ``{a,b}`` and ``{1..3}`` anywhere;
-            a backslash takes a character's meaning away. ``*``, ``?``, ``[...]`` and ``**`` match no leading dot.
+        text: the pattern; one that is compiled already is returned as it is.
 
-    Returns:
-        One glob for each alternative of the braces.
+    Attributes:
+        globs: one for each alternative of the braces.
 
     Raises:
         PatternError: the pattern is not valid.
     """
-    return tuple(_glob(alternative, text, dots=False) for alternative in _alternatives(text))
+
+    __slots__ = ("globs",)
+    globs: tuple[Glob, ...]
+    _matches_dots = False
+
+    def __new__(cls, text: str) -> Self:
+        if isinstance(text, cls):
+            return text
+        self = super().__new__(cls, text)
+        self.globs = tuple(_glob(alternative, dots=cls._matches_dots) for alternative in _alternatives(text))
+        return self
 
 
-def compile_exclude(text: str) -> tuple[Glob, ...]:
-    """Compile a pattern of what to leave out: like `compile_include`, but wildcards match leading dots too.
+class Include(Pattern):
+    """An absolute pattern of files.
+
+    It has segments of ``*``, ``?``, ``[...]``, and ``**`` for any depth; ``{a,b}`` and ``{1..3}`` anywhere; a backslash
+    takes a character's meaning away. ``*``, ``?``, ``[...]`` and ``**`` match no leading dot.
+    """
+
+    __slots__ = ()
+
+
+class Exclude(Pattern):
+    """A pattern of what to leave out: like `Include`, but wildcards match leading dots too.
 
     A pattern without ``/`` is for the base name and gives globs of one segment.
-
-    Raises:
-        PatternError: the pattern is not valid.
     """
-    return tuple(_glob(alternative, text, dots=True) for alternative in _alternatives(text))
+
+    __slots__ = ()
+    _matches_dots = True
 
 
 def escape(text: str) -> str:
@@ -170,7 +189,7 @@ def _check_class(content: str) -> None:
             raise PatternError(f"the range '{low}-{high}' in a '[...]' is the wrong way round")
 
 
-def _glob(alternative: str, text: str, *, dots: bool) -> Glob:
+def _glob(alternative: str, *, dots: bool) -> Glob:
     if dots and "/" not in alternative:
         return Glob((_segment(alternative, dots=True),))
     if not alternative.startswith("/"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,17 +73,17 @@ def _parse_aggregate_label(name: str) -> str:
 
 
 class _Pattern(Kind[str]):
-    """A pattern of files.
+    """A pattern of files, which keeps what it is compiled to.
 
     Args:
-        compiler: checks it.
+        compiler: checks and compiles it.
         known_bad: regular expressions of bad patterns, beside those that are bad in all places.
     """
 
     expected = "a string"
 
-    def __init__(self, compiler: Callable[[str], Sequence[globs.Glob]], known_bad: Sequence[str]) -> None:
-        def compile_pattern(pattern: str) -> Sequence[globs.Glob]:
+    def __init__(self, compiler: type[globs.Pattern], known_bad: Sequence[str]) -> None:
+        def compile_pattern(pattern: str) -> globs.Pattern:
             try:
                 return compiler(pattern)
             except globs.PatternError as error:
@@ -94,11 +94,10 @@ class _Pattern(Kind[str]):
         self._compiled = text(self.expected, compile_pattern, schema)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> str | None:
-        compiled = self._compiled.read(node, key_path, report)
-        if compiled is None:
-            return None
-        report.spend(len(compiled), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
-        return str(node.value)
+        pattern = self._compiled.read(node, key_path, report)
+        if pattern is not None:
+            report.spend(len(pattern.globs), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
+        return pattern
 
     def schema(self) -> JsonSchema:
         return self._compiled.schema()
@@ -162,13 +161,13 @@ class LogGroup:
     group: str = field(metadata=key(NONEMPTY, "Its name, the label 'group' of its series."))
     paths: tuple[str, ...] = field(
         metadata=key(
-            ListOf("patterns", _Pattern(globs.compile_include, ("^[^/{]", "/$")), "at least one pattern"),
+            ListOf("patterns", _Pattern(globs.Include, ("^[^/{]", "/$")), "at least one pattern"),
             "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
             "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
         )
     )
     exclude: tuple[str, ...] = optional(
-        ListOf("patterns", _Pattern(globs.compile_exclude, ("^[^/{]+/",))),
+        ListOf("patterns", _Pattern(globs.Exclude, ("^[^/{]+/",))),
         (),
         "Patterns of what is left out: without a / for the base name, else for the whole path.",
     )

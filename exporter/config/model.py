@@ -128,13 +128,11 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
     Raises:
         ConfigError: a pattern is not valid.
     """
-    absolute = []
+    absolute: list[str] = []
     mistakes = []
     for text in texts:
-        rooted = _rooted(text, directory)
-        absolute.append(rooted)
         try:
-            globs.compile_include(rooted)
+            absolute.append(globs.Include(_rooted(text, directory)))
         except globs.PatternError as error:
             mistakes.append(Mistake(f"pattern {shortened(text)!r}", str(error)))
     if mistakes:

@@ -40,7 +40,7 @@ class AgentCollector(Collector):
         """Return the families. Safe to call from several threads."""
         tracker = self._tracker
         matches, without_series, unlabelled = families = _group_families()
-        for pattern, (group_number, text) in enumerate(tracker.matcher.patterns):
+        for pattern, (group_number, text) in tracker.matcher.patterns.items():
             labels = {"group": self._groups[group_number].group, "pattern": printable(text)}
             matches.add_sample(matches.name, labels, tracker.discovery.matches[pattern])
         with tracker.ledger.lock:

@@ -1,33 +1,45 @@
-"""Which files the configuration means: the patterns and excludes of all groups as one automaton over directories.
+"""Which files the configuration matches: the patterns and excludes of all groups as one automaton over directories.
 
 All patterns of all groups make one state machine over the components of a path. A :class:`Directory` is one of its
-states: it says which patterns and groups mean a file name in it and which state a directory name in it leads to. So a
-scanner enters only directories that can contain a match, and a single new name can be judged by itself.
+states: which patterns and groups match a file name in it, and which state a directory name in it leads to. So a scanner
+enters only directories that can contain a match, and one new name is matched by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exporter.config.globs import COMPRESSED_ENDINGS, Glob, Segment, Test, compile_exclude, compile_include
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A segment in its place in the state machine; the step that follows it has the next number."""
-
-    group: int
-    pattern: int | None  # None: an exclude
-    segment: Segment
-    last: bool
-    all_below: bool
-    compressed: bool
+from exporter.config.globs import COMPRESSED_ENDINGS, Exclude, Glob, Include, Segment, Test
+from exporter.config.groups import LogGroup
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A segment in its place in the state machine.
+
+    Attributes:
+        group: the number of its group.
+        pattern: the number of its pattern; None for an exclude.
+        segment: the segment.
+        after: the step of the next segment; None if this is the last one.
+        all_below: whether it is an exclude that matches all files below.
+        compressed: whether its pattern names the ending of compressed files.
+        meaning: compares equal where two steps, reached by the same path, match the same files.
+    """
+
+    group: int
+    pattern: int | None
+    segment: Segment
+    after: _Step | None
+    all_below: bool
+    compressed: bool
+    meaning: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """What a file is matched by. One :class:`PathMatcher` gives one object for one content, so they compare by `is`.
+    """What matches a file. Its numbers are the same in each matcher that the groups are part of.
 
     Attributes:
         groups: the numbers of the groups that the file belongs to, in order.
@@ -38,41 +50,90 @@ class Match:
     patterns: tuple[int, ...]
 
 
-class PathMatcher:
-    """The state machine of all groups.
-
-    Args:
-        groups: for each group its include patterns and its exclude patterns, as the user wrote them.
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupPatterns:
+    """The patterns of one group in the state machine. Several matchers can share it. Made by :func:`number_groups`.
 
     Attributes:
-        patterns: each include pattern as it is written, after the number of its group; in order, and once for each
-            group that has it.
+        number: the group's number.
+        name: the group's name.
+        patterns: the number of each include pattern -> its text.
+        starts: the first step of each pattern and exclude.
+        name_excludes: the excludes by base name.
+    """
+
+    number: int
+    name: str
+    patterns: Mapping[int, str]
+    starts: tuple[_Step, ...]
+    name_excludes: tuple[Test, ...]
+
+
+def number_groups(
+    groups: Iterable[LogGroup], *, first_group: int = 0, first_pattern: int = 0
+) -> tuple[GroupPatterns, ...]:
+    """Give numbers to groups and to their patterns, in order; a pattern that a group repeats has one number.
+
+    Args:
+        groups: the groups of one configuration.
+        first_group: the number of the first group: for a second configuration, one that was never given.
+        first_pattern: the number of the first pattern, likewise.
 
     Raises:
         PatternError: a pattern is not valid.
     """
+    numbered = []
+    for number, group in enumerate(groups, first_group):
+        patterns = dict(enumerate(dict.fromkeys(group.paths), first_pattern))
+        first_pattern += len(patterns)
+        excludes = frozenset(group.exclude)
+        starts = [
+            _first_step(number, pattern, glob, (text, alternative, excludes))
+            for pattern, text in patterns.items()
+            for alternative, glob in enumerate(Include(text).globs)
+        ]
+        by_name: list[Test] = []
+        for text in group.exclude:
+            for glob in Exclude(text).globs:
+                if len(glob.segments) == 1 and "/" not in text:
+                    by_name.append(glob.segments[0].test)
+                else:
+                    starts.append(_first_step(number, None, glob, ()))
+        numbered.append(GroupPatterns(number, group.group, patterns, tuple(starts), tuple(by_name)))
+    return tuple(numbered)
 
-    def __init__(self, groups: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
-        self._steps: list[_Step] = []
-        self._name_excludes: list[tuple[Test, ...]] = []
-        self._directories: dict[frozenset[int], Directory | None] = {}
+
+def _first_step(group: int, pattern: int | None, glob: Glob, meaning: tuple[object, ...]) -> _Step:
+    step = None
+    count = len(glob.segments)
+    for index in reversed(range(count)):
+        segment = glob.segments[index]
+        all_below = pattern is None and index == count - 2 and segment.any_depth and glob.segments[-1].any_name
+        step = _Step(group, pattern, segment, step, all_below, glob.compressed, (*meaning, index))
+    assert step is not None  # a glob has a segment
+    return step
+
+
+class PathMatcher:
+    """The state machine of some groups, of one configuration or of two.
+
+    Args:
+        rules: the groups.
+
+    Attributes:
+        rules: the groups by their numbers, in order.
+        patterns: the number of each include pattern -> the number of its group, and its text.
+        root: the state of the root directory; None when nothing can match.
+    """
+
+    def __init__(self, rules: Iterable[GroupPatterns]) -> None:
+        self.rules = {group.number: group for group in rules}
+        self.patterns = {
+            pattern: (group.number, text) for group in self.rules.values() for pattern, text in group.patterns.items()
+        }
+        self._directories: dict[frozenset[_Step], Directory | None] = {}
         self._matches: dict[tuple[int, ...], Match] = {}
-        patterns: list[tuple[int, str]] = []
-        starts: set[int] = set()
-        for number, (includes, excludes) in enumerate(groups):
-            for text in dict.fromkeys(includes):
-                starts.update(self._add(number, glob, len(patterns)) for glob in compile_include(text))
-                patterns.append((number, text))
-            by_name: list[Test] = []
-            for text in excludes:
-                for glob in compile_exclude(text):
-                    if len(glob.segments) == 1 and "/" not in text:
-                        by_name.append(glob.segments[0].test)
-                    else:
-                        starts.add(self._add(number, glob, None))
-            self._name_excludes.append(tuple(by_name))
-        self.patterns = tuple(patterns)
-        self.root = self._directory(starts)
+        self.root = self._directory(step for group in self.rules.values() for step in group.starts)
 
     def match(self, path: str) -> Match | None:
         """Return what a file of this absolute path is matched by, as if no directory were a symbolic link."""
@@ -84,39 +145,29 @@ class PathMatcher:
             directory = directory.enter(parent, is_symlink=False)
         return None if directory is None else directory.match(name)
 
-    def groups_of(self, path: str) -> tuple[int, ...]:
-        """Return the numbers of the groups of a file of this absolute path, as if no directory were a symbolic link."""
-        match = self.match(path)
-        return () if match is None else match.groups
+    def narrow(self, match: Match) -> Match | None:
+        """Return what is left of another matcher's match with the groups of this one only."""
+        return self._match(tuple(number for number in match.patterns if number in self.patterns))
 
-    def _add(self, group: int, glob: Glob, pattern: int | None) -> int:
-        exclude = pattern is None
-        start = len(self._steps)
-        count = len(glob.segments)
-        for index, segment in enumerate(glob.segments):
-            last = index == count - 1
-            all_below = exclude and index == count - 2 and segment.any_depth and glob.segments[-1].any_name
-            self._steps.append(_Step(group, pattern, segment, last, all_below, glob.compressed))
-        return start
-
-    def _directory(self, numbers: Iterable[int]) -> Directory | None:
+    def _directory(self, steps: Iterable[_Step]) -> Directory | None:
         """The state for these steps: the same object for the same steps, None when no file below can match."""
-        steps = self._steps
-        reached = set(numbers)
+        reached = list(steps)
         # "**" may stand for no directory at all, so what follows it is reached as well. No two "**" follow each other.
-        reached |= {number + 1 for number in reached if steps[number].segment.any_depth}
-        lost = {steps[number].group for number in reached if steps[number].all_below}
-        alive = {steps[number].group for number in reached if steps[number].pattern is not None} - lost
-        key = frozenset(number for number in reached if steps[number].group in alive)
+        reached += [step.after for step in reached if step.segment.any_depth and step.after is not None]
+        lost = {step.group for step in reached if step.all_below}
+        alive = {step.group for step in reached if step.pattern is not None} - lost
+        kept = dict.fromkeys(step for step in reached if step.group in alive)
+        key = frozenset(kept)
         try:
             return self._directories[key]
         except KeyError:
-            made = Directory(self, key, steps, self._name_excludes) if key else None
-            self._directories[key] = made
+            made = self._directories[key] = Directory(self, tuple(kept)) if kept else None
             return made
 
-    def _match(self, found: tuple[int, ...]) -> Match:
+    def _match(self, found: tuple[int, ...]) -> Match | None:
         """The match of these patterns, in any order and repeated or not: the same object for the same patterns."""
+        if not found:
+            return None
         patterns = tuple(sorted(set(found)))
         groups = tuple(dict.fromkeys(self.patterns[number][0] for number in patterns))
         match = self._matches[found] = self._matches.setdefault(patterns, Match(groups, patterns))
@@ -139,24 +190,6 @@ class _FileTests:
     compressed_tests: tuple[tuple[Test, tuple[int, ...]], ...]
     excludes: tuple[Test, ...]
 
-    def patterns_of(self, name: str) -> tuple[int, ...]:
-        """The patterns in any order; one with braces may be there more than once."""
-        if name.endswith(COMPRESSED_ENDINGS):
-            found: tuple[int, ...] = ()
-            for test, pattern in self.compressed_tests:
-                if test(name):
-                    found += pattern
-        else:
-            found = self.names.get(name, ())
-            for test, pattern in self.tests:
-                if test(name):
-                    found += pattern
-        if found:
-            for exclude in self.excludes:
-                if exclude(name):
-                    return ()
-        return found
-
 
 class Directory:
     """What can match in a directory. Made by :class:`PathMatcher` only; two directories alike share one object.
@@ -171,10 +204,8 @@ class Directory:
         "_endings",
         "_files",
         "_is_steady",
-        "_key",
         "_matcher",
         "_matches",
-        "_name_excludes",
         "_steadily",
         "_steps",
         "follows_links",
@@ -182,21 +213,18 @@ class Directory:
         "names",
     )
 
-    def __init__(
-        self, matcher: PathMatcher, key: frozenset[int], steps: list[_Step], name_excludes: list[tuple[Test, ...]]
-    ) -> None:
+    def __init__(self, matcher: PathMatcher, steps: tuple[_Step, ...]) -> None:
         self._matcher = matcher
         self._matches = matcher._matches
-        self._key = sorted(key)
         self._steps = steps
-        self._name_excludes = name_excludes
-        reached = [steps[number] for number in self._key]
-        includes = [(step, step.pattern) for step in reached if step.pattern is not None]
+        includes = [(step, step.pattern) for step in steps if step.pattern is not None]
         files = []
         for group in sorted({step.group for step, _ in includes}):
-            last = [(step, (pattern,)) for step, pattern in includes if step.last and step.group == group]
+            last = [(step, (pattern,)) for step, pattern in includes if step.after is None and step.group == group]
             excludes = [
-                step.segment.test for step in reached if step.pattern is None and step.last and step.group == group
+                step.segment.test
+                for step in steps
+                if step.pattern is None and step.after is None and step.group == group
             ]
             names: dict[str, tuple[int, ...]] = {}
             for step, pattern in last:
@@ -212,38 +240,46 @@ class Directory:
                         compressed_tests=tuple(
                             (step.segment.test, pattern) for step, pattern in last if step.compressed
                         ),
-                        excludes=(*name_excludes[group], *excludes),
+                        excludes=(*matcher.rules[group].name_excludes, *excludes),
                     )
                 )
         self._files = tuple(files)
         literals = [step.segment.literal for step, _ in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
-        self.follows_links = any(not step.last and not step.segment.any_depth for step, _ in includes)
+        self.follows_links = any(step.after is not None and not step.segment.any_depth for step, _ in includes)
         # Whether all directories in it lead to the same, to `_steadily` once known: but for hidden ones and links.
         self._is_steady = all(
-            step.segment.any_depth or (step.pattern is not None and (step.last or step.segment.any_name))
-            for step in reached
-        ) and not any(name_excludes[step.group] for step in reached)
+            step.segment.any_depth or (step.pattern is not None and (step.after is None or step.segment.any_name))
+            for step in steps
+        ) and not any(matcher.rules[step.group].name_excludes for step in steps)
         self._steadily: Directory | None = None
         # Most names in a directory that fills up with something else are told from logs by these.
-        self._endings = tuple({step.segment.ending for step, _ in includes if step.last})
+        self._endings = tuple({step.segment.ending for step, _ in includes if step.after is None})
 
     def match(self, name: str) -> Match | None:
         """Return what a regular file of this name in this directory is matched by, or None."""
         if not name.endswith(self._endings):
             return None
+        is_compressed = name.endswith(COMPRESSED_ENDINGS)
         found: tuple[int, ...] = ()
-        for tests in self._files:
-            found += tests.patterns_of(name)
-        if not found:
-            return None
-        return self._matches.get(found) or self._matcher._match(found)
+        for group in self._files:
+            patterns = () if is_compressed else group.names.get(name, ())
+            for test, pattern in group.compressed_tests if is_compressed else group.tests:
+                if test(name):
+                    patterns += pattern
+            if patterns:
+                for exclude in group.excludes:
+                    if exclude(name):
+                        break
+                else:
+                    found += patterns  # in any order; one with braces may be there more than once
+        return (self._matches.get(found) or self._matcher._match(found)) if found else None
 
-    def groups_of(self, name: str) -> tuple[int, ...]:
-        """Return the numbers of the groups that a regular file of this name in this directory belongs to, in order."""
-        match = self.match(name)
-        return () if match is None else match.groups
+    def reaches_more_than(self, other: Directory) -> bool:
+        """Return whether anything can match here that cannot with another matcher's state of the same directory."""
+        known = {step.meaning for step in other._steps if step.pattern is not None}
+        return any(step.pattern is not None and step.meaning not in known for step in self._steps)
 
     def enter(self, name: str, *, is_symlink: bool) -> Directory | None:
         """Return what can match in the directory of this name, or None when nothing can.
@@ -256,27 +292,23 @@ class Directory:
         is_plain = self._is_steady and not is_symlink and name[0] != "."
         if is_plain and self._steadily is not None:
             return self._steadily
-        below = self._find_below(name, is_symlink=is_symlink)
-        if is_plain:
-            self._steadily = below
-        return below
-
-    def _find_below(self, name: str, *, is_symlink: bool) -> Directory | None:
-        reached: set[int] = set()
+        reached: list[_Step] = []
         excluded: set[int] = set()
-        for number in self._key:
-            step = self._steps[number]
+        for step in self._steps:
             if step.segment.any_depth:
                 if step.pattern is None or not (is_symlink or name[0] == "."):
-                    reached.add(number)
+                    reached.append(step)
             elif step.segment.test(name):
-                if not step.last:
-                    reached.add(number + 1)
+                if step.after is not None:
+                    reached.append(step.after)
                 elif step.pattern is None:
                     excluded.add(step.group)
         alive = {
             group
-            for group in {self._steps[number].group for number in reached} - excluded
-            if not any(test(name) for test in self._name_excludes[group])
+            for group in {step.group for step in reached} - excluded
+            if not any(test(name) for test in self._matcher.rules[group].name_excludes)
         }
-        return self._matcher._directory(number for number in reached if self._steps[number].group in alive)
+        below = self._matcher._directory(step for step in reached if step.group in alive)
+        if is_plain:
+            self._steadily = below
+        return below

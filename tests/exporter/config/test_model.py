@@ -17,7 +17,7 @@ from exporter.config.model import (
     from_patterns,
     parse,
 )
-from exporter.matching.automaton import PathMatcher
+from exporter.matching.automaton import PathMatcher, number_groups
 
 LOGS = "logs: [{group: a, paths: [/a]}]\n"
 
@@ -128,7 +128,7 @@ def test_preset_for_kubernetes(path: str, labels: dict[str, str]) -> None:
     """The preset alone finds the containers' logs and takes them apart."""
     (group,) = parse("logs: [{preset: kubernetes-pods}]", "x.yml").logs
     assert (group.group, group.aggregate_by) == ("pods", ("namespace", "pod", "container"))
-    assert PathMatcher([(group.paths, group.exclude)]).groups_of(f"/var/log/pods/{path}") == (0,)
+    assert PathMatcher(number_groups([group])).match(f"/var/log/pods/{path}") is not None
     assert group.path_regex is not None
     match = group.path_regex.search(f"/var/log/pods/{path}")
     assert match is not None
@@ -248,12 +248,12 @@ def test_patterns_of_the_command_line(tmp_path: Path) -> None:
     config = from_patterns(["./x/*.log", "y", "/z", ".././/../w"], directory)
     (group,) = config.logs
     assert group.group == "default"
-    matcher = PathMatcher([(group.paths, ())])
-    assert matcher.groups_of(f"{directory}/x/1.log") == (0,)
-    assert matcher.groups_of(f"{directory}/y") == (0,)
-    assert matcher.groups_of("/z") == (0,)
-    assert matcher.groups_of(f"{tmp_path.parent}/w") == (0,)
-    assert matcher.groups_of(f"{tmp_path}/abc/y") == ()
+    matcher = PathMatcher(number_groups([group]))
+    assert matcher.match(f"{directory}/x/1.log") is not None
+    assert matcher.match(f"{directory}/y") is not None
+    assert matcher.match("/z") is not None
+    assert matcher.match(f"{tmp_path.parent}/w") is not None
+    assert matcher.match(f"{tmp_path}/abc/y") is None
 
 
 def test_bad_patterns_of_the_command_line() -> None:

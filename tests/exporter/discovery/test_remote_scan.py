@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.groups import LogGroup
 from exporter.discovery.remote_scan import RemoteScan, RemoteScanner
-from exporter.matching.automaton import Directory, PathMatcher
+from exporter.matching.automaton import Directory, PathMatcher, number_groups
 from tests.exporter.tracking import Track, present, sizes, touch
 from tests.support import Mount, Stopwatch, as_root, wait_until
 
 
 def below(root: Path, *patterns: str) -> dict[str, Directory]:
     """What can match in a directory, as discovery tells it."""
-    state = PathMatcher([([f"{root}/{pattern}" for pattern in patterns], [])]).root
+    state = PathMatcher(number_groups([LogGroup("g", tuple(f"{root}/{pattern}" for pattern in patterns))])).root
     for name in root.parts[1:]:
         assert state is not None
         state = state.enter(name, is_symlink=False)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcmatch import glob
 
-from exporter.config.globs import escape
+from exporter.config.globs import Exclude, Include, escape
+from exporter.config.groups import LogGroup
 from exporter.discovery.remote_scan import RemoteScanner
-from exporter.matching.automaton import PathMatcher
+from exporter.matching.automaton import Directory, GroupPatterns, PathMatcher, number_groups
+
+Patterns = tuple[Sequence[str], Sequence[str]]
+"""The patterns and the excludes of a group."""
 
 
-def groups(path: str, *patterns: tuple[list[str], list[str]]) -> tuple[int, ...]:
+def numbered(*patterns: Patterns, first_group: int = 0, first_pattern: int = 0) -> tuple[GroupPatterns, ...]:
+    """Groups with these patterns."""
+    groups = [LogGroup(str(number), tuple(paths), tuple(exclude)) for number, (paths, exclude) in enumerate(patterns)]
+    return number_groups(groups, first_group=first_group, first_pattern=first_pattern)
+
+
+def matcher_of(*patterns: Patterns) -> PathMatcher:
+    """The matcher of groups with these patterns."""
+    return PathMatcher(numbered(*patterns))
+
+
+def groups(path: str, *patterns: Patterns) -> tuple[int, ...]:
     """The groups of a path."""
-    return PathMatcher(patterns).groups_of(path)
+    match = matcher_of(*patterns).match(path)
+    return () if match is None else match.groups
 
 
 def matches(path: str, include: str, *exclude: str) -> bool:
@@ -76,7 +93,7 @@ def test_excludes_match_leading_dots() -> None:
 
 def test_excluded_directories_are_not_entered() -> None:
     """No state is left where nothing can match, be it by the patterns or by the excludes."""
-    root = PathMatcher([(["/a/**/*.log"], ["/a/pods/**", "cache", "/a/x"])]).root
+    root = matcher_of((["/a/**/*.log"], ["/a/pods/**", "cache", "/a/x"])).root
     assert root is not None
     assert root.enter("b", is_symlink=False) is None
     a = root.enter("a", is_symlink=False)
@@ -91,7 +108,7 @@ def test_excluded_directories_are_not_entered() -> None:
 
 def test_literal_directories_are_known_by_name() -> None:
     """Where only names can match there is nothing to list."""
-    root = PathMatcher([(["/a/b/*.log", "/a/c.log"], []), (["/d"], [])]).root
+    root = matcher_of((["/a/b/*.log", "/a/c.log"], []), (["/d"], [])).root
     assert root is not None
     assert (root.names, root.listed) == (("a", "d"), False)
     a = root.enter("a", is_symlink=False)
@@ -125,17 +142,15 @@ def test_groups_in_order() -> None:
 
 def test_patterns_are_numbered() -> None:
     """Each pattern is there as it is written: one with braces once, one that is repeated once in a group."""
-    matcher = PathMatcher([(["/b/{c,d}", "/a", "/b/{c,d}"], ["*.old"]), (["/a"], [])])
-    assert matcher.patterns == ((0, "/b/{c,d}"), (0, "/a"), (1, "/a"))
+    matcher = matcher_of((["/b/{c,d}", "/a", "/b/{c,d}"], ["*.old"]), (["/a"], []))
+    assert matcher.patterns == {0: (0, "/b/{c,d}"), 1: (0, "/a"), 2: (1, "/a")}
 
 
 def test_every_pattern_of_a_file() -> None:
     """All patterns that match a file are told, except those of groups that leave it out."""
-    matcher = PathMatcher(
-        [
-            (["/a/*.log", "/a/{b,b.log,b.*}", "/a/b.log", "/a/b.log.gz"], ["/a/c*"]),
-            (["/a/b.log", "/**/*.{log,log}", "/a/*"], ["b.*.gz"]),
-        ]
+    matcher = matcher_of(
+        (["/a/*.log", "/a/{b,b.log,b.*}", "/a/b.log", "/a/b.log.gz"], ["/a/c*"]),
+        (["/a/b.log", "/**/*.{log,log}", "/a/*"], ["b.*.gz"]),
     )
     expected = {
         "/a/b.log": ((0, 1), (0, 1, 2, 4, 5, 6)),
@@ -153,12 +168,54 @@ def test_every_pattern_of_a_file() -> None:
 
 def test_matches_are_shared() -> None:
     """Files that the same patterns match have the same object, whichever pattern spells their names out."""
-    matcher = PathMatcher([(["/{a/*,b/x}", "/{a/x,b/*}"], [])])
+    matcher = matcher_of((["/{a/*,b/x}", "/{a/x,b/*}"], []))
     match = matcher.match("/a/x")
     assert match is matcher.match("/b/x")
     assert match is not None
     assert match.patterns == (0, 1)
     assert match is not matcher.match("/a/y")
+
+
+def test_numbers_are_the_same_in_each_matcher() -> None:
+    """A group has its numbers alone and beside those of another configuration, and a match compares by them."""
+    old = numbered((["/a/*.log", "/b"], []), (["/a/*"], ["*.old"]))
+    new = numbered((["/a/*"], []), first_group=2, first_pattern=3)
+    both, only_old, only_new = PathMatcher([*old, *new]), PathMatcher(old), PathMatcher(new)
+    assert both.patterns == {0: (0, "/a/*.log"), 1: (0, "/b"), 2: (1, "/a/*"), 3: (2, "/a/*")}
+    assert only_new.patterns == {3: (2, "/a/*")}
+    match = both.match("/a/x.log")
+    assert match is not None
+    assert (match.groups, match.patterns) == ((0, 1, 2), (0, 2, 3))
+    assert both.match("/b") == only_old.match("/b")
+    for path in ("/a/x.log", "/a/x.old", "/b"):
+        match = both.match(path)
+        assert match is not None
+        assert (only_old.narrow(match), only_new.narrow(match)) == (only_old.match(path), only_new.match(path))
+
+
+def test_what_another_matcher_reaches() -> None:
+    """A directory reaches more where a pattern or a smaller exclude was added, and not where only numbers differ."""
+
+    def state(*patterns: Patterns, number: int = 0) -> Directory:
+        root = PathMatcher(numbered(*patterns, first_group=number, first_pattern=number)).root
+        assert root is not None
+        below = root.enter("a", is_symlink=False)
+        assert below is not None
+        return below
+
+    old = state((["/a/*.log", "/b/*"], ["x"]))
+    assert not old.reaches_more_than(state((["/a/*.log"], ["x"]), number=7))
+    assert not state((["/a/*.log"], ["x"]), (["/b/*", "/a/*.log"], ["x"])).reaches_more_than(old)
+    assert state((["/a/*.log", "/a/*.txt"], ["x"])).reaches_more_than(old)
+    assert state((["/a/*.log"], [])).reaches_more_than(old)
+
+
+def test_a_pattern_is_compiled_once() -> None:
+    """It keeps what it is compiled to, and is otherwise its text."""
+    for kind in (Include, Exclude):
+        pattern = kind("/a/{b,c}")
+        assert kind(pattern) is pattern
+        assert (pattern, hash(pattern), len(pattern.globs)) == ("/a/{b,c}", hash("/a/{b,c}"), 2)
 
 
 @pytest.mark.parametrize("name", ["a*b", "[x]", "{a,b}", "a\\b", "?", "!a", "a{1..2}"])
@@ -194,11 +251,11 @@ def test_scan_is_what_a_shell_would_find(tree: list[list[str]], include: list[li
             for path in glob.glob(pattern, flags=glob.GLOBSTAR | glob.BRACE | glob.CASE)
             if os.path.isfile(path)
         }
-        matcher = PathMatcher([(patterns, [])])
+        matcher = matcher_of((patterns, []))
         assert matcher.root is not None
         assert set(RemoteScanner().scan({"/": matcher.root}).files) == expected
         everything = {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
-        assert {path for path in everything if matcher.groups_of(path)} == expected
+        assert {path for path in everything if matcher.match(path)} == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -239,12 +296,12 @@ def test_patterns_match_as_if_alone(path: list[str], configured: list[tuple[list
     """A pattern among many matches what it matches with nothing but its group's excludes beside it."""
     text = "/" + "/".join(path)
     rules = [(["/" + "/".join(segments) for segments in include], exclude) for include, exclude in configured]
-    matcher = PathMatcher(rules)
+    matcher = matcher_of(*rules)
     expected = [
         number
-        for number, (group, pattern) in enumerate(matcher.patterns)
+        for number, (group, pattern) in matcher.patterns.items()
         if groups(text, ([pattern], rules[group][1])) == (0,)
     ]
     match = matcher.match(text)
     assert (() if match is None else match.patterns) == tuple(expected)
-    assert matcher.groups_of(text) == tuple(sorted({matcher.patterns[number][0] for number in expected}))
+    assert groups(text, *rules) == tuple(sorted({matcher.patterns[number][0] for number in expected}))
