@@ -167,7 +167,7 @@ class Overview:
             "directories": {
                 "known": len(discovery),
                 "unreadable": discovery.unreadable,
-                "unwatched": discovery.unheard,
+                "unwatched": discovery.unwatchable,
             },
         }
 

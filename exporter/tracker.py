@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 
 from exporter.config.model import Config
+from exporter.discovery.discovery import Discovery
+from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved
 from exporter.discovery.remote_scan import RemoteScanner
-from exporter.discovery.tree import Discovery
 from exporter.ledger.growth import GroupRules, Labels, Ledger
 from exporter.matching.automaton import Match, PathMatcher, number_groups
 from exporter.matching.labels import Labeller, LabelRule
@@ -79,7 +80,7 @@ class Tracker:
         else:
             self.cache = predecessor.cache
         self._watches = _Watches(self)
-        self.discovery = Discovery(self.matcher, [group.group for group in config.logs], self._watches, self)
+        self.discovery = Discovery(self.matcher, self._watches)  # type: ignore[arg-type]
         self.is_ready = False
         """Whether every directory was looked at once."""
         self.since_ns = [time.time_ns()] * len(self.matcher.patterns)
@@ -146,7 +147,7 @@ class Tracker:
         """
         errors = self.cache.survey(self._paths.keys())
         self._book()
-        self.discovery.look_at_unheard()
+        self._perform(self.discovery.look_at_unwatchable())
         self._catch_up()
         self._told_faults.tell_faults(
             _log,
@@ -165,15 +166,16 @@ class Tracker:
             as_of_ns = file_time_ns()
             self._catch_up()
             self._list_lost()
-            self.discovery.begin_scan()
+            self.discovery.begin_scan(self._lost)
         more = True
         while more:
             with self._line.turnstile:
                 pass  # whoever waits goes first: a lock alone would be taken again before another thread wakes up
             with self.lock:
-                more = self.discovery.scan(DIRECTORIES_AT_ONCE if self._predecessor is None else 1)
+                self._perform(self.discovery.scan(DIRECTORIES_AT_ONCE if self._predecessor is None else 1))
                 self._catch_up()
-                self.discovery.settle()
+                self._perform(self.discovery.settle())
+                more = self.discovery.is_scanning
         unreadable = self.discovery.unreadable + self._scan_remote()
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
@@ -203,12 +205,13 @@ class Tracker:
                     self._followed[path] = inode.size, now
                 elif now - since >= ROTATED_QUIET_S:
                     self.discovery.unfollow(path)
+                    self._drop(path)
 
     def _scan_remote(self) -> int:
         directories = dict(self.discovery.remote)
         found = self._remote_scanner.scan(directories)
         with self.lock:
-            self.discovery.take_remote(found.files, found.left_out)
+            self._perform(self.discovery.take_remote(found.files, found.left_out))
         return found.unreadable
 
     # -- succession, see succession.py --------------------------------------------------------------------------------
@@ -233,7 +236,7 @@ class Tracker:
                 known = predecessor.ledger.inode(inode.identity)
                 rotated.update(() if known is None else known.names)
             for path in sorted(rotated - self._paths.keys()):
-                self.discovery.follow(path, predecessor.discovery.origin_of(path))
+                self._perform(self.discovery.follow(path, predecessor.discovery.origin_of(path)))
             for path in self._followed.keys() & predecessor._followed.keys():
                 self._followed[path] = predecessor._followed[path]
             for path in [series.path for series in self.ledger.series() if series.is_present]:
@@ -361,11 +364,11 @@ class Tracker:
         if events:
             if any(event.name is None for event in events):
                 self._list_lost()
-            self.discovery.catch_up(events)
+            self._perform(self.discovery.catch_up(events, self._lost))
         while self._vanished:
             vanished, self._vanished = self._vanished, set()
             for path in sorted(vanished):
-                self.discovery.check(path)
+                self._perform(self.discovery.check(path))
 
     def _list_lost(self) -> None:
         self._lost = {}
@@ -381,10 +384,33 @@ class Tracker:
             )
         self._is_full = is_full
 
-    # -- what discovery tells, with the lock held ---------------------------------------------------------------------
+    # -- what discovery finds, with the lock held ---------------------------------------------------------------------
 
-    def examine(self, path: str, match: Match) -> bool:
-        """Look at a path that may have become a file, another one, or none."""
+    def _perform(self, findings: Findings) -> None:
+        """Perform and answer what discovery finds, in order."""
+        with contextlib.suppress(StopIteration):
+            finding = next(findings)
+            while True:
+                try:
+                    answer = self._take(finding)
+                except Exception as error:  # noqa: BLE001 - discovery logs it and goes on
+                    finding = findings.throw(error)
+                else:
+                    finding = findings.send(answer)
+
+    def _take(self, finding: Finding) -> bool:
+        if isinstance(finding, Appeared):
+            return self._stat(finding.path, finding.match)
+        if isinstance(finding, Moved):
+            return self._follow(finding.path, finding.origin)
+        if isinstance(finding, Gone):
+            self._drop(finding.path)
+        else:
+            self._paths[finding.path] = finding.match
+            self._declare(finding.path, finding.match)
+        return True
+
+    def _stat(self, path: str, match: Match) -> bool:
         if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
             self._add(path, match)  # it is declared and there, and whatever becomes of it is heard
             return True
@@ -402,8 +428,7 @@ class Tracker:
             self._paths.pop(path, None)
         return is_there
 
-    def follow(self, path: str, origin: str) -> bool:
-        """Look at a path that matches no pattern but leads to a file that had a name which does."""
+    def _follow(self, path: str, origin: str) -> bool:
         if path in self.ledger:
             return False  # it was declared until now, as the name of a file in another directory
         if origin and self.ledger.at(path) is None:
@@ -415,7 +440,7 @@ class Tracker:
             self._lose(origin)
         inode = self.ledger.at(path)
         if not is_known or inode is None:
-            self.drop(path)
+            self._drop(path)
             return False
         self._add(path, None)
         self._followed.setdefault(path, (inode.size, time.monotonic()))
@@ -439,17 +464,12 @@ class Tracker:
         if self.successor is not None:
             self.successor.mirror(path, since_ns=since_ns, is_new=self.is_ready)
 
-    def drop(self, path: str) -> None:
-        """Look at a path no longer, whatever it leads to."""
+    def _drop(self, path: str) -> None:
         self._followed.pop(path, None)
         self._paths.pop(path, None)
         self._lose(path)
         with contextlib.suppress(KeyError):
             self.cache.remove_from_watch(path)
-
-    def lost_in(self, directory: str) -> set[int]:
-        """The inode numbers of files that were seen in this directory last and have no known name now."""
-        return self._lost.get(directory, set())
 
     def labels(self, path: str, match: Match) -> Labels:
         """What a file is published under."""
@@ -507,7 +527,7 @@ class _Watches:
         tracker.cache.unwatch_directory(path)
 
     def let_go(self) -> None:
-        for path in self._tracker.discovery.watched():
+        for path in self._tracker.discovery.watched:
             self.unwatch_directory(path)
 
 

@@ -1,4 +1,4 @@
-"""Finds the files that the patterns match: the tree of directories with its symbolic links, and the remote scanner.
+"""Finds the files that match: directories, symbolic links, renamed files, and the scanner of remote filesystems.
 
-It imports `matching` and `ops`, and lists directories. The tracker gives it a watcher and takes what it finds.
+It imports `matching`, `ops` and `fstat_cache`. It gives findings, which the tracker performs and answers.
 """

@@ -114,7 +114,7 @@ def _discovery_families(tracker: Tracker) -> tuple[Metric, ...]:
         GaugeMetricFamily(
             "fstat_exporter_unwatched_directories",
             "Those that can not be watched, and are looked at each scrape.",
-            discovery.unheard,
+            discovery.unwatchable,
         ),
         CounterMetricFamily(
             "fstat_exporter_missed_changes",

@@ -15,7 +15,8 @@ import pytest
 from exporter.agent import Agent
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config, StateConfig
-from exporter.discovery.tree import Discovery
+from exporter.discovery.discovery import Discovery
+from exporter.discovery.findings import Findings
 from exporter.ops.systemd import Notifier
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache
@@ -166,7 +167,7 @@ def test_a_long_first_scan_tells_its_progress(
     monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
     real, asked = Discovery.scan, 0
 
-    def slow(discovery: Discovery, directories: int) -> bool:
+    def slow(discovery: Discovery, directories: int) -> Findings:
         nonlocal asked
         asked += 1
         time.sleep(0.1)

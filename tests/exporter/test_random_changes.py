@@ -213,7 +213,7 @@ def test_random_changes(tmp_path: Path, track: Track, seed: int) -> None:
         shutil.rmtree(directory)
     tree.mkdir()
     check(tracker)
-    discovery = tracker.discovery
-    assert not [path for path in discovery._folders if path.startswith(f"{tree}/") or path == str(changer.outside)]
+    known = tracker.discovery._tree
+    assert not [path for path in known.folders if path.startswith(f"{tree}/") or path == str(changer.outside)]
     assert not [path for path in tracker._paths if not os.path.exists(path)]
-    assert not any(folder.leads or folder.links for folder in discovery._folders.values())
+    assert (known.links.leads, known.folders.crossed) == ({}, {})

@@ -746,7 +746,8 @@ tracker = Tracker(Config(logs=(LogGroup("g", tuple(sys.argv[1:])),)))
 tracker.scan()
 for _ in sys.stdin:
     found = sizes(tracker)
-    print(json.dumps([found, appended(tracker), tracker.discovery.unreadable, tracker.discovery.unheard]), flush=True)
+    discovery = tracker.discovery
+    print(json.dumps([found, appended(tracker), discovery.unreadable, discovery.unwatchable]), flush=True)
 """
 
     def __init__(self, *patterns: str) -> None:
@@ -830,7 +831,7 @@ def test_few_watches(tmp_path: Path, track: Track) -> None:
         status = tracker.cache.status()
         assert status.guarded >= guarded  # which directories have the watches is not said
         assert status.guarded + status.polled.get("watch_limit", 0) == (4 if guarded else 0)
-        assert tracker.discovery.unheard == unheard
+        assert tracker.discovery.unwatchable == unheard
         assert status.watches <= watches
 
 
@@ -953,7 +954,8 @@ def test_pods_that_come_and_go_leave_nothing_behind(
     assert tracker.discovery.missed == 0
     assert len(tracker.discovery) == known
     assert (tracker._paths, tracker._followed, tracker._vanished) == ({}, {}, set())
-    assert not any(folder.leads or folder.links or folder.followed for folder in tracker.discovery._folders.values())
+    tree = tracker.discovery._tree
+    assert (tree.links.leads, tree.folders.crossed, tree.folders.followed) == ({}, {}, {})
     assert +tracker.discovery.matches == {}
     assert tracker.cache.list_files_in_cache() == []
     status = tracker.cache.status()

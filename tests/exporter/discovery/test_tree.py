@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.matching.automaton import Match
-from exporter.tracker import Tracker
 from fstat_cache import FStatCache, file_time_ns, is_settled
 from tests.exporter.tracking import Track, append, appended, present, sizes, tick, touch
 from tests.support import wait_until
@@ -85,7 +83,7 @@ def test_a_listing_in_the_same_tick_as_a_change_is_made_again(
     for is_same_tick, listings in ((True, 1), (True, 1), (False, 1), (False, 0)):
         with monkeypatch.context() as stopped:
             if is_same_tick:
-                stopped.setattr("exporter.discovery.tree.file_time_ns", lambda: tmp_path.stat().st_ctime_ns)
+                stopped.setattr("exporter.discovery.folders.file_time_ns", lambda: tmp_path.stat().st_ctime_ns)
             tracker.scan()
         assert len(listed) == listings
         listed.clear()
@@ -124,7 +122,7 @@ def test_names_that_match_nothing_cost_no_stat(tmp_path: Path, track: Track, mon
 
 def test_overlapping_groups_are_told_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
     """A file of two groups belongs to the first. It may be meant so: that is logged once, for information."""
-    caplog.set_level(logging.INFO, "exporter.discovery.tree")
+    caplog.set_level(logging.INFO, "exporter.discovery")
     touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c")
     groups = LogGroup("one", (f"{tmp_path}/*.log",)), LogGroup("two", (f"{tmp_path}/*",))
     tracker = track(groups=groups)
@@ -147,7 +145,7 @@ def test_a_file_where_a_directory_was(tmp_path: Path, track: Track, caplog: pyte
 
 def test_a_link_loop_is_logged_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
     """A fault is told when it begins and when it ends, not at each scan; at its end the directory is found at once."""
-    caplog.set_level(logging.INFO, "exporter.discovery.tree")
+    caplog.set_level(logging.INFO, "exporter.discovery")
     (tmp_path / "loop").symlink_to("loop")
     tracker = track("loop/*.log")
     for _ in range(3):
@@ -233,15 +231,15 @@ def test_a_failed_look_keeps_nobody_from_another(
     """However often it fails; it is told once between two scans."""
     touch(*(tmp_path / f"{folder}/old.log" for folder in "abc"))
     tracker = track("*/*.log")
-    examine = Tracker.examine
+    look = FStatCache.look
 
-    def fail(tracker: Tracker, path: str, match: Match) -> bool:
+    def fail(cache: FStatCache, path: str) -> bool:
         if path.endswith("bad.log"):
             raise RuntimeError("unexpected")
-        return examine(tracker, path, match)
+        return look(cache, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Tracker, "examine", fail)
+        patched.setattr(FStatCache, "look", fail)
         touch(tmp_path / "a/bad.log", tmp_path / "b/bad.log")
         tracker.refresh(0)
         for number in range(3):
@@ -262,11 +260,15 @@ def test_a_failed_look_at_a_rotated_file_is_made_again(
     touch(tmp_path / "a.log", tmp_path / "b.log")
     tracker = track("*.log")
 
-    def fail(tracker: Tracker, path: str, origin: str) -> bool:
-        raise RuntimeError("unexpected")
+    look = FStatCache.look
+
+    def fail(cache: FStatCache, path: str) -> bool:
+        if path.endswith(".1"):
+            raise RuntimeError("unexpected")
+        return look(cache, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Tracker, "follow", fail)
+        patched.setattr(FStatCache, "look", fail)
         for name in "ab":
             (tmp_path / f"{name}.log").rename(tmp_path / f"{name}.log.1")
         tracker.refresh(0)

@@ -1,0 +1,68 @@
+"""The files that the remote scanner has found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+
+from exporter.discovery.findings import Appeared, Findings, Gone, Rematched
+from exporter.discovery.tree import Tree
+from exporter.matching.automaton import Match, PathMatcher
+
+
+class RemoteFiles(dict[str, Match]):
+    """The files on filesystems that report no changes by others, and may hang.
+
+    Args:
+        tree: counts them.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self._tree = tree
+
+    def take(self, found: Mapping[str, Match], left_out: Collection[str]) -> Findings:
+        """Take over what a scan has found.
+
+        Args:
+            found: path -> what matches it.
+            left_out: places that did not answer: what is known at or below them is kept.
+        """
+        kept = tuple(os.path.join(path, "") for path in left_out)
+        for path in sorted(found.keys() | self.keys()):
+            match = found.get(path)
+            if match is None:
+                if path not in left_out and not path.startswith(kept):
+                    yield from self.stat(path, self[path])
+            elif path not in self:
+                yield from self.stat(path, match)
+            elif self[path] != match:
+                self.set(path, match)
+                yield Rematched(path, match)
+
+    def stat(self, path: str, match: Match) -> Findings:
+        """Stat a file that may have come or gone."""
+        with self._tree.apart(os.path.dirname(path)):
+            is_there = yield Appeared(path, match)
+            if is_there and path not in self:
+                self.set(path, match)
+                if len(match.groups) > 1:
+                    self._tree.tell_overlap(path, match)
+            elif not is_there and path in self:
+                self.set(path, None)
+
+    def restate(self, matcher: PathMatcher) -> Findings:
+        """Keep what the groups of a matcher still match. What they match beyond that shows in the next scan."""
+        for path, old in tuple(self.items()):
+            match = matcher.narrow(old)
+            if match != old:
+                self.set(path, match)
+                yield Gone(path) if match is None else Rematched(path, match)
+
+    def set(self, path: str, match: Match | None) -> None:
+        """Set what matches a file, and count it; None: it is known no longer."""
+        if path in self:
+            self._tree.count(self.pop(path), -1)
+        if match is not None:
+            self[path] = match
+            self._tree.count(match, 1)
