@@ -297,8 +297,13 @@ class Discovery:
             leads = tree.links.leads.get(path, ())
             for below in folder.folders:
                 name = os.path.basename(below)
-                at = None if state is None else state.enter(name, is_symlink=name in leads)
+                at = None
+                # Where a directory cannot be listed only the names are known that the patterns spell out.
+                if state is not None and (path not in tree.faults or name in state.names):
+                    at = state.enter(name, is_symlink=name in leads)
                 self._to_restate.append((below, at))
             if state is not None and folder.state is not None and folder.state is not state:
                 tree.restate(folder, state)
+        if not self._to_restate:
+            tree.unwatch_unneeded()
         yield from tree.work_off()

@@ -135,7 +135,7 @@ class Folders(dict[str, Folder]):
     def forget_if_unused(self, folder: Folder) -> None:
         """Forget a directory in which nothing matters any more."""
         path = folder.path
-        is_used = folder.state is not None or folder.folders or path in self.crossed or path in self.followed
+        is_used = folder.state is not None or path in self.crossed or path in self.followed
         if not is_used and path in self:
             del self[path]
             self.unwatch(folder)

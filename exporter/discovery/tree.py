@@ -279,6 +279,8 @@ class Tree:
                 is_link = self.links.resolve(parent.path, name)
             state = parent.state.enter(name, is_symlink=is_link)
             parent.folders[path] = None
+            if state is None and parent.state.match(name) is None:
+                self.links.forget(parent.path, name)
         if state is None:
             self._leave(path)
             return
@@ -359,6 +361,10 @@ class Tree:
             raise
         folder.is_listed = True
         self.faults.pop(folder.path, None)
+        for name in tuple(leads):
+            path = os.path.join(folder.path, name)
+            if path not in files and path not in folders:
+                self.links.forget(folder.path, name)
         for path in folder.files.keys() - files:
             if suspects is None:
                 self.look_at(folder, os.path.basename(path))
@@ -435,8 +441,13 @@ class Tree:
                 path = os.path.join(directory, name)
                 self.rejoined[path] = origin
                 self._to_stat[path] = _Look(folder, name, state, match, may_be_link=True)
-        if not state.listed and not self._is_needed(folder, state):
-            self.folders.unwatch(folder)
+
+    def unwatch_unneeded(self) -> None:
+        """Watch directories no longer whose names are spelt out, and report by themselves that they go."""
+        for folder in self.folders.values():
+            state = folder.state
+            if folder.is_watched and state is not None and not state.listed and not self._is_needed(folder, state):
+                self.folders.unwatch(folder)
 
     def drop(self, folder: Folder) -> None:
         """Leave a directory, with no directories in it, in which nothing can match any more."""
