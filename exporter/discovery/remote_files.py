@@ -42,14 +42,17 @@ class RemoteFiles(dict[str, Match]):
 
     def stat(self, path: str, match: Match) -> Findings:
         """Stat a file that may have come or gone."""
-        with self._tree.apart(os.path.dirname(path)):
+        try:
             is_there = yield Appeared(path, match)
-            if is_there and path not in self:
-                self.set(path, match)
-                if len(match.groups) > 1:
-                    self._tree.tell_overlap(path, match)
-            elif not is_there and path in self:
-                self.set(path, None)
+        except Exception as error:  # noqa: BLE001 - see fail
+            self._tree.fail(error, os.path.dirname(path))
+            return
+        if is_there and path not in self:
+            self.set(path, match)
+            if len(match.groups) > 1:
+                self._tree.tell_overlap(path, match)
+        elif not is_there and path in self:
+            self.set(path, None)
 
     def restate(self, matcher: PathMatcher) -> Findings:
         """Keep what the groups of a matcher still match. What they match beyond that shows in the next scan."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
@@ -107,38 +107,42 @@ class Tree:
                 self.enter_next(agenda)
             while self._told:
                 finding = self._told.popleft()
-                with self.apart(os.path.dirname(finding.path)):
+                try:
                     yield finding
+                except Exception as error:  # noqa: BLE001 - see fail
+                    self.fail(error, os.path.dirname(finding.path))
             for path in sorted(to_stat):
                 look = to_stat.pop(path)
-                with self.apart(look.folder.path):
+                try:
                     yield from self._stat(path, look)
+                except Exception as error:  # noqa: BLE001 - see fail
+                    self.fail(error, look.folder.path)
         renames = self.renames
         for path in tuple(renames.to_stat):
             del renames.to_stat[path]
             if (origin := renames.origin_of(path)) is not None:
-                with self.apart(os.path.dirname(path)):
+                try:
                     if not (yield Moved(path, origin)):
                         renames.unfollow(path, is_gone=True)
+                except Exception as error:  # noqa: BLE001 - see fail
+                    self.fail(error, os.path.dirname(path))
 
     def enter_next(self, agenda: Agenda) -> None:
         """Enter one of these directories."""
         path, seen = agenda.to_enter.popitem()
-        with self.apart(os.path.dirname(path)):
-            self._enter(path, seen, agenda)
-
-    @contextlib.contextmanager
-    def apart(self, directory: str) -> Iterator[None]:
-        """Have a failure keep nothing else from being stat'ed: the first is logged, the next scan lists it again."""
         try:
-            yield
-        except CacheClosedError:
-            raise  # nothing can be stat'ed any more
-        except Exception as error:  # noqa: BLE001 - whatever it was
-            self._failed[directory] = None
-            if not self._has_failed:
-                self._has_failed = True
-                _log.error("a look has failed, it is made again by the next scan", exc_info=error)
+            self._enter(path, seen, agenda)
+        except Exception as error:  # noqa: BLE001 - see fail
+            self.fail(error, os.path.dirname(path))
+
+    def fail(self, error: Exception, directory: str) -> None:
+        """Have an error keep nothing else from being stat'ed: the first is logged, the next scan lists it again."""
+        if isinstance(error, CacheClosedError):
+            raise error  # nothing can be stat'ed any more
+        self._failed[directory] = None
+        if not self._has_failed:
+            self._has_failed = True
+            _log.error("a look has failed, it is made again by the next scan", exc_info=error)
 
     def retry(self) -> None:
         """List again where something has failed."""
