@@ -39,6 +39,10 @@ class Discovery:
         self.missed = 0
         """Files and directories that a rescan has found come or gone without an event, since the start."""
         self._tree = Tree(matcher, cache)
+        self.matches: Counter[int] = self._tree.matches.counts
+        """Pattern number -> files that it matches now; 0 for a number that is not in it."""
+        self.remote: Mapping[str, Directory] = self._tree.remote
+        """Directories that a thread has to list that may hang -> what can match there."""
         self._remote_files = RemoteFiles(self._tree)
         self._scan = Agenda(is_scan=True)
         self._suspects: dict[str, Suspect] = {}
@@ -49,16 +53,6 @@ class Discovery:
     def __len__(self) -> int:
         """How many directories are known."""
         return len(self._tree.folders)
-
-    @property
-    def matches(self) -> Counter[int]:
-        """Pattern number -> files that it matches now."""
-        return self._tree.matches
-
-    @property
-    def remote(self) -> Mapping[str, Directory]:
-        """Directories that a thread has to list that may hang -> what can match there."""
-        return self._tree.remote
 
     @property
     def unreadable(self) -> int:
@@ -90,9 +84,7 @@ class Discovery:
         self.missed = other.missed
         self._told_faults = other._told_faults
         for path in other._remote_files:
-            match = self._tree.matcher.match(path)
-            if match is not None:
-                self._remote_files.set(path, match)
+            self._tree.matches.set(self._remote_files, path, self._tree.matches.matcher.match(path))
         return self._remote_files
 
     def match_of(self, path: str) -> Match | None:
@@ -113,7 +105,7 @@ class Discovery:
         tree.lost = lost
         tree.retry()
         self._scan.suspects = self._suspects if tree.folders else None
-        if tree.matcher.root is not None:
+        if tree.matches.matcher.root is not None:
             self._scan.to_enter = {"/": DIRECTORY}
 
     @property
@@ -203,17 +195,10 @@ class Discovery:
         if path in folder.folders and (below := tree.folders.get(path)) is not None:
             below.identity = None  # even if it is the same one again
         tree.look_at(folder, name, is_directory=event.is_directory)
-        if event.moved_to:
-            origin = tree.renames.take(event.moved_to)
-            if origin is not None and not event.is_directory and self._is_nothing(folder, name):
-                tree.renames.follow(folder, name, origin)
+        if event.moved_to and not event.is_directory:
+            tree.renames.move_to(folder, name, event.moved_to)
         if folder.path in tree.folders.followed:
             tree.renames.stat_again(folder.path, name)
-
-    @staticmethod
-    def _is_nothing(folder: Folder, name: str) -> bool:
-        """Whether no pattern matches a name."""
-        return folder.state is None or folder.state.match(name) is None
 
     def look_at_unwatchable(self) -> Findings:
         """Look at the directories that cannot be watched; if they are many, at some, in rotation."""
@@ -243,7 +228,7 @@ class Discovery:
         """
         directory, name = os.path.split(path)
         folder = self._tree.folders.make(directory)
-        if self._is_nothing(folder, name):
+        if folder.match(name) is None:
             self._tree.folders.watch_names(folder)
             self._tree.renames.follow(folder, name, origin)
         return self._tree.work_off()
@@ -265,7 +250,7 @@ class Discovery:
         A scan then finds what only the new matcher matches.
         """
         tree = self._tree
-        tree.matcher = matcher
+        tree.matches.matcher = matcher
         tree.rejoined_before, tree.rejoined = tree.rejoined, {}
         self._to_restate = [("/", matcher.root)]
         return self._remote_files.restate(matcher)
@@ -305,5 +290,8 @@ class Discovery:
             if state is not None and folder.state is not None and folder.state is not state:
                 tree.restate(folder, state)
         if not self._to_restate:
-            tree.unwatch_unneeded()
+            # A link that was left may have been all that needed a watch.
+            for folder in tree.folders.values():
+                if folder.is_watched and folder.state is not None and not folder.state.listed:
+                    tree.links.unwatch_if_unneeded(folder, folder.state)
         yield from tree.work_off()

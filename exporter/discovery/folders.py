@@ -35,6 +35,10 @@ class Folder:
         self.files: dict[str, Match] = {}
         self.folders: dict[str, None] = {}
 
+    def match(self, name: str) -> Match | None:
+        """Return what matches a file of this name in it."""
+        return None if self.state is None else self.state.match(name)
+
     def compare(self) -> tuple[bool, bool]:
         """Stat a directory that is about to be listed.
 
@@ -63,12 +67,11 @@ class ByName(dict[str, dict[str, T]]):
 
     def take(self, directory: str, name: str) -> T | None:
         """Remove a name and return its value, if it has one."""
-        names = self.get(directory)
-        if names is None or name not in names:
-            return None
-        if len(names) == 1:
-            del self[directory]
-        return names.pop(name)
+        names = self.get(directory, {})
+        value = names.pop(name, None)
+        if not names:
+            self.pop(directory, None)
+        return value
 
 
 class Folders(dict[str, Folder]):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from exporter.discovery.folders import ByName, Folders, Place
+from exporter.discovery.folders import ByName, Folder, Folders, Place
+from exporter.matching.automaton import Directory
+from fstat_cache import AUTOFS, REMOTE
 from fstat_cache.paths import MOST_LINKS, Walk
 
 
@@ -42,6 +44,19 @@ class Links:
     def forget(self, directory: str, name: str) -> None:
         """Watch no names for a path any longer, be it a link or not."""
         self._let_go(os.path.join(directory, name), self.leads.take(directory, name) or ())
+
+    def unwatch_if_unneeded(self, folder: Folder, state: Directory) -> None:
+        """Watch a directory that is not listed no longer, unless for names that may come, or lead elsewhere."""
+        leads = self.leads.get(folder.path, ())
+        for name in state.names:
+            if state.match(name) is not None:
+                return
+            if state.enter(name, is_symlink=True) is not None:
+                # A directory that is there, local, and no symbolic link reports by itself that it goes.
+                below = self._folders.get(os.path.join(folder.path, name))
+                if name in leads or below is None or below.state is None or below.reason in (REMOTE, AUTOFS):
+                    return
+        self._folders.unwatch(folder)
 
     def _way(self, path: str) -> list[Place] | None:
         """Each symbolic link that one leads over but for itself, and the end, be something there or not.

@@ -37,7 +37,7 @@ class RemoteFiles(dict[str, Match]):
             elif path not in self:
                 yield from self.stat(path, match)
             elif self[path] != match:
-                self.set(path, match)
+                self._tree.matches.set(self, path, match)
                 yield Rematched(path, match)
 
     def stat(self, path: str, match: Match) -> Findings:
@@ -48,24 +48,14 @@ class RemoteFiles(dict[str, Match]):
             self._tree.fail(error, os.path.dirname(path))
             return
         if is_there and path not in self:
-            self.set(path, match)
-            if len(match.groups) > 1:
-                self._tree.tell_overlap(path, match)
-        elif not is_there and path in self:
-            self.set(path, None)
+            self._tree.matches.set(self, path, match)
+        elif not is_there:
+            self._tree.matches.set(self, path, None)
 
     def restate(self, matcher: PathMatcher) -> Findings:
         """Keep what the groups of a matcher still match. What they match beyond that shows in the next scan."""
         for path, old in tuple(self.items()):
             match = matcher.narrow(old)
             if match != old:
-                self.set(path, match)
+                self._tree.matches.set(self, path, match)
                 yield Gone(path) if match is None else Rematched(path, match)
-
-    def set(self, path: str, match: Match | None) -> None:
-        """Set what matches a file, and count it; None: it is known no longer."""
-        if path in self:
-            self._tree.count(self.pop(path), -1)
-        if match is not None:
-            self[path] = match
-            self._tree.count(match, 1)

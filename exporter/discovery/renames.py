@@ -37,9 +37,11 @@ class Renames:
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
 
-    def take(self, cookie: int) -> str | None:
-        """Return the origin of what a rename has brought, once; None if it does not matter."""
-        return self._moves.pop(cookie, None)
+    def move_to(self, folder: Folder, name: str, cookie: int) -> None:
+        """Follow what a rename has brought to a name, if it matters and no pattern matches it there."""
+        origin = self._moves.pop(cookie, None)
+        if origin is not None and folder.match(name) is None:
+            self.follow(folder, name, origin)
 
     def follow(self, folder: Folder, name: str, origin: str = "") -> None:
         """Follow a file from now on."""
@@ -79,6 +81,4 @@ class Renames:
             directory, link_name = os.path.split(link)
             if self._links.leads[directory][link_name][-1] == (folder.path, name):
                 return link
-        if folder.state is not None and folder.state.match(name) is not None:
-            return path
-        return None
+        return None if folder.match(name) is None else path

@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.folders import Folder, Folders
 from exporter.discovery.links import Links
+from exporter.discovery.matches import Matches
 from exporter.discovery.renames import Renames
 from exporter.matching.automaton import Directory, Match, PathMatcher
-from exporter.ops.log import fields
 from fstat_cache import AUTOFS, REMOTE, CacheClosedError, FStatCache
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Tree:
     """What is known of the directories and of the files in them. Its methods queue; :meth:`work_off` gives findings.
 
     Attributes:
-        matches: pattern number -> files that it matches now.
+        matches: what matches the known files.
         folders, links, renames: what is known of directories, symbolic links and renamed files.
         agenda: what has to be entered next.
         remote: directories that a thread has to list that may hang -> what can match there.
@@ -78,8 +78,7 @@ class Tree:
     """
 
     def __init__(self, matcher: PathMatcher, cache: FStatCache) -> None:
-        self.matcher = matcher
-        self.matches = Counter[int]()
+        self.matches = Matches(matcher)
         self.folders = Folders(cache)
         self.links = Links(self.folders)
         self.renames = Renames(self.folders, self.links)
@@ -95,7 +94,6 @@ class Tree:
         self._told: deque[Finding] = deque()  # without an answer
         self._failed: dict[str, None] = {}  # directories in which something has failed since the latest scan was begun
         self._has_failed = False  # since then
-        self._overlaps: set[tuple[int, ...]] = set()
 
     # -- working off --------------------------------------------------------------------------------------------------
 
@@ -202,7 +200,7 @@ class Tree:
     def _stat(self, path: str, look: _Look) -> Findings:
         folder, name, state, match, may_be_link = look
         if folder.state is not state:  # it has gone, or become another directory
-            found = None if folder.state is None else folder.state.match(name)
+            found = folder.match(name)
             if found is None:
                 return
             match = found
@@ -214,15 +212,11 @@ class Tree:
         # A stat through a link to autofs would mount a filesystem there.
         is_there = (end is None or end.reason != AUTOFS) and (yield Appeared(path, match))
         if is_there and path not in folder.files:
-            folder.files[path] = match
-            for pattern in match.patterns:
-                self.matches[pattern] += 1
-            if len(match.groups) > 1:
-                self.tell_overlap(path, match)
+            self.matches.set(folder.files, path, match)
         elif not is_there:
             folder.changed_ns = 0  # a listing has shown it, or will
             if path in folder.files:
-                self.count(folder.files.pop(path), -1)
+                self.matches.set(folder.files, path, None)
                 yield Gone(path)
         if end is not None:
             self._find_lost(folder, end)
@@ -236,25 +230,9 @@ class Tree:
         with contextlib.suppress(OSError), os.scandir(folder.path) as entries:
             for entry in entries:
                 name = entry.name
-                if entry.inode() not in lost or name in followed or name in crossed:
-                    continue
-                if folder.state is None or folder.state.match(name) is None:
+                is_known = name in followed or name in crossed
+                if entry.inode() in lost and not is_known and folder.match(name) is None:
                     self.renames.follow(folder, name)
-
-    def count(self, match: Match, files: int) -> None:
-        """Count files that have come, or gone if negative."""
-        for pattern in match.patterns:
-            self.matches[pattern] += files
-
-    def tell_overlap(self, path: str, match: Match) -> None:
-        """Log the first file of these groups."""
-        if match.groups not in self._overlaps:
-            self._overlaps.add(match.groups)
-            first, *others = (self.matcher.rules[group].name for group in match.groups)
-            _log.info(
-                "groups overlap, the first one has the files",
-                extra=fields(group=first, also=",".join(others), example=path),
-            )
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -273,7 +251,7 @@ class Tree:
             self._leave(path)
             return
         is_remote = reason in (REMOTE, AUTOFS)
-        state = self.matcher.root
+        state = self.matches.matcher.root
         if parent is not None and parent.state is not None:
             is_link = False
             is_directory = (
@@ -303,8 +281,7 @@ class Tree:
         self.remote.pop(path, None)
         if not state.listed:
             self._look_up(folder, state, agenda)
-            if not self._is_needed(folder, state):
-                self.folders.unwatch(folder)
+            self.links.unwatch_if_unneeded(folder, state)
         else:
             self._list(folder, state, agenda)
 
@@ -369,16 +346,14 @@ class Tree:
             path = os.path.join(folder.path, name)
             if path not in files and path not in folders:
                 self.links.forget(folder.path, name)
-        for path in folder.files.keys() - files:
-            if suspects is None:
-                self.look_at(folder, os.path.basename(path))
+        missing = [(path, False) for path in folder.files.keys() - files]
+        missing += [(path, True) for path in folder.folders.keys() - folders]
+        for path, is_directory in missing:
+            name = os.path.basename(path)
+            if suspects is not None:
+                suspects[path] = Suspect(folder, name, is_directory)
             else:
-                suspects[path] = Suspect(folder, os.path.basename(path), is_directory=False)
-        for path in folder.folders.keys() - folders:
-            if suspects is None:
-                agenda.to_enter[path] = DIRECTORY
-            else:
-                suspects[path] = Suspect(folder, os.path.basename(path), is_directory=True)
+                self.look_at(folder, name, is_directory=is_directory)
 
     def _look_up(self, folder: Folder, state: Directory, agenda: Agenda) -> None:
         """Look at the names that the patterns spell out."""
@@ -392,19 +367,6 @@ class Tree:
             if state.enter(name, is_symlink=True) is not None:
                 self._enter(path, DIRECTORY, agenda)
 
-    def _is_needed(self, folder: Folder, state: Directory) -> bool:
-        """Whether a directory that is not listed has to be watched: for names that may come, or lead elsewhere."""
-        leads = self.links.leads.get(folder.path, ())
-        for name in state.names:
-            if state.match(name) is not None:
-                return True
-            if state.enter(name, is_symlink=True) is not None:
-                # A directory that is there, local, and no symbolic link reports by itself that it goes.
-                below = self.folders.get(os.path.join(folder.path, name))
-                if name in leads or below is None or below.state is None or below.reason in (REMOTE, AUTOFS):
-                    return True
-        return False
-
     def restate(self, folder: Folder, state: Directory | None) -> None:
         """Have other patterns match in a directory. What still matches in it is kept; the directories in it are left
         as they are.
@@ -412,26 +374,18 @@ class Tree:
         before, folder.state = folder.state, state
         directory = folder.path
         for path, old in tuple(folder.files.items()):
-            match = None if state is None else state.match(os.path.basename(path))
+            match = folder.match(os.path.basename(path))
             if match == old:
                 continue
-            self.count(old, -1)
-            if match is not None:
-                self.count(match, 1)
-                folder.files[path] = match
-                self._told.append(Rematched(path, match))
-                continue
-            del folder.files[path]
-            self._told.append(Gone(path))
-            if path in self.rejoined_before:
+            self.matches.set(folder.files, path, match)
+            self._told.append(Gone(path) if match is None else Rematched(path, match))
+            if match is None and path in self.rejoined_before:
                 self.renames.follow(folder, os.path.basename(path), self.rejoined_before.pop(path))
         for name in tuple(self.links.leads.get(directory, ())):
             if state is None or (state.match(name) is None and state.enter(name, is_symlink=True) is None):
                 self.links.forget(directory, name)
-        if state is None or directory in self.remote:
-            self.remote.pop(directory, None)
-            if state is not None:
-                self.remote[directory] = state
+        if self.remote.pop(directory, None) is not None and state is not None:
+            self.remote[directory] = state
         if state is None or not state.listed:
             self.faults.pop(directory, None)
         if state is None or before is None:
@@ -445,13 +399,6 @@ class Tree:
                 path = os.path.join(directory, name)
                 self.rejoined[path] = origin
                 self._to_stat[path] = _Look(folder, name, state, match, may_be_link=True)
-
-    def unwatch_unneeded(self) -> None:
-        """Watch directories no longer whose names are spelt out, and report by themselves that they go."""
-        for folder in self.folders.values():
-            state = folder.state
-            if folder.is_watched and state is not None and not state.listed and not self._is_needed(folder, state):
-                self.folders.unwatch(folder)
 
     def drop(self, folder: Folder) -> None:
         """Leave a directory, with no directories in it, in which nothing can match any more."""
