@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
-from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved
+from exporter.discovery.findings import Finding, Findings, Gone, Moved
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.growth import GroupRules, Labels, Ledger
 from exporter.matching.automaton import Match, PathMatcher, number_groups
@@ -399,16 +399,12 @@ class Tracker:
                     finding = findings.send(answer)
 
     def _take(self, finding: Finding) -> bool:
-        if isinstance(finding, Appeared):
-            return self._stat(finding.path, finding.match)
         if isinstance(finding, Moved):
             return self._follow(finding.path, finding.origin)
         if isinstance(finding, Gone):
             self._drop(finding.path)
-        else:
-            self._paths[finding.path] = finding.match
-            self._declare(finding.path, finding.match)
-        return True
+            return False
+        return self._stat(finding.path, finding.match)  # where others match it, its series is another one
 
     def _stat(self, path: str, match: Match) -> bool:
         if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:

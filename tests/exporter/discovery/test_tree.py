@@ -187,6 +187,19 @@ def test_a_link_where_a_directory_was_listed(
     assert set(sizes(tracker)) == ({"y.log"} if replaced == "in/x" else set())
 
 
+def test_a_link_to_the_directory_that_was_there(tmp_path: Path, track: Track) -> None:
+    """`**` does not go through it, so the files belong to another group, at once."""
+    touch(tmp_path / "in/d/a.log")
+    append(tmp_path / "in/d/a.log", "12345")
+    groups = LogGroup("deep", (f"{tmp_path}/in/**/*.log",)), LogGroup("here", (f"{tmp_path}/in/d/*.log",))
+    tracker = track(groups=groups)
+    assert [series.labels.group for series in present(tracker).values()] == [0]
+    (tmp_path / "in/d").rename(tmp_path / "d")
+    (tmp_path / "in/d").symlink_to(tmp_path / "d")
+    (series,) = present(tracker).values()
+    assert (series.labels.group, series.stats and series.stats.size) == (1, 5)
+
+
 def test_undecodable_names(tmp_path: Path, track: Track) -> None:
     """Names that are no UTF-8 are found like all others."""
     name = os.fsencode(tmp_path) + b"/\xff.log"
