@@ -157,11 +157,19 @@ def groups(root: Path, pick: random.Random) -> list[LogGroup]:
 
 
 def change(root: Path, pick: random.Random) -> None:
-    """Make one change, or none where it is not possible."""
-    places = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+    """Make one change, or none where it is not possible.
+
+    No directory is renamed if there are links: above what a link leads to that gives no event.
+    """
+    paths = sorted(root.rglob("*"))
+    links = [path for path in paths if path.is_symlink()]
+    places = [root, *(path for path in paths if path.is_dir() and path not in links)]
     path = pick.choice(places) / pick.choice((*NAMES, *FILES))
+    kind = pick.randrange(7)
+    if kind >= 5 and links and path in places:
+        return
     with contextlib.suppress(OSError):
-        match pick.randrange(7):
+        match kind:
             case 0:
                 path.mkdir()
                 (path / pick.choice(FILES)).touch()
