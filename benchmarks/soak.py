@@ -25,7 +25,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from benchmarks.common import Figure, at_most, print_figures, scratch_folder
-from exporter.ledger.growth import LOST_INODES
+from exporter.ledger.lost import LOST_INODES
 from tests.e2e.clock import AgentClock
 from tests.e2e.workload import ALL as HOST
 from tests.e2e.workload import Log, Workload, Writer, by_path, overflow

@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
-from exporter import __version__, succession
+from exporter import __version__
+from exporter.changeover import Changeover
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
-from exporter.ledger.growth import Labels
+from exporter.exposition.render import Exposition
 from exporter.ops.health import Health
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
@@ -23,7 +24,7 @@ from exporter.ops.threads import call_in_thread
 from exporter.overview import Overview
 from exporter.reload import Reloader, ReloadError
 from exporter.scrape import Scraper
-from exporter.state.checkpoint import Checkpoint, GroupState
+from exporter.state.checkpoint import Checkpoint
 from exporter.state.saver import Saver
 from exporter.tracker import Tracker
 from exporter.web.handlers import Site, make_application
@@ -83,29 +84,27 @@ class Agent:
         self._tracker = Tracker(config)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
-        self._scraper = self._make_scraper(config, self._tracker)
+        more = [self._reloader, self._web_config]
+        self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more)
 
     def _restore(self, path: str) -> Checkpoint:
-        """Have the ledger go on where it was when it was saved last."""
-        tracker, groups = self._tracker, self._config.logs
-        checkpoint = Checkpoint(path, tracker.ledger, _states(self._config))
+        """Have the facts go on where they were when they were saved last."""
+        tracker = self._tracker
+        matcher = tracker.matcher
+        checkpoint = Checkpoint(path, tracker.publication, tracker.realms)
 
-        def label(path: str) -> Labels | None:
-            match = tracker.matcher.match(path)
-            return None if match is None else tracker.labels(path, match)
+        def groups_of(path: str) -> tuple[int, ...]:
+            match = matcher.match(path)
+            return () if match is None else match.groups
 
-        restored = checkpoint.load(label)
+        restored = checkpoint.load(groups_of)
         if restored.saved_at_ns:
             # Unknown files are new since the latest checkpoint, where their pattern was configured then.
-            tracker.since_ns = [
-                restored.saved_at_ns if restored.was_configured(text, groups[group].exclude) else since_ns
-                for since_ns, (group, text) in zip(tracker.since_ns, tracker.matcher.patterns.values(), strict=True)
-            ]
+            for number, (group, text) in matcher.patterns.items():
+                if restored.was_configured(text, self._config.logs[group].exclude):
+                    tracker.since_ns[number] = restored.saved_at_ns
         self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint
-
-    def _make_scraper(self, config: Config, tracker: Tracker) -> Scraper:
-        return Scraper(tracker, config.logs, self._save, self._checkpoint, [self._reloader, self._web_config])
 
     def _save(self) -> None:
         if self._checkpoint is not None:
@@ -115,7 +114,7 @@ class Agent:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
         self._site = Site(
             scraper=self._scraper,
-            overview=Overview(self._tracker, self._config.logs, self._scraper),
+            overview=Overview(self._tracker, self._scraper),
             telemetry_path=self._config.web.telemetry_path,
             find_fault=self._find_fault,
             is_ready=lambda: self._tracker.is_ready,
@@ -195,12 +194,12 @@ class Agent:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
             try:
-                async with self._scanning, self._told_progress(tracker):
+                async with self._scanning, self._told_progress() if is_first else contextlib.nullcontext():
                     with _few_collections() if is_first else contextlib.nullcontext():
                         is_first = False
                         await call_in_thread(tracker.scan, "scan")
                 if not self._ready.is_set():
-                    await call_in_thread(self._scraper.history.update, "history")
+                    await call_in_thread(functools.partial(self._scraper.history.update, ()), "history")
                     self._ready.set()
                     self._notifier.ready()
                     if self._saver is not None:
@@ -220,12 +219,9 @@ class Agent:
                     _log.exception("the audit failed and is tried again after the interval")
 
     @contextlib.asynccontextmanager
-    async def _told_progress(self, tracker: Tracker) -> AsyncIterator[None]:
-        """Tell now and then how far a tracker's first scan has come, while something is done that may take long."""
-        if tracker.is_ready:
-            yield
-            return
-        telling = asyncio.create_task(self._tell_progress(tracker))
+    async def _told_progress(self) -> AsyncIterator[None]:
+        """Tell now and then how far a scan has come that may take long."""
+        telling = asyncio.create_task(self._tell_progress(self._tracker))
         try:
             yield
         finally:
@@ -277,7 +273,7 @@ class Agent:
         """Follow another configuration."""
         async with self._scanning:
             if _what_is_followed(config) != _what_is_followed(self._config):
-                await self._succeed(config)
+                await self._change_over(config)
             limits = config.cache
             await call_in_thread(
                 functools.partial(self._tracker.cache.limit, max_files=limits.max_files, cpu_budget=limits.cpu_budget),
@@ -288,48 +284,38 @@ class Agent:
             task.cancel()
         self._begin_tasks(is_first=False)
 
-    async def _succeed(self, config: Config) -> None:
-        """Have another tracker take the place of the one that there is, which becomes garbage."""
+    async def _change_over(self, config: Config) -> None:
+        changeover = Changeover(self._tracker, config)
         gc.unfreeze()
+
+        def prepare() -> Exposition:
+            exposition = Exposition(changeover.prepare())
+            exposition.update()
+            exposition.render(b"", is_openmetrics=False, is_compressed=True)  # ahead of the first scrape
+            return exposition
+
+        def finish(exposition: Exposition) -> None:
+            def show() -> None:
+                self._scraper.show(exposition)
+                self._config = config
+                if self._checkpoint is not None:
+                    self._checkpoint.go_on_with(exposition.publication)
+
+            changeover.finish(show)
+            self._save()
+            changeover.let_go()
+
         try:
-            await self._replace_tracker(config)
+            async with self._told_progress():
+                exposition = await call_in_thread(prepare, "reload")
+            await call_in_thread(functools.partial(finish, exposition), "reload")
+        except Exception:
+            if self._config is not config:
+                await call_in_thread(changeover.abandon, "reload")
+            raise
         finally:
             gc.collect()
             gc.freeze()
-
-    async def _replace_tracker(self, config: Config) -> None:
-        line = succession.Succession(self._tracker, self._config, config)
-        scraper = self._make_scraper(config, line.new)
-
-        def prepare() -> None:
-            line.scan()
-            scraper.prepare()
-
-        def publish() -> None:
-            self._scraper.successor = scraper
-            self._tracker, self._scraper, self._site.scraper = line.new, scraper, scraper
-            self._config = config
-
-        def end() -> None:
-            before, groups_before = self._scraper.history, self._config.logs
-            line.end(publish)
-            if self._checkpoint is not None:
-                self._checkpoint.go_on_with(line.new.ledger, _states(config))
-                self._save()
-            numbers = {group.group: number for number, group in enumerate(groups_before)}
-            scraper.history.update()
-            scraper.history.go_on_from(before, [numbers.get(group.group) for group in config.logs])
-            self._site.overview = Overview(line.new, config.logs, scraper)
-
-        try:
-            await call_in_thread(line.begin, "reload")
-            async with self._told_progress(line.new):
-                await call_in_thread(prepare, "reload")
-            await call_in_thread(end, "reload")
-        except Exception:
-            if self._tracker is not line.new:
-                await call_in_thread(line.abandon, "reload")
-            raise
 
 
 @contextlib.contextmanager
@@ -343,10 +329,6 @@ def _few_collections() -> Iterator[None]:
         gc.collect(1)  # what is young and garbage would be kept for ever
         gc.freeze()
         gc.set_threshold(*thresholds)
-
-
-def _states(config: Config) -> list[GroupState]:
-    return [GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in config.logs]
 
 
 def _progress(tracker: Tracker) -> str:

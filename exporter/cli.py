@@ -24,7 +24,7 @@ from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
-from exporter.state.checkpoint import StateError
+from exporter.state.state_file import StateError
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
 

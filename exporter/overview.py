@@ -7,15 +7,15 @@ import itertools
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from exporter import __version__
-from exporter.config.groups import LogGroup
-from exporter.ledger.growth import Series, Totals
 from exporter.publication.history import STEP_S, STEPS, Recent, Steps
+from exporter.publication.publication import Publication
+from exporter.publication.rows import Row, Totals
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import HOT, WATCHED
@@ -35,7 +35,7 @@ LEAST_WINDOW_S = 1.0
 """When growth has been written down for less than that, nobody can say how fast it is."""
 
 Json = dict[str, Any]
-Key = Callable[[Series], Any]
+Key = Callable[[Row], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,57 +72,51 @@ class Overview:
 
     Args:
         tracker: follows the files.
-        groups: the groups of its configuration.
-        scraper: looks, and knows what has grown.
+        scraper: looks, and knows what is shown and what has grown.
     """
 
-    def __init__(self, tracker: Tracker, groups: Sequence[LogGroup], scraper: Scraper) -> None:
+    def __init__(self, tracker: Tracker, scraper: Scraper) -> None:
         self._tracker = tracker
-        self._rules = groups
         self._scraper = scraper
-        names = tracker.labeller.names
-        # Of each group: what a file's labels are called, beside group and path, and where they are among its values.
-        self._labels = [
-            [
-                (name, names.index(name))
-                for name in dict.fromkeys((*rules.aggregate_by, *names[2:]))
-                if name in names[2:]
-            ]
-            for rules in groups
-        ]
         self._looking = threading.Lock()  # held while one looks for all who wait for it; protects the next
         self._look_is_good_until_s = 0.0
-        self.groups = scraper.groups
+
+    @property
+    def groups(self) -> frozenset[str]:
         """The names of the groups."""
+        return self._scraper.groups
 
     def files(self, query: FilesQuery) -> Json:
         """Show files, those without series of their own included. Those that can not be looked at are left out."""
         recent = self._recent(query.window_s)
-        candidates = self._candidates(query)
+        publication = self._scraper.publication
+        candidates = self._candidates(query, publication)
         keys = _keys(query, recent)
         chosen = _first(candidates, query.limit, keys)
-        with self._tracker.ledger.lock:
+        with publication.facts.lock:
             for key, is_descending in reversed(keys):  # as they are now: meanwhile they may have changed
                 chosen.sort(key=key, reverse=is_descending)
-            rows = [self._file(series, recent) for series in chosen]
-        for row, (how, reason), steps in zip(
+            names = [_label_names(publication, position) for position in range(len(publication.config))]
+            rows = [_file(row, names[row.group], recent) for row in chosen]
+        for shown, (how, reason), steps in zip(
             rows,
             self._how_followed(chosen),
-            self._scraper.history.of_files([series.path for series in chosen]),
+            self._scraper.history.of_files([row.path.name for row in chosen]),
             strict=True,
         ):
-            row["followed"], row["polled_reason"], row["history"] = how, reason, _rounded(steps)
+            shown["followed"], shown["polled_reason"], shown["history"] = how, reason, _rounded(steps)
         return {**_times(recent), "matched": len(candidates), "files": rows}
 
     def group_totals(self, window_s: int) -> Json:
         """Show all groups, in the order of the configuration; their sums include files that have gone."""
         recent = self._recent(window_s)
-        ledger = self._tracker.ledger
-        ledger.find_newest()
-        with ledger.lock:
-            rows = [self._group(totals, recent) for totals in ledger.groups]
-        for row, steps in zip(rows, self._scraper.history.of_groups(), strict=True):
-            row["history"] = _rounded(steps)
+        publication = self._scraper.publication
+        publication.find_newest()
+        steps = self._scraper.history.of_groups()
+        with publication.facts.lock:
+            rows = [_group(publication, totals, recent) for totals in publication.groups]
+        for row in rows:
+            row["history"] = _rounded(steps.get(row["group"], []))
         return {**_times(recent), "groups": rows}
 
     def status(self) -> Json:
@@ -130,9 +124,10 @@ class Overview:
         recent = self._recent(STEP_S)
         tracker = self._tracker
         info, status, discovery = tracker.cache.cache_info(), tracker.cache.status(), tracker.discovery
-        with tracker.ledger.lock:
-            files = sum(totals.files for totals in tracker.ledger.groups)
-            size_bytes = sum(totals.size_bytes for totals in tracker.ledger.groups)
+        groups = self._scraper.publication.groups
+        with self._scraper.publication.facts.lock:
+            files = sum(totals.files for totals in groups)
+            size_bytes = sum(totals.size_bytes for totals in groups)
         polled = dict(status.polled)
         if files > info.files:
             polled[NOT_CACHED] = files - info.files
@@ -140,7 +135,7 @@ class Overview:
         return {
             **_times(recent),
             "version": __version__,
-            "groups": len(self._rules),
+            "groups": len(groups),
             "files": files,
             "size_bytes": size_bytes,
             "followed": {
@@ -180,89 +175,96 @@ class Overview:
                 self._look_is_good_until_s = began_s + min(LOOK_SHARED_S, LOOK_SHARED_TIMES * took_s)
         return self._scraper.history.recent(window_s)
 
-    def _candidates(self, query: FilesQuery) -> list[Series]:
-        ledger = self._tracker.ledger
-        with ledger.lock:
-            everything = list(ledger.series())
-        numbers = {number for number, rules in enumerate(self._rules) if rules.group in query.groups}
+    def _candidates(self, query: FilesQuery, publication: Publication) -> list[Row]:
+        with publication.facts.lock:
+            everything = list(publication.rows.values())
+        positions = {position for position, group in enumerate(publication.config) if group.group in query.groups}
         found = [
-            series
-            for series in everything
-            if series.is_present and series.stats is not None and not series.is_hidden
-            if not numbers or series.labels.group in numbers
+            row
+            for row in everything
+            if row.is_present and row.path.stats is not None and not row.path.is_hidden
+            if not positions or row.group in positions
         ]
         for word in query.search:
-            found = [series for series in found if word in "\n".join(series.labels.values).casefold()]
+            found = [row for row in found if word in "\n".join(row.values).casefold()]
         if query.followed is not None:
             followed = self._how_followed(found)
-            found = [series for series, (how, _) in zip(found, followed, strict=True) if how == query.followed]
+            found = [row for row, (how, _) in zip(found, followed, strict=True) if how == query.followed]
         return found
 
-    def _how_followed(self, series: Iterable[Series]) -> Iterator[tuple[str, str | None]]:
+    def _how_followed(self, rows: Iterable[Row]) -> Iterator[tuple[str, str | None]]:
         """How each is followed, of :data:`FOLLOWED`, and the reason if it is polled."""
-        for some in _batches(series, _ASKED_AT_ONCE):
-            for how in self._tracker.cache.how_followed([each.path for each in some]):
+        for some in _batches(rows, _ASKED_AT_ONCE):
+            for how in self._tracker.cache.how_followed([row.path.name for row in some]):
                 if how in (WATCHED, HOT):
                     yield how, None
                 else:
                     yield POLLED, NOT_CACHED if how is None else how
 
-    def _file(self, series: Series, recent: Recent) -> Json:
-        assert series.stats is not None
-        values = series.labels.values
-        counts = series.is_counting
-        return {
-            "path": values[1],
-            "group": values[0],
-            "labels": {name: values[at] for name, at in self._labels[series.labels.group] if values[at]},
-            "size_bytes": series.stats.size,
-            "mtime_seconds": series.stats.mtime,
-            "changes_total": series.changes if counts else None,
-            "appended_bytes_total": series.appended_bytes if counts else None,
-            "growth_bytes_per_second": _rate(recent.files.get(series.path, 0.0), recent) if counts else None,
-            "has_series": series.is_published,
-        }
 
-    def _group(self, totals: Totals, recent: Recent) -> Json:
-        rules = self._rules[totals.group]
-        newest = None if totals.newest is None else totals.newest.stats
-        without = totals.files_without_series if rules.per_file else totals.files
-        return {
-            "group": rules.group,
-            "files": totals.files,
-            "files_without_series": without,
-            "size_bytes": totals.size_bytes,
-            "newest_mtime_seconds": None if newest is None else newest.mtime,
-            "changes_total": totals.changes,
-            "appended_bytes_total": totals.appended_bytes,
-            "truncations_total": totals.truncations,
-            "rotations_total": totals.rotations,
-            "growth_bytes_per_second": _rate(recent.groups[totals.group], recent),
-        }
+def _label_names(publication: Publication, position: int) -> list[tuple[str, int]]:
+    """What the labels of a group's files are called beside group and path, and where they are among their values."""
+    names = publication.labeller.names
+    own = dict.fromkeys((*publication.config[position].aggregate_by, *names[2:]))
+    return [(name, names.index(name)) for name in own if name in names[2:]]
+
+
+def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent) -> Json:
+    path, values = row.path, row.values
+    assert path.stats is not None
+    counts = path.is_counting
+    return {
+        "path": values[1],
+        "group": values[0],
+        "labels": {name: values[at] for name, at in names if values[at]},
+        "size_bytes": path.stats.size,
+        "mtime_seconds": path.stats.mtime,
+        "changes_total": path.changes if counts else None,
+        "appended_bytes_total": path.appended_bytes if counts else None,
+        "growth_bytes_per_second": _rate(recent.files.get(path.name, 0.0), recent) if counts else None,
+        "has_series": row.is_published,
+    }
+
+
+def _group(publication: Publication, totals: Totals, recent: Recent) -> Json:
+    group = publication.config[totals.group]
+    newest = None if totals.newest is None else totals.newest.path.stats
+    return {
+        "group": group.group,
+        "files": totals.files,
+        "files_without_series": publication.files_without_series(totals.group) if group.per_file else totals.files,
+        "size_bytes": totals.size_bytes,
+        "newest_mtime_seconds": None if newest is None else newest.mtime,
+        "changes_total": totals.changes,
+        "appended_bytes_total": totals.appended_bytes,
+        "truncations_total": totals.truncations,
+        "rotations_total": totals.rotations,
+        "growth_bytes_per_second": _rate(recent.groups.get(group.group, 0.0), recent),
+    }
 
 
 def _keys(query: FilesQuery, recent: Recent) -> list[tuple[Key, bool]]:
     """What to sort by, and whether the greatest comes first: then, where that is equal, the next one."""
     keys: dict[str, Key] = {
-        "growth": lambda series: recent.files.get(series.path, 0.0),
-        "size": attrgetter("stats.size"),
-        "silent": attrgetter("stats.mtime_ns"),
-        "changes": attrgetter("changes"),
-        "path": attrgetter("path"),
+        "growth": lambda row: recent.files.get(row.path.name, 0.0),
+        "size": attrgetter("path.stats.size"),
+        "silent": attrgetter("path.stats.mtime_ns"),
+        "changes": attrgetter("path.changes"),
+        "path": attrgetter("path.name"),
     }
     is_descending = query.sort != "path" if query.descending is None else query.descending
     if query.sort == "silent":  # since a long time ago
         is_descending = not is_descending
-    return [(keys[query.sort], is_descending), (attrgetter("stats.mtime_ns"), True), (keys["path"], False)]
+    return [(keys[query.sort], is_descending), (attrgetter("path.stats.mtime_ns"), True), (keys["path"], False)]
 
 
-def _first(candidates: list[Series], limit: int, keys: Iterable[tuple[Key, bool]]) -> list[Series]:
+def _first(candidates: list[Row], limit: int, keys: Iterable[tuple[Key, bool]]) -> list[Row]:
     """Those that would be the first `limit` if all were sorted, in any order.
 
     A key is asked only of those that are equal by the keys before it: to sort 100,000 files by tuples of all keys would
     take several times as long.
     """
-    chosen: list[Series] = []
+    chosen: list[Row] = []
     for key, is_descending in keys:
         missing = limit - len(chosen)
         if len(candidates) <= missing:
@@ -270,13 +272,13 @@ def _first(candidates: list[Series], limit: int, keys: Iterable[tuple[Key, bool]
         values = list(map(key, candidates))
         last = (heapq.nlargest if is_descending else heapq.nsmallest)(missing, values)[-1]
         is_before = operator.gt if is_descending else operator.lt
-        chosen += [series for series, value in zip(candidates, values, strict=True) if is_before(value, last)]
-        candidates = [series for series, value in zip(candidates, values, strict=True) if value == last]
+        chosen += [row for row, value in zip(candidates, values, strict=True) if is_before(value, last)]
+        candidates = [row for row, value in zip(candidates, values, strict=True) if value == last]
     return chosen + candidates[: limit - len(chosen)]
 
 
-def _batches(series: Iterable[Series], size: int) -> Iterator[list[Series]]:
-    iterator = iter(series)
+def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    iterator = iter(rows)
     while some := list(itertools.islice(iterator, size)):
         yield some
 

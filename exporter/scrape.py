@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from exporter.config.groups import LogGroup
 from exporter.exposition.collector import AgentCollector, audit_share, make_registry
 from exporter.exposition.families import Encode, FamilyTexts
 from exporter.exposition.render import Exposition
 from exporter.publication.history import History
+from exporter.publication.publication import Publication
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 
@@ -21,46 +21,50 @@ class Scraper:
 
     Args:
         tracker: follows the files.
-        groups: the groups of its configuration.
         save: called before anything is shown, so that no counter that was shown ever goes back.
         checkpoint: where to, if at all.
         more: what else to show of the agent.
+
+    Attributes:
+        history: what has grown within the last quarter of an hour.
     """
 
     def __init__(
         self,
         tracker: Tracker,
-        groups: Sequence[LogGroup],
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
         more: Sequence[Collector] = (),
     ) -> None:
         self._tracker = tracker
         self._save = save
-        self._registry = make_registry(AgentCollector(tracker, groups, checkpoint), *more)
+        self._registry = make_registry(AgentCollector(tracker, checkpoint), *more)
         self._family_texts = FamilyTexts()
-        self._exposition = Exposition(tracker.ledger, groups, tracker.labeller.names)
-        self.history = History(tracker.ledger)
-        """What has grown of late, as of the latest look."""
-        self.groups = frozenset(group.group for group in groups)
+        self._exposition = Exposition(tracker.publication)
+        self.history = History(tracker.publication)
+
+    @property
+    def publication(self) -> Publication:
+        """What is shown."""
+        return self._exposition.publication
+
+    @property
+    def groups(self) -> frozenset[str]:
         """The names of the groups."""
-        self.successor: Scraper | None = None
-        """Who answers instead since the configuration is another one; nothing is looked at for this one any more."""
+        return frozenset(group.group for group in self.publication.config)
 
-    def look(self, *, is_scrape: bool) -> None:
-        """Make everything true as of now; also to be called now and then while nobody scrapes."""
+    def look(self, *, is_scrape: bool) -> Exposition:
+        """Make everything true as of now, and return it; also to be called now and then while nobody scrapes."""
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
-        if self.successor is not None:
-            self.successor.look(is_scrape=is_scrape)
-            return
         self._tracker.expire(is_scrape=is_scrape)
-        self._exposition.update()
-        self.history.update()
+        exposition = self._exposition
+        self.history.update(exposition.update().rows)
+        return exposition
 
-    def prepare(self) -> None:
-        """Write and compress everything ahead of the first scrape."""
-        self._exposition.update()
-        self._exposition.render(b"", is_openmetrics=False, is_compressed=True)
+    def show(self, exposition: Exposition) -> None:
+        """Show another publication from now on."""
+        self._exposition = exposition
+        self.history.go_on_with(exposition.publication)
 
     def about_the_agent(self, encode: Encode) -> bytes:
         """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
@@ -87,17 +91,13 @@ class Scraper:
         Returns:
             The answer in parts, which nothing changes any more.
         """
-        self.look(is_scrape=True)
-        if self.successor is not None:
-            return self.successor.scrape(
-                encode, is_openmetrics=is_openmetrics, is_compressed=is_compressed, names=names, groups=groups
-            )
+        exposition = self.look(is_scrape=True)
         source: Collector = self._registry
         if names:
             source = self._registry.restricted_registry(names)
         if groups:
             source = _OfGroups(source, groups)
-        parts = self._exposition.render(
+        parts = exposition.render(
             self._family_texts.encode(encode, source),
             is_openmetrics=is_openmetrics,
             is_compressed=is_compressed,

@@ -1,4 +1,4 @@
-"""Keeps discovery, cache and ledger in step: whatever happens to the declared files comes together here."""
+"""Keeps discovery, cache and facts in step: whatever happens to the declared files comes together here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
-from exporter.discovery.findings import Finding, Findings, Gone, Moved
+from exporter.discovery.findings import Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
-from exporter.ledger.growth import GroupRules, Labels, Ledger
+from exporter.ledger.facts import Facts
 from exporter.matching.automaton import Match, PathMatcher, number_groups
-from exporter.matching.labels import Labeller, LabelRule
+from exporter.ops.fair_lock import FairLock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
-from fstat_cache import CacheClosedError, Change, DirectoryEvent, FStatCache, file_time_ns
+from exporter.publication.publication import Publication
+from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, file_time_ns
 
 _log = logging.getLogger(__name__)
 
 ROTATED_QUIET_S = 600.0
 """How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
 DIRECTORIES_AT_ONCE = 100
-"""After how many directories a scan lets others go on; a successor's after each, for scrapes wait meanwhile."""
+"""After how many directories a scan lets others go on."""
 STOP_TIMEOUT_S = 0.2
 """How long the end waits for the thread, and for the lock; either may be stuck on a filesystem that hangs."""
 LOCK_TIMEOUT_S = 0.05
@@ -37,89 +37,92 @@ LARGEST_BLOCK_BYTES = 1 << 16
 
 
 class Tracker:
-    """The declared files of one configuration, followed. Safe to call from several threads.
+    """The declared files, tracked. Safe to call from several threads.
 
     Args:
-        config: what to follow.
+        config: what to track.
         remote_timeout_s: how long a directory on a remote filesystem is waited for, seconds.
-        predecessor: the tracker of another configuration that this one is to succeed, see succession.py. They share
-            the cache, and with it the order of all looks.
 
     Attributes:
+        facts: what is known of the files.
+        realms: the numbers of the groups' names, never given again.
+        publication: what is shown of the facts.
+        matcher: what matches.
+        discovery: what is known of the directories.
+        cache: stats the files.
         lock: one at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and
-            the ledger's, never after. A predecessor and its successor have the same.
-        booked: set whenever something was booked; for whoever wants to wait for that. The same.
-        urgent: set when something was booked of which no trace is left on the disk. The same.
-        successor: hears all that this one hears, and books all that this one books, until it takes its place.
+            the facts', never after.
+        booked: set whenever something was booked; for whoever wants to wait for that.
+        urgent: set when something was booked of which no trace is left on the disk.
+        is_ready: whether every directory was listed once.
+        since_ns: by the number of a pattern, since when an unknown file must have been born to count from its first
+            byte.
+        as_of_ns: every file that was born before is known, by the clock of births; 0 before the first scan.
+        max_files: how many files the cache holds.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        remote_timeout_s: float = RemoteScanner.TIMEOUT_S,
-        predecessor: Tracker | None = None,
-    ) -> None:
-        self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in config.logs])
+    def __init__(self, config: Config, *, remote_timeout_s: float = RemoteScanner.TIMEOUT_S) -> None:
+        self.lock = FairLock()
+        self.booked, self.urgent = threading.Event(), threading.Event()
+        self.facts = Facts(urgent=self.urgent)
+        self.realms: dict[str, int] = {}
+        self.publication = self.publish(config)
+        self.cache = FStatCache(max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, keep_changes=True)
         self.matcher = PathMatcher(number_groups(config.logs))
-        self.successor: Tracker | None = None
-        self._line: _Line = _Line(self) if predecessor is None else predecessor._line
-        self.ledger = Ledger(
-            [GroupRules(group.per_file, group.max_series) for group in config.logs],
-            grace_s=config.stale_grace_s,
-            urgent=self._line.urgent,
-        )
-        self.lock = self._line.lock
-        self.booked, self.urgent = self._line.booked, self._line.urgent
-        if predecessor is None:
-            self.cache = FStatCache(
-                max_files=config.cache.max_files,
-                cpu_budget=config.cache.cpu_budget,
-                keep_changes=True,
-            )
-        else:
-            self.cache = predecessor.cache
-        self._watches = _Watches(self)
-        self.discovery = Discovery(self.matcher, self._watches)  # type: ignore[arg-type]
+        self.discovery = Discovery(self.matcher, self.cache)
         self.is_ready = False
-        """Whether every directory was looked at once."""
-        self.since_ns = [time.time_ns()] * len(self.matcher.patterns)
-        """By pattern, since when a file that is unknown must have been born to count from its first byte."""
+        self.since_ns = dict.fromkeys(self.matcher.patterns, time.time_ns())
         self.as_of_ns = 0
-        """Every file that was born before is known, by the clock of births; 0 before the first scan."""
-        self._max_files = config.cache.max_files
-        self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in config.logs]
-        self._remote_scanner: RemoteScanner = (
-            RemoteScanner(remote_timeout_s) if predecessor is None else predecessor._remote_scanner
-        )
-        self._predecessor = predecessor
-        self.mirrored: set[str] = set()
-        """What the predecessor has declared since it is heard."""
-        self._is_over = False  # a successor has taken its place
-        self._paths: dict[str, Match | None] = {}  # all that are looked at; None: those that are followed
+        self.max_files = config.cache.max_files
+        self._remote_scanner = RemoteScanner(remote_timeout_s)
+        self._names: set[str] = set()  # all that are stat'ed
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
-        self._vanished: set[str] = set()  # by a look, and perhaps without an event in the directory
-        self._lost: dict[str, set[int]] = {}  # directory -> inode numbers without a name
-        self._told_faults: Transitions = Transitions() if predecessor is None else predecessor._told_faults
-        self._is_full: bool = predecessor is not None and predecessor._is_full
+        self._vanished: set[str] = set()  # by a stat, and perhaps without an event in the directory
+        self._events: list[DirectoryEvent] = []  # taken from the cache, and still to be handled
+        self._faults = Transitions()
+        self._is_full = False
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     @property
     def files(self) -> int:
-        """How many files are looked at."""
-        return len(self._paths)
+        """How many files are tracked."""
+        return len(self._names)
+
+    def publish(self, config: Config, *, first: int = 0, before: Publication | None = None) -> Publication:
+        """Make a publication of the facts; see :class:`Publication`."""
+        for group in config.logs:
+            self.realms.setdefault(group.group, len(self.realms))
+        return Publication(
+            self.facts, config.logs, self.realms, first=first, grace_s=config.stale_grace_s, before=before
+        )
 
     def start(self) -> None:
         """Begin to follow changes, in a thread that ends with :meth:`close`."""
-        self._line.thread.start()
+        self._thread.start()
 
     def close(self) -> None:
         """Follow nothing any more; may be called twice."""
         self.cache.close()
-        if self._line.thread.ident is not None:
-            self._line.thread.join(STOP_TIMEOUT_S)
-        if self.lock.acquire(timeout=STOP_TIMEOUT_S):
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+        if self.lock.acquire(STOP_TIMEOUT_S):
             try:
                 self._book()  # what the thread has not come to
+            finally:
+                self.lock.release()
+
+    # -- making everything true ---------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Take in what has happened since the last call; what the thread does again and again.
+
+        The kernel's queue is drained and files are stat'ed whoever has the lock; where that takes long, what was found
+        stays in the cache until the next call.
+        """
+        self.cache.advance()
+        if self.lock.acquire(LOCK_TIMEOUT_S):
+            try:
+                self.catch_up()
             finally:
                 self.lock.release()
 
@@ -131,13 +134,12 @@ class Tracker:
         """
         as_of_ns = file_time_ns()
         self.cache.sync()  # waits for remote filesystems, and no one has to wait for that
-        with self._next_in_line():
-            if self._is_over:
-                return
+        with self.lock:
             self.refresh_locked(as_of_ns)
         self.cache.audit(audited)  # after that: what is known is no mismatch
-        with self._next_in_line():
-            self._catch_up()
+        with self.lock:
+            self.catch_up()
+        self.publication.update()
 
     def refresh_locked(self, as_of_ns: int) -> None:
         """Make everything true as of the latest sync() of the cache, with the lock held.
@@ -145,390 +147,258 @@ class Tracker:
         Args:
             as_of_ns: a time before that, by the clock of files.
         """
-        errors = self.cache.survey(self._paths.keys())
+        errors = self.cache.survey(self._names)
         self._book()
-        self._perform(self.discovery.look_at_unwatchable())
-        self._catch_up()
-        self._told_faults.tell_faults(
+        self.perform(self.discovery.look_at_unwatchable())
+        self.catch_up()
+        self._faults.tell_faults(
             _log,
             errors,
             "files can not be looked at and are left out of the scrape",
             "files can be looked at again, or are gone",
         )
-        self.ledger.hide(errors.keys())
+        self.facts.hide(errors.keys())
         self.as_of_ns = as_of_ns
 
     def scan(self) -> None:
-        """Look everywhere: the first time to find the files, later for what has come or gone unheard."""
+        """List every directory: the first time to find the files, later for what has come or gone unnoticed."""
         started = time.monotonic()
         first = not self.is_ready
         with self.lock:
             as_of_ns = file_time_ns()
-            self._catch_up()
-            self._list_lost()
-            self.discovery.begin_scan(self._lost)
+            self.catch_up()
+            self.discovery.begin_scan(self._lost())
         more = True
         while more:
-            with self._line.turnstile:
-                pass  # whoever waits goes first: a lock alone would be taken again before another thread wakes up
             with self.lock:
-                self._perform(self.discovery.scan(DIRECTORIES_AT_ONCE if self._predecessor is None else 1))
-                self._catch_up()
-                self._perform(self.discovery.settle())
+                self.perform(self.discovery.scan(DIRECTORIES_AT_ONCE))
+                self.catch_up()
+                self.perform(self.discovery.settle())
                 more = self.discovery.is_scanning
         unreadable = self.discovery.unreadable + self._scan_remote()
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
-        self.ledger.end_restoring()
+        self.facts.end_restoring()
         self._tell_full()
         _log.log(
             logging.INFO if first else logging.DEBUG,
             "scan done",
             extra=fields(
-                files=len(self._paths),
+                files=self.files,
                 directories=len(self.discovery),
                 unreadable=unreadable,
                 seconds=round(time.monotonic() - started, 3),
             ),
         )
 
+    def match(self, matcher: PathMatcher) -> None:
+        """Have other patterns match: what still matches is kept, the rest is forgotten. A scan finds the new files."""
+        known = set(self._names)
+        with self.lock:
+            self.matcher = matcher
+            self.perform(self.discovery.restate(matcher))
+        while self.discovery.is_restating:
+            with self.lock:
+                self.perform(self.discovery.restate_some(DIRECTORIES_AT_ONCE))
+                self.catch_up()
+        with self.lock:
+            dropped = set()
+            for path in [path for path in self.facts.paths.values() if path.name not in self._names]:
+                match = matcher.match(path.name)
+                if match is None:
+                    dropped.add(path)
+                else:
+                    self._declare(path.name, match)
+            self.facts.drop(dropped)
+            for name in [name for name in self._followed if name not in self.facts.followed]:
+                self.discovery.unfollow(name)
+                self._forget(name)
+            # What was a name of its own may be a rotated file from now on, which still grows.
+            for inode in self.facts.lost():
+                if inode.last_name in known:
+                    self.perform(self.discovery.follow(inode.last_name, ""))
+
     def expire(self, *, is_scrape: bool) -> None:
         """Let go of what has been gone, or quiet, for long enough."""
         now = time.monotonic()
-        self.ledger.expire(now, is_scrape=is_scrape)
+        self.publication.expire(now, is_scrape=is_scrape)
         if not self._followed:
             return
         with self.lock:
-            for path, (size, since) in tuple(self._followed.items()):
-                inode = self.ledger.at(path)
+            for name, (size, since) in tuple(self._followed.items()):
+                inode = self.facts.at(name)
                 if inode is not None and inode.size != size:
-                    self._followed[path] = inode.size, now
+                    self._followed[name] = inode.size, now
                 elif now - since >= ROTATED_QUIET_S:
-                    self.discovery.unfollow(path)
-                    self._drop(path)
+                    self.discovery.unfollow(name)
+                    self._forget(name)
 
     def _scan_remote(self) -> int:
         directories = dict(self.discovery.remote)
         found = self._remote_scanner.scan(directories)
         with self.lock:
-            self._perform(self.discovery.take_remote(found.files, found.left_out))
+            self.perform(self.discovery.take_remote(found.files, found.left_out))
         return found.unreadable
 
-    # -- succession, see succession.py --------------------------------------------------------------------------------
+    def _tell_full(self) -> None:
+        is_full = self.files > self.max_files
+        if is_full and not self._is_full:
+            _log.warning(
+                "more files than cache.max_files, the others cost an os.stat each scrape",
+                extra=fields(files=self.files, max_files=self.max_files),
+            )
+        self._is_full = is_full
 
-    def begin_succession(self) -> None:
-        """As a successor: hear from now on what the predecessor hears.
-
-        With the lock held and the predecessor's ledger's; this one's ledger is where that one's is.
-        """
-        assert self._predecessor is not None
-        self._predecessor.successor = self
-        self._paths.update(self.discovery.succeed(self._predecessor.discovery))
-
-    def settle(self) -> None:
-        """As a successor that has scanned everything: take over what only the predecessor has come to know."""
-        predecessor = self._predecessor
-        assert predecessor is not None
-        with self.lock:
-            self._catch_up()
-            rotated = {*predecessor._followed, *self.ledger.followed()}
-            for inode in self.ledger.lost():  # which may have had a name that was declared then
-                known = predecessor.ledger.inode(inode.identity)
-                rotated.update(() if known is None else known.names)
-            for path in sorted(rotated - self._paths.keys()):
-                self._perform(self.discovery.follow(path, predecessor.discovery.origin_of(path)))
-            for path in self._followed.keys() & predecessor._followed.keys():
-                self._followed[path] = predecessor._followed[path]
-            for path in [series.path for series in self.ledger.series() if series.is_present]:
-                if path not in self._paths:  # a pattern means it, but no way that a scan goes leads there
-                    self.ledger.observe(path, None)
-
-    def succeed(self) -> None:
-        """As a successor: take the place of the predecessor, which lets go of all that this one does not need."""
-        predecessor = self._predecessor
-        assert predecessor is not None
-        with self.lock:
-            self._line.current = self
-            self.mirrored.clear()
-            predecessor._let_go(self)
-            self._predecessor = None
-
-    def abandon(self) -> None:
-        """As a successor: give up, and let go of all that the predecessor does not need."""
-        predecessor = self._predecessor
-        assert predecessor is not None
-        with self.lock:
-            predecessor.successor = None
-            self._let_go(predecessor)
-
-    def _let_go(self, other: Tracker) -> None:
-        """Have nothing looked at any more but what another tracker looks at."""
-        for path in self._paths.keys() - other._paths.keys():
-            with contextlib.suppress(KeyError):
-                self.cache.remove_from_watch(path)
-        self._paths.clear()
-        self._followed.clear()
-        self._watches.let_go()
-        self._is_over = True
-
-    def mirror(self, path: str, *, since_ns: int, is_new: bool) -> None:
-        """Declare what the predecessor declares, if it is meant."""
-        self.mirrored.add(path)
-        match = self.matcher.match(path)
-        if match is not None and path not in self.ledger:
-            self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=is_new)
-
-    def _lose(self, path: str) -> None:
-        """Book that nothing is known of a path any more."""
-        self.ledger.observe(path, None)
-        if self.successor is not None and path not in self.successor._paths:  # else it knows by itself
-            self.successor.ledger.observe(path, None)
-
-    # -- being told ---------------------------------------------------------------------------------------------------
-
-    def advance(self) -> None:
-        """Take in what has happened since the last call; what the thread does again and again.
-
-        The kernel's queue is drained and files are stat'ed whoever has the lock; where that takes long, what was found
-        stays in the cache until the next call.
-        """
-        self.cache.advance()
-        if not self._line.turnstile.acquire(timeout=LOCK_TIMEOUT_S):
-            return
+    def _run(self) -> None:
         try:
-            is_locked = self.lock.acquire(timeout=LOCK_TIMEOUT_S)
-        finally:
-            self._line.turnstile.release()
-        if is_locked:
-            try:
-                self._catch_up()
-            finally:
-                self.lock.release()
+            while self.cache.wait():
+                try:
+                    self.advance()
+                except CacheClosedError:
+                    return
+                except Exception:
+                    if not self.cache.alive:
+                        raise
+                    _log.exception("what has changed could not be followed; the next rescan finds it")
+        except Exception:  # noqa: BLE001 - which the health check finds; scrapes go on, by os.stat
+            _log.exception("the thread that follows the files has failed; restart the agent")
 
-    def _catch_up(self) -> None:
+    # -- booking, with the lock held ----------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
         """Take in what has happened, book what the cache has found, and look for the files of directories in which
         something came or went, until nothing more is found.
         """
         for _ in range(MOST_ROUNDS):
             self.cache.advance()
             self._book()
-            events, self._line.events = self._line.events, []
-            for tracker in self._line:
-                tracker._take_in(events)
+            events, self._events = self._events, []
+            if events:
+                lost = self._lost() if any(event.name is None for event in events) else {}
+                self.perform(self.discovery.catch_up(events, lost))
+            while self._vanished:
+                vanished, self._vanished = self._vanished, set()
+                for name in sorted(vanished):
+                    self.perform(self.discovery.check(name))
             if not events:
                 return
 
-    def _book(self) -> None:
-        """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
-        line = tuple(self._line)
-        changes = self.cache.take()
-        for change in changes:
-            for tracker in line:
-                try:
-                    tracker._book_one(change)
-                except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
-                    _log.exception("a change could not be booked", extra=fields(change=change))
-        if changes:
-            self.booked.set()
-
-    def _book_one(self, change: Change) -> None:
-        if isinstance(change, DirectoryEvent):
-            if self is self._line.current:
-                self._line.events.append(change)
-            return
-        path, stats = change
-        data_begin = 0
-        if stats is None:
-            self._vanished.add(path)
-        elif self.ledger.emptied and (size := self.ledger.outgrows_cut(stats)) is not None:
-            data_begin = data_begins(path, size)
-        self.ledger.observe(path, stats, data_begin)
-
-    def _look(self, path: str) -> bool:
-        try:
-            return self.cache.look(path)
-        finally:
-            self._book()
-
-    @contextlib.contextmanager
-    def _next_in_line(self) -> Iterator[None]:
-        """Hold the lock before a scan that is under way takes it again."""
-        with self._line.turnstile:
-            self.lock.acquire()
-        try:
-            yield
-        finally:
-            self.lock.release()
-
-    def _take_in(self, events: list[DirectoryEvent]) -> None:
-        if events:
-            if any(event.name is None for event in events):
-                self._list_lost()
-            self._perform(self.discovery.catch_up(events, self._lost))
-        while self._vanished:
-            vanished, self._vanished = self._vanished, set()
-            for path in sorted(vanished):
-                self._perform(self.discovery.check(path))
-
-    def _list_lost(self) -> None:
-        self._lost = {}
-        for inode in self.ledger.lost():
-            self._lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
-
-    def _tell_full(self) -> None:
-        is_full = len(self._paths) > self._max_files
-        if is_full and not self._is_full:
-            _log.warning(
-                "more files than cache.max_files, the others cost an os.stat each scrape",
-                extra=fields(files=len(self._paths), max_files=self._max_files),
-            )
-        self._is_full = is_full
-
-    # -- what discovery finds, with the lock held ---------------------------------------------------------------------
-
-    def _perform(self, findings: Findings) -> None:
-        """Perform and answer what discovery finds, in order."""
+    def perform(self, findings: Findings) -> None:
+        """Stat what discovery has found, in order, and answer; what fails is thrown into it."""
         with contextlib.suppress(StopIteration):
             finding = next(findings)
             while True:
                 try:
-                    answer = self._take(finding)
-                except Exception as error:  # noqa: BLE001 - discovery logs it and goes on
+                    answer = self._answer(finding)
+                except Exception as error:  # noqa: BLE001 - discovery decides what becomes of the others
                     finding = findings.throw(error)
                 else:
                     finding = findings.send(answer)
 
-    def _take(self, finding: Finding) -> bool:
-        if isinstance(finding, Moved):
-            return self._follow(finding.path, finding.origin)
-        if isinstance(finding, Gone):
-            self._drop(finding.path)
-            return False
-        return self._stat(finding.path, finding.match)  # where others match it, its series is another one
+    def _book(self) -> None:
+        """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
+        changes = self.cache.take()
+        for change in changes:
+            if isinstance(change, DirectoryEvent):
+                self._events.append(change)
+                continue
+            name, stats = change
+            try:
+                data_begin = 0
+                if stats is None:
+                    self._vanished.add(name)
+                elif self.facts.cut and (size := self.facts.outgrows_cut(stats)) is not None:
+                    data_begin = data_begins(name, size)
+                self.facts.observe(name, stats, data_begin)
+            except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
+                _log.exception("a change could not be booked", extra=fields(change=change))
+        if changes:
+            self.booked.set()
 
-    def _stat(self, path: str, match: Match) -> bool:
-        if self._predecessor is not None and path in self._predecessor._paths and self.ledger.at(path) is not None:
-            self._add(path, match)  # it is declared and there, and whatever becomes of it is heard
-            return True
-        if self._paths.get(path) != match or path not in self.ledger:
-            self._followed.pop(path, None)
-            self._declare(path, match)
+    def _lost(self) -> dict[str, set[int]]:
+        """Return by directory the inode numbers of the files that were seen in it last and have no known name now."""
+        lost: dict[str, set[int]] = {}
+        for inode in self.facts.lost():
+            lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
+        return lost
+
+    # -- what discovery finds -----------------------------------------------------------------------------------------
+
+    def _answer(self, finding: Finding) -> bool:
+        match finding:
+            case Moved(name, origin):
+                return self._follow(name, origin)
+            case Gone(name):
+                self._forget(name)
+                return False
+            case Rematched(name, match) if self.facts.at(name) is not None:
+                self._declare(name, match)
+                if self.facts.at(name) is not None:  # else its group is another one
+                    return True
+        return self._appear(finding.path, finding.match)
+
+    def _appear(self, name: str, match: Match) -> bool:
+        self._followed.pop(name, None)
+        self._declare(name, match)
         try:
-            is_there = self._look(path)
+            is_there = self._look(name)
         except OSError as error:
-            # As far as one can know; each scrape tries again, and tells. But links that loop lead nowhere.
+            # As far as one can know; each scrape tries again, and logs it. But links that loop lead nowhere.
             is_there = error.errno != errno.ELOOP
         if is_there:
-            self._add(path, match)
+            self._names.add(name)
         else:
-            self._paths.pop(path, None)
+            self._names.discard(name)
         return is_there
 
-    def _follow(self, path: str, origin: str) -> bool:
-        if path in self.ledger:
+    def _follow(self, name: str, origin: str) -> bool:
+        if name in self.facts.paths:
             return False  # it was declared until now, as the name of a file in another directory
-        if origin and self.ledger.at(path) is None:
-            self._expect(path, origin)
+        if origin and self.facts.at(name) is None:
+            # The file has lost its declared name, perhaps before its first stat.
+            match = self.matcher.match(origin)
+            if match is not None and origin not in self.facts.paths:
+                self._declare(origin, match)
+            self.facts.expect(name, origin)
         is_known = False
         with contextlib.suppress(OSError):
-            is_known = self._look(path) and self.ledger.at(path) is not None
-        if origin and origin not in self._paths:
-            self._lose(origin)
-        inode = self.ledger.at(path)
+            is_known = self._look(name) and self.facts.at(name) is not None
+        if origin and origin not in self._names:
+            self.facts.observe(origin, None)
+        inode = self.facts.at(name)
         if not is_known or inode is None:
-            self._drop(path)
+            self._forget(name)
             return False
-        self._add(path, None)
-        self._followed.setdefault(path, (inode.size, time.monotonic()))
+        self._names.add(name)
+        self._followed.setdefault(name, (inode.size, time.monotonic()))
         return True
 
-    def _add(self, path: str, match: Match | None) -> None:
-        self._paths[path] = match
-
-    def _expect(self, path: str, origin: str) -> None:
-        """A file has lost its declared name, perhaps before it was ever looked at."""
-        match = self.matcher.match(origin)
-        if match is not None and origin not in self.ledger:
-            self._declare(origin, match)
-        self.ledger.expect(path, origin)
-        if self.successor is not None:
-            self.successor.ledger.expect(path, origin)
-
-    def _declare(self, path: str, match: Match) -> None:
-        since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
-        self.ledger.declare(path, self.labels(path, match), since_ns=since_ns, is_new=self.is_ready)
-        if self.successor is not None:
-            self.successor.mirror(path, since_ns=since_ns, is_new=self.is_ready)
-
-    def _drop(self, path: str) -> None:
-        self._followed.pop(path, None)
-        self._paths.pop(path, None)
-        self._lose(path)
-        with contextlib.suppress(KeyError):
-            self.cache.remove_from_watch(path)
-
-    def labels(self, path: str, match: Match) -> Labels:
-        """What a file is published under."""
-        group = match.groups[0]
-        labels = self.labeller.label(group, path)
-        aggregate = tuple([labels.values[position] for position in self._aggregate_by[group]])
-        return Labels(group, labels.values, aggregate, labels.is_unlabelled)
-
-
-class _Line:
-    """What a tracker shares with its successor: their lock, the thread, and what the cache has found for both."""
-
-    def __init__(self, current: Tracker) -> None:
-        self.current = current
-        self.lock = threading.RLock()
-        self.booked, self.urgent = threading.Event(), threading.Event()
-        self.turnstile = threading.Lock()  # held while the other one is waited for; taken before it
-        self.events: list[DirectoryEvent] = []  # taken from the cache, and still to be looked after
-        self.thread = threading.Thread(target=self._run, name="tracker", daemon=True)
-
-    def __iter__(self) -> Iterator[Tracker]:
-        """The current tracker, and its successor if there is one."""
-        yield self.current
-        if self.current.successor is not None:
-            yield self.current.successor
-
-    def _run(self) -> None:
-        cache = self.current.cache
+    def _look(self, name: str) -> bool:
         try:
-            while cache.wait():
-                try:
-                    self.current.advance()
-                except CacheClosedError:
-                    return
-                except Exception:
-                    if not cache.alive:
-                        raise
-                    _log.exception("what has changed could not be followed; the next rescan finds it")
-        except Exception:  # noqa: BLE001 - which the health check finds; scrapes go on, by os.stat
-            _log.exception("the thread that follows the files has failed; restart the agent")
+            return self.cache.look(name)
+        finally:
+            self._book()
 
+    def _declare(self, name: str, match: Match) -> None:
+        position = self.publication.position_of(match.groups)
+        # A file that only the groups to come match may be an old one.
+        is_new = self.is_ready and position is not None
+        group = self.matcher.rules[match.groups[0]].name
+        if position is not None:
+            group = self.publication.config[position].group
+        since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
+        self.facts.declare(name, self.realms[group], match.groups, since_ns=since_ns, is_new=is_new)
 
-class _Watches:
-    """The directories that one tracker watches. They are watched as long as its successor or predecessor does."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self.watch_directory = tracker.cache.watch_directory
-
-    def unwatch_directory(self, path: str) -> None:
-        tracker = self._tracker
-        for other in (tracker.successor, tracker._predecessor):
-            if other is not None and other.discovery.watches(path):
-                return
-        tracker.cache.unwatch_directory(path)
-
-    def let_go(self) -> None:
-        for path in self._tracker.discovery.watched:
-            self.unwatch_directory(path)
+    def _forget(self, name: str) -> None:
+        self._followed.pop(name, None)
+        self._names.discard(name)
+        self.facts.observe(name, None)
+        with contextlib.suppress(KeyError):
+            self.cache.remove_from_watch(name)
 
 
 def data_begins(path: str, offset: int) -> int:
-    """Where the first byte of a file is, from an offset on, that is not zero; the offset if it can not be told.
+    """Return where the first byte of a file is, from an offset on, that is not zero; the offset if that is unknown.
 
     A hole ends at the end of a block (lseek(2), SEEK_DATA); what is left of it there reads as zeros.
     """

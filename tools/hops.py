@@ -111,7 +111,7 @@ class Agent:
         self.tracker = Tracker(Config(logs=groups, stale_grace_s=0))
         self.tracker.cache.limit(max_files=None, cpu_budget=None)
         self.tracker.scan()
-        self.scraper = Scraper(self.tracker, groups)
+        self.scraper = Scraper(self.tracker)
 
     def scrape(self) -> Calls:
         """Scrape as Prometheus does; return the functions entered."""

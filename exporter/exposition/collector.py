@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from exporter import __version__
-from exporter.config.groups import LogGroup
-from exporter.ledger.growth import Totals
 from exporter.matching.labels import printable
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
@@ -23,13 +21,11 @@ class AgentCollector(Collector):
 
     Args:
         tracker: follows the files.
-        groups: the groups of its configuration.
-        checkpoint: where the ledger is kept, if at all.
+        checkpoint: where the counters are kept, if at all.
     """
 
-    def __init__(self, tracker: Tracker, groups: Sequence[LogGroup], checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, tracker: Tracker, checkpoint: Checkpoint | None = None) -> None:
         self._tracker = tracker
-        self._groups = groups
         self._checkpoint = checkpoint
 
     def describe(self) -> Iterable[Metric]:
@@ -40,21 +36,19 @@ class AgentCollector(Collector):
         """Return the families. Safe to call from several threads."""
         tracker = self._tracker
         matches, without_series, unlabelled = families = _group_families()
-        for pattern, (group_number, text) in tracker.matcher.patterns.items():
-            labels = {"group": self._groups[group_number].group, "pattern": printable(text)}
-            matches.add_sample(matches.name, labels, tracker.discovery.matches[pattern])
-        with tracker.ledger.lock:
-            for totals, group in zip(tracker.ledger.groups, self._groups, strict=True):
+        publication = tracker.publication
+        for number, (group_number, text) in tracker.matcher.patterns.items():
+            position = publication.position_of((group_number,))
+            if position is not None:
+                labels = {"group": publication.config[position].group, "pattern": printable(text)}
+                matches.add_sample(matches.name, labels, tracker.discovery.matches[number])
+        with publication.facts.lock:
+            for totals, group in zip(publication.groups, publication.config, strict=True):
                 labels = {"group": group.group}
-                without_series.add_sample(without_series.name, labels, self._files_without_series(totals, group))
+                without = publication.files_without_series(totals.group)
+                without_series.add_sample(without_series.name, labels, without)
                 unlabelled.add_sample(unlabelled.name, labels, totals.unlabelled)
         return (*families, *self._agent_families())
-
-    def _files_without_series(self, totals: Totals, group: LogGroup) -> int:
-        if group.per_file:
-            return totals.files_without_series
-        aggregates = self._tracker.ledger.aggregates.values()
-        return sum(each.files for each in aggregates if each.group == totals.group and not each.is_published)
 
     def _agent_families(self) -> tuple[Metric, ...]:
         tracker = self._tracker

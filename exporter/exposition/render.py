@@ -16,10 +16,11 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.config.groups import FILE_METRICS, LogGroup
+from exporter.config.groups import FILE_METRICS
 from exporter.exposition.chunks import ABSENT, K, Rows, Section
 from exporter.exposition.deflate import Deflater, gzip_member, join
-from exporter.ledger.growth import Ledger, Series, Totals
+from exporter.publication.publication import Changed, Publication
+from exporter.publication.rows import Row, Totals
 
 TEXT_KEPT_SCRAPES = 10
 """For how many compressed scrapes the text is kept after one that was not: it is ten times as long."""
@@ -32,13 +33,15 @@ class Exposition:
     """The lines of all files, groups and aggregates. Safe to call from several threads.
 
     Args:
-        ledger: tells what has changed.
-        groups: the groups of its configuration.
-        label_names: of the values that a file's labels have in the ledger.
+        publication: what is shown.
+
+    Attributes:
+        publication: the same.
     """
 
-    def __init__(self, ledger: Ledger, groups: Sequence[LogGroup], label_names: Sequence[str]) -> None:
-        self._ledger = ledger
+    def __init__(self, publication: Publication) -> None:
+        self.publication = publication
+        groups = publication.config
         self._groups = [group.group for group in groups]
         self._aggregate_by = [group.aggregate_by for group in groups]
         self._columns = [
@@ -46,37 +49,39 @@ class Exposition:
         ]
         aggregate_names = [name for names in self._aggregate_by for name in names]
         self._aggregate_names = tuple(dict.fromkeys(("group", *aggregate_names)))
-        file_labels, group_labels = labels_writer(label_names), labels_writer(("group",))
+        file_labels, group_labels = labels_writer(publication.labeller.names), labels_writer(("group",))
         aggregate_labels = labels_writer(self._aggregate_names)
-        self._lock = threading.Lock()  # protects what is below; taken before the ledger's, never after
-        self._journal = ledger.journal()
-        self._files = _Table[Series](
-            file_families().values(), self._columns, lambda series: file_labels(series.labels.values)
-        )
+        self._lock = threading.Lock()  # protects what is below; taken before the facts', never after
+        self._files = _Table[Row](file_families().values(), self._columns, lambda row: file_labels(row.values))
         # Groups are few, but so they are of the same moment as their files.
         self._totals = _table_of_totals(
-            "group", "the group", groups, lambda totals: group_labels([self._groups[totals.group]])
+            "group", "the group", len(groups), lambda totals: group_labels([self._groups[totals.group]])
         )
         self._aggregates = _table_of_totals(
-            "aggregate", "the files with these labels", groups, lambda totals: aggregate_labels(self._values(totals))
+            "aggregate",
+            "the files with these labels",
+            len(groups),
+            lambda totals: aggregate_labels(self._values(totals)),
         )
         self._tables = self._files, self._totals, self._aggregates
         self._deflater = Deflater()
         self._text_is_kept_for = 0
 
-    def update(self) -> None:
-        """Take over what has changed in the ledger, all of it as of one moment.
+    def update(self) -> Changed:
+        """Take over what has changed in the publication, all of it as of one moment, and return it.
 
-        To be called now and then while nobody scrapes too: until it is, the ledger remembers what has changed.
+        To be called now and then while nobody scrapes too: until it is, the publication remembers what has changed.
         """
-        with self._lock, self._ledger.lock:
-            self._ledger.find_newest()
-            changed = self._ledger.take(self._journal)
+        with self._lock, self.publication.facts.lock:
+            self.publication.update()
+            self.publication.find_newest()
+            changed = self.publication.take()
             # Neighbours are alike, which is good for the compression, and they come and go together.
-            for series in sorted(changed.series, key=attrgetter("path")):
-                self._update_file(series)
+            for row in sorted(changed.rows, key=attrgetter("path.name")):
+                self._update_file(row)
             for totals in sorted(changed.totals, key=attrgetter("values")):
                 self._update_totals(totals)
+            return changed
 
     def render(
         self,
@@ -123,24 +128,25 @@ class Exposition:
                     for rows in table.rows:
                         rows.drop_text()
 
-    def _update_file(self, series: Series) -> None:
-        rows = self._files.rows[series.labels.group]
-        stats = series.stats
-        if stats is None or series.is_hidden or not series.is_published:
-            rows.discard(series)
+    def _update_file(self, row: Row) -> None:
+        path = row.path
+        rows = self._files.rows[row.group]
+        stats = path.stats
+        if stats is None or path.is_hidden or not row.is_published:
+            rows.discard(row)
             return
         counters: tuple[float, ...] = (ABSENT,) * 4
-        if series.is_counting:
-            counters = series.changes, series.appended_bytes, series.truncations, series.rotations
+        if path.is_counting:
+            counters = path.changes, path.appended_bytes, path.truncations, path.rotations
         values = (stats.size, stats.mtime, *counters)
-        rows.put(series, [values[column] for column in self._columns[series.labels.group]])
+        rows.put(row, [values[column] for column in self._columns[row.group]])
 
     def _update_totals(self, totals: Totals) -> None:
         rows = (self._aggregates if totals.values else self._totals).rows[totals.group]
         if totals.has_ended or not totals.is_published:
             rows.discard(totals)
             return
-        newest = None if totals.newest is None else totals.newest.stats
+        newest = None if totals.newest is None else totals.newest.path.stats
         rows.put(
             totals,
             (
@@ -281,11 +287,9 @@ class _Table(Generic[K]):
         return [(family, found[family.name]) for family in self._families if family.name in found]
 
 
-def _table_of_totals(
-    kind: str, whose: str, groups: Sequence[LogGroup], labels_text: Callable[[Totals], str]
-) -> _Table[Totals]:
+def _table_of_totals(kind: str, whose: str, groups: int, labels_text: Callable[[Totals], str]) -> _Table[Totals]:
     families = totals_families(kind, whose)
-    return _Table(families.values(), [range(len(families))] * len(groups), labels_text)
+    return _Table(families.values(), [range(len(families))] * groups, labels_text)
 
 
 def _section(text: bytes, deflater: Deflater | None) -> Section:

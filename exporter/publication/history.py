@@ -11,11 +11,12 @@ import threading
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
-from exporter.ledger.growth import Ledger, Series
+from exporter.publication.publication import Publication
+from exporter.publication.rows import Row
 
 STEP_S = 15
 STEPS = 60
@@ -37,7 +38,7 @@ class Recent:
         running_s: how many seconds of the last step have passed.
         window_s: what the sums below are of, seconds up to `as_of_s`; less than asked for when the history is young.
         files: path -> bytes; of files that have not grown there is none.
-        groups: bytes, by the group's number.
+        groups: bytes, by the group's name.
     """
 
     as_of_s: float
@@ -45,59 +46,59 @@ class Recent:
     running_s: float
     window_s: float
     files: Mapping[str, float]
-    groups: Sequence[float]
+    groups: Mapping[str, float]
 
 
 class History:
     """What has grown in the last :data:`STEPS`. Safe to call from several threads.
 
     Args:
-        ledger: tells what has changed.
+        publication: what is shown.
         max_files: how many files have a history.
         clock: monotonic, seconds.
     """
 
     def __init__(
-        self, ledger: Ledger, *, max_files: int = MAX_FILES, clock: Callable[[], float] = time.monotonic
+        self, publication: Publication, *, max_files: int = MAX_FILES, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._ledger = ledger
+        self._publication = publication
         self._max_files = max_files
         self._clock = clock
-        self._lock = threading.Lock()  # protects what is below; nobody waits under it but for the ledger's journal
-        self._journal = ledger.journal()
+        self._lock = threading.Lock()  # protects what is below; nobody waits under it
         self._began_s: float | None = None
         self._looked_s = 0.0
         self._as_of_s = 0.0
-        # The counters as of the latest look, of those that are not 0. While a file is silent its number is the ledger's
-        # own object.
+        # The counters as of the latest update, of those that are not 0. While a file is silent its number is the own
+        # object of its path.
         self._counters: dict[str, int] = {}
-        self._group_counters = [0] * len(ledger.groups)
+        self._group_counters: dict[str, int] = {}
         self._files: OrderedDict[str, _Ring] = OrderedDict()  # the one that grew least recently first
-        self._groups: list[_Ring] = []
+        self._groups: dict[str, _Ring] = {}
         self._known_from = 0  # since this step a file without a ring has not grown
 
-    def update(self) -> None:
-        """Write down what has grown since the latest call, or begin with the first one.
+    def update(self, changed: Collection[Row]) -> None:
+        """Write down what has grown since the latest call, or begin with the first one. To be called after each sync.
 
-        To be called after each look: until it is, the ledger remembers what has changed.
+        Args:
+            changed: the rows that have changed since then.
         """
+        if self._began_s is None:
+            self.go_on_with(self._publication)
         with self._lock:
             now_s, self._as_of_s = self._clock(), time.time()
-            # Without the ledger's lock: what a counter is ahead of this moment it will not be next time.
-            grown = self._growth(self._ledger.take(self._journal).series)
-            totals = [group.appended_bytes for group in self._ledger.groups]
-            groups = [now - before for now, before in zip(totals, self._group_counters, strict=True)]
-            self._group_counters = totals
+            # Without the facts' lock: what a counter is ahead of this moment it will not be next time.
+            grown = self._growth(changed)
+            groups = self._appended()
+            before, self._group_counters = self._group_counters, groups
             if self._began_s is None:
                 self._began_s = self._looked_s = now_s
                 self._known_from = _step(now_s)
-                self._groups = [_Ring(self._known_from) for _ in groups]
                 return
             shares = _shares(self._looked_s, now_s)
             self._looked_s = now_s
-            for ring, size in zip(self._groups, groups, strict=True):
-                if size:
-                    ring.add(shares, size)
+            for name, appended in groups.items():
+                if appended > before[name]:
+                    self._groups[name].add(shares, appended - before[name])
             if len(grown) > self._max_files:
                 grown = dict(heapq.nlargest(self._max_files, grown.items(), key=itemgetter(1)))
                 self._known_from = _step(now_s) + 1
@@ -107,46 +108,40 @@ class History:
                 ring.add(shares, size)
                 self._files[path] = ring  # now the one that grew most recently
 
-    def go_on_from(self, other: History, groups: Iterable[int | None]) -> None:
-        """Go on where the history of another ledger is, whose counters this one has: a reload loses no plot.
+    def go_on_with(self, publication: Publication) -> None:
+        """Show another publication from now on; what was shown before keeps its history."""
+        with publication.facts.lock:
+            counters = {path.name: path.appended_bytes for path in publication.rows if path.appended_bytes}
+        with self._lock:
+            self._publication = publication
+            self._counters = counters
+            self._files = OrderedDict((path, ring) for path, ring in self._files.items() if path in counters)
+            self._group_counters = self._appended()
+            known_from = _step(self._clock())
+            self._groups = {name: self._groups.get(name) or _Ring(known_from) for name in self._group_counters}
 
-        To be called once, after the first :meth:`update`.
+    def _appended(self) -> dict[str, int]:
+        publication = self._publication
+        return {
+            group.group: totals.appended_bytes
+            for group, totals in zip(publication.config, publication.groups, strict=True)
+        }
 
-        Args:
-            other: it goes on too, for itself.
-            groups: of each group the number that it has there; None where there is none.
-        """
-        with other._lock, self._lock:
-            if other._began_s is None:
-                return
-            self._began_s, self._looked_s, self._as_of_s = other._began_s, other._looked_s, other._as_of_s
-            self._known_from = other._known_from
-            known = self._ledger
-            self._files = OrderedDict((path, ring.copy()) for path, ring in other._files.items() if path in known)
-            # A counter that is less than it was there is that of another series.
-            self._counters |= {
-                path: size for path, size in other._counters.items() if size <= self._counters.get(path, 0)
-            }
-            for number, before in enumerate(groups):
-                if before is not None:
-                    self._groups[number] = other._groups[before].copy()
-                    self._group_counters[number] = min(self._group_counters[number], other._group_counters[before])
-
-    def _growth(self, changed: Iterable[Series]) -> dict[str, int]:
+    def _growth(self, changed: Iterable[Row]) -> dict[str, int]:
         counters = self._counters
-        for series in changed:
-            if series.has_ended:  # another one of the same path may follow
-                counters.pop(series.path, None)
-                self._files.pop(series.path, None)
+        for row in changed:
+            if row.has_ended:  # another one of the same path may follow
+                counters.pop(row.path.name, None)
+                self._files.pop(row.path.name, None)
         grown = {}
-        for series in changed:
-            size = series.appended_bytes
-            if size and not series.has_ended:
-                path = series.path
-                before = counters.get(path, 0)
+        for row in changed:
+            size = row.path.appended_bytes
+            if size and not row.has_ended:
+                name = row.path.name
+                before = counters.get(name, 0)
                 if size > before:
-                    grown[path] = size - before
-                    counters[path] = size
+                    grown[name] = size - before
+                    counters[name] = size
         return grown
 
     def _new_ring(self) -> _Ring:
@@ -167,7 +162,7 @@ class History:
                 running_s=self._looked_s - last * STEP_S,
                 window_s=self._looked_s - max(first * STEP_S, began_s),
                 files={path: ring.sum(first) for path, ring in self._files.items() if ring.latest >= first},
-                groups=[ring.sum(first) for ring in self._groups],
+                groups={name: ring.sum(first) for name, ring in self._groups.items()},
             )
 
     def of_files(self, paths: Iterable[str]) -> list[Steps]:
@@ -177,11 +172,11 @@ class History:
             silent = _Ring(self._known_from)
             return [self._files.get(path, silent).steps(last) for path in paths]
 
-    def of_groups(self) -> list[Steps]:
-        """The steps of all groups, by the group's number."""
+    def of_groups(self) -> dict[str, Steps]:
+        """The steps of all groups, by the group's name."""
         with self._lock:
             last = _step(self._looked_s)
-            return [ring.steps(last) for ring in self._groups]
+            return {name: ring.steps(last) for name, ring in self._groups.items()}
 
 
 class _Ring:
@@ -193,12 +188,6 @@ class _Ring:
         self._bytes = array("d", bytes(8 * STEPS))
         self._known_from = known_from
         self.latest = known_from - 1  # the last step that was written
-
-    def copy(self) -> _Ring:
-        ring = _Ring(self._known_from)
-        ring._bytes[:] = self._bytes
-        ring.latest = self.latest
-        return ring
 
     def add(self, shares: Iterable[tuple[int, float]], size: int) -> None:
         for step, share in shares:

@@ -44,7 +44,7 @@ def test_garbage(tmp_path: Path) -> None:
     thresholds = gc.get_threshold()
     old, new = (Config(logs=(LogGroup(name, (f"{tmp_path}/*.log",)),)) for name in ("old", "new"))
     agent = Agent(old, [], read_config=lambda: new)
-    tracker = weakref.ref(agent._tracker)
+    publication = weakref.ref(agent._tracker.publication)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -58,7 +58,7 @@ def test_garbage(tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(run(), 10))
     gc.collect()
-    assert tracker() is None
+    assert publication() is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_fails_is_tried_again(
 
 def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Audits keep everything true, and the series of files that have gone end."""
-    monkeypatch.setattr("exporter.ledger.growth.NOBODY_SCRAPES_S", 0)
+    monkeypatch.setattr("exporter.publication.publication.NOBODY_SCRAPES_S", 0)
     path = tmp_path / "a.log"
     path.touch()
     config = Config(
@@ -101,7 +101,7 @@ def test_while_nobody_scrapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def gone(agent: Agent) -> bool:
         if agent._tracker.is_ready:
             path.unlink(missing_ok=True)
-        return agent._tracker.is_ready and len(agent._tracker.ledger) == 0
+        return agent._tracker.is_ready and len(agent._tracker.facts.paths) == 0
 
     run_until(config, gone)
 
@@ -199,7 +199,7 @@ def test_rotated_while_there_was_no_agent(tmp_path: Path, through: str) -> None:
 
     def counted(agent: Agent) -> int:
         agent._tracker.refresh(0)
-        return agent._tracker.ledger.groups[0].appended_bytes
+        return agent._tracker.publication.groups[0].appended_bytes
 
     agent = Agent(config, [])
     agent._tracker.scan()

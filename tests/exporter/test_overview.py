@@ -27,11 +27,11 @@ class Shown:
 
     def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
         self.tracker = tracker
-        self.scraper = Scraper(tracker, groups)
-        self.overview = Overview(tracker, groups, self.scraper)
+        self.scraper = Scraper(tracker)
+        self.overview = Overview(tracker, self.scraper)
         self._ahead_s = 0
-        self.scraper.history = History(tracker.ledger, clock=lambda: time.monotonic() + self._ahead_s)
-        self.scraper.history.update()
+        self.scraper.history = History(tracker.publication, clock=lambda: time.monotonic() + self._ahead_s)
+        self.scraper.history.update(())
         self._ahead_s = 30  # so that there is a time over which growth can be measured
 
     def ask(self, name: str, **parameters: str | list[str]) -> Json:
@@ -270,7 +270,7 @@ def test_a_young_history_says_so(tmp_path: Path, track: Track) -> None:
     touch(tmp_path / "a.log")
     groups = (LogGroup("g", (f"{tmp_path}/*.log",)),)
     tracker = track(groups=groups)
-    overview = Overview(tracker, groups, Scraper(tracker, groups))
+    overview = Overview(tracker, Scraper(tracker))
     answer = overview.files(FilesQuery())
     assert answer["window_seconds"] == 0
     assert answer["history"]["begins_seconds"] == answer["as_of_seconds"]

@@ -166,22 +166,22 @@ def check(tracker: Tracker) -> None:
     tracker.refresh(0)
     assert tracker.matcher.root is not None
     expected = dict(walk("/", tracker.matcher.root))
-    found = {series.path: series for series in tracker.ledger.series() if series.is_present}
+    found = {series.name: series for series in tracker.facts.paths.values() if series.is_present}
     assert found.keys() == expected.keys()
-    sizes: dict[tuple[int, int], int] = {}
+    sizes: dict[tuple[int, int, int], int] = {}  # an inode counts once in each group
     for path, series in found.items():
         status = os.stat(path)
-        sizes[status.st_dev, status.st_ino] = status.st_size
+        sizes[expected[path].groups[0], status.st_dev, status.st_ino] = status.st_size
         assert series.stats is not None
         assert (series.stats.size, series.stats.inode, series.stats.mtime_ns) == (
             status.st_size,
             status.st_ino,
             status.st_mtime_ns,
         )
-        assert series.labels.group == expected[path].groups[0]
+        assert series.realm == expected[path].groups[0]
     groups = Counter(match.groups[0] for match in expected.values())
-    assert [totals.files for totals in tracker.ledger.groups] == [groups[number] for number in range(3)]
-    assert sum(totals.size_bytes for totals in tracker.ledger.groups) == sum(sizes.values())
+    assert [totals.files for totals in tracker.publication.groups] == [groups[number] for number in range(3)]
+    assert sum(totals.size_bytes for totals in tracker.publication.groups) == sum(sizes.values())
     assert +tracker.discovery.matches == Counter(number for match in expected.values() for number in match.patterns)
 
 
@@ -215,5 +215,5 @@ def test_random_changes(tmp_path: Path, track: Track, seed: int) -> None:
     check(tracker)
     known = tracker.discovery._tree
     assert not [path for path in known.folders if path.startswith(f"{tree}/") or path == str(changer.outside)]
-    assert not [path for path in tracker._paths if not os.path.exists(path)]
+    assert not [path for path in tracker._names if not os.path.exists(path)]
     assert (known.links.leads, known.folders.crossed) == ({}, {})

@@ -28,7 +28,7 @@ class Scraped:
 
     def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
         self.tracker, self.groups = tracker, groups
-        self.scraper = Scraper(tracker, groups)
+        self.scraper = Scraper(tracker)
 
     def scrape(self, *, openmetrics: bool = False, names: Sequence[str] = (), groups: Sequence[str] = ()) -> Scrape:
         """Scrape once."""
@@ -181,7 +181,7 @@ def test_aggregates(tmp_path: Path, show: Show) -> None:
     scrape = shown.scrape()
     assert scrape.value("fstat_aggregate_files", site="blog") == 0
     assert scrape.value("fstat_aggregate_appended_bytes_total", site="blog") == 4
-    shown.tracker.ledger._grace_s = 0
+    shown.tracker.publication._grace_s = 0
     scrape = shown.scrape()
     assert shown.scrape().value("fstat_aggregate_files", site="blog") is None
     assert scrape.value("fstat_group_appended_bytes_total", group="sites") == 7
@@ -197,7 +197,7 @@ def test_max_series(tmp_path: Path, show: Show) -> None:
     assert scrape.value("fstat_group_files_without_series") == 2
     assert scrape.value("fstat_group_files") == 5
     assert scrape.value("fstat_group_appended_bytes_total") == 1
-    shown.tracker.ledger._grace_s = 0
+    shown.tracker.publication._grace_s = 0
     (tmp_path / "1.log").unlink()
     for _ in range(3):
         scrape = shown.scrape()
@@ -212,13 +212,14 @@ def test_a_file_that_has_gone(tmp_path: Path, show: Show) -> None:
     shown = show()
     append(gone, "1")
     shown.scrape()
-    shown.tracker.ledger._grace_s = 0
+    shown.tracker.publication._grace_s = 0
     gone.unlink()
     scrape = shown.scrape()
     assert scrape.value("fstat_file_size_bytes", path=str(gone)) == 1
     assert scrape.value("fstat_group_files") == 1
     assert paths(shown.scrape()) == {"a.log", "b.log"}
-    gone.write_text("22")
+    (tmp_path / "new").write_text("22")
+    (tmp_path / "new").rename(gone)
     scrape = shown.scrape()
     assert scrape.value("fstat_file_size_bytes", path=str(gone)) == 2
     assert scrape.value("fstat_file_appended_bytes_total", path=str(gone)) == 3
@@ -351,7 +352,7 @@ def test_both_formats(tmp_path: Path, show: Show) -> None:
 def test_describe_asks_no_file(show: Show) -> None:
     """Registration needs the names only: the same as those of a scrape."""
     shown = show()
-    collector = AgentCollector(shown.tracker, shown.groups)
+    collector = AgentCollector(shown.tracker)
     described = [(family.name, family.type) for family in collector.describe()]
     assert described == [(family.name, family.type) for family in collector.collect()]
     assert shown.tracker.cache.cache_info().hits + shown.tracker.cache.cache_info().misses == 0
@@ -476,7 +477,7 @@ def test_about_the_agent(tmp_path: Path) -> None:
     """Before the first scan there is something about the agent, how far it has come too, and nothing about groups."""
     config = Config(logs=(LogGroup("g", (f"{tmp_path}/*.log",)),))
     tracker = Tracker(config)
-    scrape = parse_scrape(Scraper(tracker, config.logs).about_the_agent(generate_latest).decode())
+    scrape = parse_scrape(Scraper(tracker).about_the_agent(generate_latest).decode())
     assert scrape.value("fstat_exporter_ready") == 0
     assert scrape.value("fstat_exporter_files") == 0
     assert scrape.value("fstat_cache_files") == 0

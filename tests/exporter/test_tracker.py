@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.ledger.growth import Ledger
+from exporter.ledger.facts import Facts
 from exporter.tracker import Tracker
 from fstat_cache import FileStats
 from tests.exporter.tracking import Track, append, appended, present, sizes, touch
@@ -240,8 +240,8 @@ def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, mon
 
     def data_begins(_path: str, offset: int) -> int:
         def read() -> None:
-            with tracker.ledger.lock:
-                asked.append(len(tracker.ledger))
+            with tracker.facts.lock:
+                asked.append(len(tracker.facts.paths))
             tracker.cache.status()
 
         reader = threading.Thread(target=read)
@@ -271,7 +271,7 @@ def test_what_is_cut_while_the_lock_is_held_counts(tmp_path: Path, track: Track)
             truncations += 1
         assert tracker.cache.responds(5)
     assert appended(tracker) == 15
-    assert tracker.ledger.groups[0].truncations == truncations
+    assert tracker.publication.groups[0].truncations == truncations
 
 
 def stats_known(tracker: Tracker, path: Path) -> FileStats:
@@ -288,14 +288,14 @@ def test_a_change_that_cannot_be_booked_keeps_no_other_from_it(
     paths = [tmp_path / f"{name}.log" for name in "abc"]
     touch(*paths)
     tracker = track()
-    observe = Ledger.observe
+    observe = Facts.observe
 
-    def fail(ledger: Ledger, path: str, *arguments: object) -> None:
+    def fail(facts: Facts, path: str, *arguments: object) -> None:
         if path == str(paths[1]):
             raise ZeroDivisionError
-        observe(ledger, path, *arguments)  # type: ignore[arg-type]
+        observe(facts, path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Ledger, "observe", fail)
+    monkeypatch.setattr(Facts, "observe", fail)
     for path in paths:
         append(path, "12345")
     assert appended(tracker) == 10
@@ -366,7 +366,7 @@ def test_links_that_loop(tmp_path: Path, track: Track) -> None:
     (tmp_path / "d/a.log").write_text("1")
     tracker = track("**/*.log", "*/up/*/a.log")
     assert len(present(tracker)) == 2
-    assert tracker.ledger.groups[0].size_bytes == 1
+    assert tracker.publication.groups[0].size_bytes == 1
 
 
 def test_one_inode_with_two_names(tmp_path: Path, track: Track) -> None:
@@ -379,7 +379,7 @@ def test_one_inode_with_two_names(tmp_path: Path, track: Track) -> None:
     append(tmp_path / "pods/0.log", "45")
     os.link(tmp_path / "pods/0.log", tmp_path / "another.log")
     assert set(sizes(tracker).values()) == {5}
-    totals = tracker.ledger.groups[0]
+    totals = tracker.publication.groups[0]
     assert (totals.files, totals.size_bytes, totals.appended_bytes) == (3, 5, 2)
     assert present(tracker)[f"{tmp_path}/containers/x.log"].appended_bytes == 2
     (tmp_path / "containers/x.log").unlink()
@@ -489,7 +489,7 @@ def test_the_first_group_has_the_file(tmp_path: Path, track: Track) -> None:
     two = LogGroup("two", (f"{tmp_path}/a*", f"{tmp_path}/b*"))
     tracker = track(groups=(one, two))
     tracker.refresh(0)
-    assert [totals.files for totals in tracker.ledger.groups] == [1, 1]
+    assert [totals.files for totals in tracker.publication.groups] == [1, 1]
     assert [tracker.discovery.matches[number] for number in range(3)] == [1, 1, 1]
     (tmp_path / "a.log").unlink()
     tracker.refresh(0)
@@ -599,11 +599,11 @@ def test_a_path_that_another_group_has_now(tmp_path: Path, track: Track) -> None
     first, second = LogGroup("one", (f"{tmp_path}/**/*.log",)), LogGroup("two", (f"{tmp_path}/d/x/*",))
     tracker = track(groups=(first, second))
     path = f"{tmp_path}/d/x/a.log"
-    assert present(tracker)[path].labels.group == 0
+    assert present(tracker)[path].realm == 0
     (tmp_path / "d").rename(tmp_path / "e")
     (tmp_path / "d").symlink_to("real")
-    assert present(tracker)[path].labels.group == 1
-    assert [totals.files for totals in tracker.ledger.groups] == [2, 1]
+    assert present(tracker)[path].realm == 1
+    assert [totals.files for totals in tracker.publication.groups] == [2, 1]
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -631,7 +631,7 @@ def test_strange_names(tmp_path: Path, track: Track) -> None:
         with open(folder + b"/" + name, "w") as file:
             file.write("x" * number)
     assert sizes(tracker) == {os.fsdecode(name): number for number, name in enumerate(names)}
-    assert len({series.labels.values for series in present(tracker).values()}) == len(names)
+    assert len({tracker.publication.rows[series].values for series in present(tracker).values()}) == len(names)
     for name in names:
         os.unlink(folder + b"/" + name)
     assert sizes(tracker) == {}
@@ -916,7 +916,7 @@ def test_refreshes_and_scans_at_the_same_time(tmp_path: Path, track: Track) -> N
     assert failures == []
     found = present(tracker)
     assert found.keys() == {str(path) for path in tmp_path.glob("**/*.log")}
-    assert tracker.ledger.groups[0].size_bytes == sum(path.stat().st_size for path in tmp_path.glob("**/*.log"))
+    assert tracker.publication.groups[0].size_bytes == sum(path.stat().st_size for path in tmp_path.glob("**/*.log"))
     tracker.scan()
     assert tracker.discovery.missed == 0
 
@@ -953,18 +953,18 @@ def test_pods_that_come_and_go_leave_nothing_behind(
     tracker.scan()
     assert tracker.discovery.missed == 0
     assert len(tracker.discovery) == known
-    assert (tracker._paths, tracker._followed, tracker._vanished) == ({}, {}, set())
+    assert (tracker._names, tracker._followed, tracker._vanished) == (set(), {}, set())
     tree = tracker.discovery._tree
     assert (tree.links.leads, tree.folders.crossed, tree.folders.followed) == ({}, {}, {})
     assert +tracker.discovery.matches == {}
     assert tracker.cache.list_files_in_cache() == []
     status = tracker.cache.status()
     assert (status.watches, status.polled) == (status.directories, {})
-    monkeypatch.setattr("exporter.ledger.growth.NOBODY_SCRAPES_S", 0)
-    tracker.ledger._grace_s = 0
+    monkeypatch.setattr("exporter.publication.publication.NOBODY_SCRAPES_S", 0)
+    tracker.publication._grace_s = 0
     tracker.expire(is_scrape=True)
-    assert len(tracker.ledger) == 0
-    assert tracker.ledger._origins == {}
+    assert len(tracker.facts.paths) == 0
+    assert tracker.facts._origins == {}
 
 
 def test_a_rotated_file_is_followed_until_it_is_quiet(
@@ -987,7 +987,7 @@ def test_a_rotated_file_is_followed_until_it_is_quiet(
     tracker.expire(is_scrape=True)
     append(tmp_path / "a.log.1", "unseen")
     assert appended(tracker) == 4
-    assert (tracker._followed, tracker._paths) == ({}, {})
+    assert (tracker._followed, tracker._names) == ({}, set())
 
 
 def test_after_the_cache_began_anew(tmp_path: Path, track: Track) -> None:

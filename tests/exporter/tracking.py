@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.ledger.growth import Series
+from exporter.ledger.inodes import Path as Declared
 from exporter.tracker import Tracker
 from fstat_cache import file_time_ns
 from tests.support import wait_until
@@ -14,10 +14,10 @@ Track = Callable[..., Tracker]
 """The fixture that makes trackers, see conftest.py."""
 
 
-def present(tracker: Tracker) -> dict[str, Series]:
+def present(tracker: Tracker) -> dict[str, Declared]:
     """The series of the files that are there, after a refresh."""
     tracker.refresh(0)
-    return {series.path: series for series in tracker.ledger.series() if series.is_present}
+    return {series.name: series for series in tracker.facts.paths.values() if series.is_present}
 
 
 def sizes(tracker: Tracker) -> dict[str, int]:
@@ -28,7 +28,7 @@ def sizes(tracker: Tracker) -> dict[str, int]:
 def appended(tracker: Tracker) -> int:
     """What all files together have grown by."""
     tracker.refresh(0)
-    return tracker.ledger.groups[0].appended_bytes
+    return tracker.publication.groups[0].appended_bytes
 
 
 def append(path: Path, text: str) -> None:

@@ -128,7 +128,7 @@ def test_overlapping_groups_are_told_once(tmp_path: Path, track: Track, caplog: 
     tracker = track(groups=groups)
     touch(tmp_path / "d.log")
     tracker.scan()
-    owners = {os.path.basename(path): series.labels.group for path, series in present(tracker).items()}
+    owners = {os.path.basename(path): series.realm for path, series in present(tracker).items()}
     assert owners == {"a.log": 0, "b.log": 0, "d.log": 0, "c": 1}
     (record,) = caplog.records
     assert (record.levelname, record.message) == ("INFO", "groups overlap, the first one has the files")

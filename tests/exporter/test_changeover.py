@@ -1,4 +1,4 @@
-"""One tracker takes the place of another: what is kept, what is let go, and in which moment."""
+"""One configuration takes the place of another: what is kept, what is let go, and in which moment."""
 
 import gc
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.exposition import generate_latest
 
+from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
-from exporter.ledger.growth import Ledger
 from exporter.matching.labels import printable
+from exporter.publication.publication import Publication
 from exporter.scrape import Scraper
-from exporter.succession import Succession
 from exporter.tracker import Tracker
 from tests.exporter.tracking import append, tick, touch
 from tests.support import parse_scrape
@@ -24,53 +24,50 @@ GroupOf = Callable[..., LogGroup]
 
 
 class Line:
-    """A tracker, and those that take its place, one after the other."""
+    """A tracker, and the configurations that it follows, one after the other."""
 
     def __init__(self, *groups: LogGroup) -> None:
-        self.config = Config(logs=groups)
-        self.tracker = Tracker(self.config)
+        self.tracker = Tracker(Config(logs=groups))
         self.tracker.scan()
         tick()
 
-    def begin(self, *groups: LogGroup) -> Succession:
-        """Begin another succession."""
-        self._next = Config(logs=groups)
-        succession = Succession(self.tracker, self.config, self._next)
-        succession.begin()
+    def begin(self, *groups: LogGroup) -> Changeover:
+        """Begin another changeover; its files are known, and nothing of it is shown."""
+        changeover = Changeover(self.tracker, Config(logs=groups))
+        changeover.prepare()
         tick()
-        return succession
+        return changeover
 
-    def end(self, succession: Succession) -> None:
+    def end(self, changeover: Changeover) -> None:
         """And end it."""
-        succession.scan()
-        succession.end(lambda: None)
-        self.tracker, self.config = succession.new, self._next
+        changeover.finish(lambda: None)
+        changeover.let_go()
 
     def reload(self, *groups: LogGroup) -> None:
         """All of it."""
         self.end(self.begin(*groups))
 
     @property
-    def ledger(self) -> Ledger:
+    def publication(self) -> Publication:
         """As of now."""
         self.tracker.refresh(0)
-        return self.tracker.ledger
+        return self.tracker.publication
 
     def files(self) -> dict[str, tuple[object, ...]]:
         """Name -> the number of its group, its labels but for group and path, what was appended; of those published."""
         return {
-            os.path.basename(series.path): (series.labels.group, *series.labels.values[2:], series.appended_bytes)
-            for series in self.ledger.series()
-            if series.is_published and series.stats is not None
+            os.path.basename(row.path.name): (row.group, *row.values[2:], row.path.appended_bytes)
+            for row in self.publication.rows.values()
+            if row.is_published and row.path.stats is not None
         }
 
     def groups(self) -> list[int]:
         """What was appended to each group."""
-        return [totals.appended_bytes for totals in self.ledger.groups]
+        return [totals.appended_bytes for totals in self.publication.groups]
 
     def aggregates(self) -> dict[tuple[str, ...], int]:
         """And to each aggregate."""
-        return {totals.values: totals.appended_bytes for totals in self.ledger.aggregates.values()}
+        return {totals.values: totals.appended_bytes for totals in self.publication.aggregates.values()}
 
     def watched(self) -> set[str]:
         """The directories that are watched."""
@@ -93,13 +90,12 @@ def test_other_labels(tmp_path: Path, group: GroupOf) -> None:
     touch(tmp_path / "x-1.log", tmp_path / "y-1.log")
     line = Line(group("g", "*.log"))
     append(tmp_path / "x-1.log", "1")
-    succession = line.begin(group("g", "*.log", labels={"a": "b"}, path_regex=re.compile("/(?P<name>.)-")))
+    changeover = line.begin(group("g", "*.log", labels={"a": "b"}, path_regex=re.compile("/(?P<name>.)-")))
     append(tmp_path / "x-1.log", "22")
     assert line.groups() == [3]
-    succession.scan()
     append(tmp_path / "x-1.log", "333")
     assert line.groups() == [6]
-    line.end(succession)
+    line.end(changeover)
     assert line.files() == {"x-1.log": (0, "b", "x", 6), "y-1.log": (0, "b", "y", 0)}
     append(tmp_path / "y-1.log", "4444")
     assert line.groups() == [10]
@@ -111,7 +107,7 @@ def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupO
     touch(tmp_path / "cut.log", tmp_path / "deleted.log", tmp_path / "rotated.log")
     line = Line(group("g", "*.log"))
     line.tracker.refresh(0)
-    succession = line.begin(group("g", "*.log", "*.txt"))
+    changeover = line.begin(group("g", "*.log", "*.txt"))
     for name in ("cut", "deleted", "rotated", "new", "gone"):
         append(tmp_path / f"{name}.log", "12345")
     line.tracker.refresh(0)
@@ -123,10 +119,10 @@ def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupO
     line.tracker.refresh(0)
     append(tmp_path / "rotated.log.1", "9")
     append(tmp_path / "new.txt", "x")
-    line.end(succession)
+    line.end(changeover)
     assert line.groups() == [5 * 5 + 3 + 1 + 1]
-    assert line.ledger.groups[0].truncations == 1
-    assert line.ledger.groups[0].rotations == 1
+    assert line.publication.groups[0].truncations == 1
+    assert line.publication.groups[0].rotations == 1
     append(tmp_path / "rotated.log.1", "9")
     assert {name: values[1] for name, values in line.files().items()} == {
         "cut.log": 5,
@@ -145,11 +141,11 @@ def test_groups_that_exchange_files(tmp_path: Path, group: GroupOf) -> None:
     line = Line(group("one", "*.log"), group("two", "*.txt"))
     append(tmp_path / "a.log", "1")
     append(tmp_path / "b.log", "1")
-    succession = line.begin(group("three", "c.log"), group("two", "a.log"), group("one", "*.log"))
+    changeover = line.begin(group("three", "c.log"), group("two", "a.log"), group("one", "*.log"))
     append(tmp_path / "a.log", "22")
     append(tmp_path / "c.log", "4444")
     line.tracker.refresh(0)
-    line.end(succession)
+    line.end(changeover)
     assert line.groups() == [0, 0, 8]
     append(tmp_path / "a.log", "333")
     append(tmp_path / "c.log", "55555")
@@ -213,10 +209,10 @@ def test_new_files_count_from_their_first_byte(tmp_path: Path, group: GroupOf) -
     """Those that were born since the reload; those that a new pattern finds there count from the size they have."""
     append(tmp_path / "old.txt", "123")
     line = Line(group("g", "*.log"))
-    succession = line.begin(group("g", "*.log", "*.txt"))
+    changeover = line.begin(group("g", "*.log", "*.txt"))
     append(tmp_path / "new.txt", "45")
     append(tmp_path / "new.log", "6")
-    line.end(succession)
+    line.end(changeover)
     assert line.files() == {"old.txt": (0, 0), "new.txt": (0, 2), "new.log": (0, 1)}
     line.tracker.close()
 
@@ -243,14 +239,14 @@ def test_a_grace_goes_on(tmp_path: Path, group: GroupOf) -> None:
     append(tmp_path / "a.log", "123")
     line.tracker.refresh(0)
     (tmp_path / "a.log").unlink()
-    scraper = Scraper(line.tracker, line.config.logs)
+    scraper = Scraper(line.tracker)
     scraper.look(is_scrape=True)
     line.reload(group("g", "*.log", labels={"a": "b"}))
-    scraper = Scraper(line.tracker, line.config.logs)
+    scraper = Scraper(line.tracker)
     text = b"".join(scraper.scrape(generate_latest, is_openmetrics=False, is_compressed=False)).decode()
     sizes = parse_scrape(text).values("fstat_file_size_bytes", a="b")
     assert sorted(sizes) == [0, 3]
-    (gone,) = line.tracker.ledger._gone.values()
+    (gone,) = line.tracker.publication._gone.values()
     assert gone.scrapes == 2
     line.tracker.close()
 
@@ -260,10 +256,9 @@ def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
     touch(tmp_path / "a" / "a.log", tmp_path / "b" / "b.log")
     line = Line(group("g", "a/*.log"))
     watched = line.watched()
-    succession = line.begin(group("g", "*/*.log"))
-    succession.scan()
+    changeover = line.begin(group("g", "*/*.log"))
     assert line.watched() > watched
-    succession.abandon()
+    changeover.abandon()
     assert line.watched() == watched
     assert line.tracker.cache.list_files_in_cache() == [f"{tmp_path}/a/a.log"]
     append(tmp_path / "a" / "a.log", "1")
@@ -276,10 +271,10 @@ def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
 
 
 def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> None:
-    """No tracker, no watch, no journal."""
+    """No publication, no watch, no reader of the facts."""
     touch(tmp_path / "a.log")
     line = Line(group("g", "*.log"))
-    first = weakref.ref(line.tracker)
+    first = weakref.ref(line.tracker.publication)
     watches = line.tracker.cache.status().watches
     for number in range(10):
         line.reload(group("g", "*.log", labels={"n": str(number)}))
@@ -287,9 +282,8 @@ def test_many_reloads_leave_nothing_behind(tmp_path: Path, group: GroupOf) -> No
         assert line.groups() == [number + 1]
     gc.collect()
     assert first() is None
-    assert line.tracker._predecessor is None
-    assert line.tracker.successor is None
-    assert line.tracker.ledger._journals == []
+    assert len(line.tracker.facts._books.readers) == 1
+    assert len(line.tracker.since_ns) == 1
     assert line.tracker.cache.status().watches == watches
     line.tracker.close()
 
@@ -301,10 +295,10 @@ def test_bounds_of_the_cache(tmp_path: Path, group: GroupOf) -> None:
     line = Line(group("g", "*.log"))
     line.tracker.cache.limit(max_files=CacheConfig().max_files, cpu_budget=None)
     line.tracker.cache.limit(max_files=3, cpu_budget=None)
-    succession = line.begin(group("g", "*.log", labels={"a": "b"}))
+    changeover = line.begin(group("g", "*.log", labels={"a": "b"}))
     for number in range(10):
         append(tmp_path / f"{number}.log", "x" * number)
-    line.end(succession)
+    line.end(changeover)
     assert line.groups() == [45]
     assert {printable(name): values[2] for name, values in line.files().items()} == {
         f"{number}.log": number for number in range(10)

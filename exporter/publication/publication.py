@@ -1,0 +1,363 @@
+"""What is shown of the facts under one configuration: labels, groups, aggregates, `max_series` and the grace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from exporter.config.groups import LogGroup
+from exporter.ledger.books import Booking, Counters
+from exporter.ledger.facts import Facts
+from exporter.ledger.inodes import Path
+from exporter.matching.labels import Labeller, LabelRule
+from exporter.publication.places import Places
+from exporter.publication.rows import LONG_AGO_NS, Row, Totals
+
+SCRAPES_OF_A_GONE_FILE = 2
+NOBODY_SCRAPES_S = 300.0
+"""Prometheus takes a series for stale after five minutes, so nobody scrapes more seldom."""
+AT_ONCE = 1_000
+"""How many paths :meth:`Publication.catch_up` takes over before others go on."""
+
+
+class Changed(NamedTuple):
+    """The rows and totals that have changed, ended ones included."""
+
+    rows: set[Row]
+    totals: set[Totals]
+
+
+class Publication:
+    """Shows facts. Safe to call from several threads: all is protected by the facts' lock.
+
+    Args:
+        facts: what to show.
+        groups: the groups of the configuration.
+        realms: the numbers of their names.
+        first: the number that the first of them has in ``Path.groups``; the others follow.
+        grace_s: how long the rows of a file that has gone stay, seconds, and two scrapes at least.
+        before: what shows the facts until this one takes its place, see :meth:`take_over`.
+
+    Attributes:
+        facts: as given.
+        config: the groups.
+        labeller: gives the labels.
+        rows: all rows, those that are not published included.
+        groups: each group's totals, by its position in the configuration.
+        aggregates: those of the aggregates, by position and label values.
+        unsaved: totals whose counters are to be saved; None while nobody saves them.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        groups: Sequence[LogGroup],
+        realms: Mapping[str, int],
+        *,
+        first: int = 0,
+        grace_s: float = 60.0,
+        before: Publication | None = None,
+    ) -> None:
+        self.facts = facts
+        self.config = tuple(groups)
+        self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in groups])
+        self.rows: dict[Path, Row] = {}
+        self.groups = tuple(Totals(position) for position in range(len(groups)))
+        self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
+        self.unsaved: set[Totals] | None = None
+        self._first = first
+        self._realms = [realms[group.group] for group in groups]
+        self._positions = {realm: position for position, realm in enumerate(self._realms)}
+        self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in groups]
+        self._grace_s = grace_s
+        self._places = [Places[Row](group.max_series) for group in groups]
+        self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
+        self._gone: dict[Path, _Gone] = {}
+        self._changed = Changed(set(), set(self.groups))
+        self._before = before
+        self._bookings = facts.reader()
+
+    # -- taking over what was booked ----------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Take over what was booked since the latest call."""
+        with self.facts.lock:
+            for path, booking in self._take_bookings():
+                self._apply(path, booking)
+
+    def catch_up(self) -> None:
+        """Take over what was booked until little is left, in steps between which others go on."""
+        while True:
+            with self.facts.lock:
+                taken = self._take_bookings()
+            for batch in _batches(taken):
+                with self.facts.lock:
+                    for path, booking in batch:
+                        self._apply(path, booking)
+                time.sleep(0.001)  # a lock alone would be taken again before another thread wakes up
+            if len(taken) <= AT_ONCE:
+                return
+
+    def take(self) -> Changed:
+        """Return what has changed since the latest call; at first that is everything."""
+        with self.facts.lock:
+            changed, self._changed = self._changed, Changed(set(), set())
+            return changed
+
+    def position_of(self, groups: Iterable[int]) -> int | None:
+        """Return the position of the group that shows a file which these groups match: the first one of this
+        configuration, if any.
+        """
+        for number in groups:
+            if 0 <= number - self._first < len(self.config):
+                return number - self._first
+        return None
+
+    def expire(self, now_s: float, *, is_scrape: bool) -> None:
+        """End the paths of files that have been gone for long enough.
+
+        Args:
+            now_s: a monotonic clock, seconds.
+            is_scrape: whether they are shown just now.
+        """
+        with self.facts.lock:
+            self.update()
+            for path, gone in tuple(self._gone.items()):
+                if gone.since_s is None:
+                    gone.since_s = now_s
+                elapsed_s = now_s - gone.since_s
+                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= NOBODY_SCRAPES_S
+                if is_shown and elapsed_s >= self._grace_s:
+                    self.facts.end(path)
+                elif is_scrape:
+                    gone.scrapes += 1
+            self.update()
+
+    def find_newest(self) -> None:
+        """Bring the ``newest`` of all totals up to date."""
+        with self.facts.lock:
+            unknown = {totals for totals in self.totals() if not totals.newest_is_known}
+            for totals in unknown:
+                totals.newest, totals.newest_mtime_ns, totals.newest_is_known = None, LONG_AGO_NS, True
+            for row in self.rows.values() if unknown else ():
+                stats = row.path.stats
+                if row.is_present and stats is not None:
+                    for totals in row.totals:
+                        if totals in unknown and stats.mtime_ns >= totals.newest_mtime_ns:
+                            totals.newest, totals.newest_mtime_ns = row, stats.mtime_ns
+
+    def totals(self) -> Iterator[Totals]:
+        """All totals: of the groups, then of the aggregates."""
+        yield from self.groups
+        yield from self.aggregates.values()
+
+    def files_without_series(self, position: int) -> int:
+        """Return for how many files of a group ``max_series`` leaves no series."""
+        if self.config[position].per_file:
+            return len(self._places[position].waiting)
+        return sum(totals.files for totals in self._aggregate_places[position].waiting)
+
+    # -- going on where another one was -------------------------------------------------------------------------------
+
+    def restore_totals(self, position: int, values: tuple[str, ...], counters: Counters) -> None:
+        """Add to the counters of a group or an aggregate; for an aggregate without rows nothing is kept."""
+        with self.facts.lock:
+            totals = self.aggregates.get((position, values)) if values else self.groups[position]
+            if totals is not None:
+                counters.add_to(totals)
+                self._changed.totals.add(totals)
+
+    def take_over(self) -> None:
+        """Take the place of the publication before: its totals, places and graces are copied, and it ends.
+
+        A byte counts in the totals in which it was shown. Until now this publication has counted only what the other
+        one did not show. Paths that only the other one shows end.
+        """
+        with self.facts.lock:
+            before = self._before
+            assert before is not None
+            self.update()
+            known = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
+            for path in before.rows.keys() - self.rows.keys():
+                self.facts.end(path)
+            realms = {row.path: self._realms[row.group] for row in self.rows.values()}
+            self.facts.set_realms({path: realm for path, realm in realms.items() if path.realm != realm})
+            self.update()
+            for totals in self.totals():
+                counters = known.get(self.label_set(totals))
+                if counters is not None:
+                    counters.add_to(totals)
+            self._changed.totals.update(self.totals())
+            self._copy_places(before)
+            self._gone |= before._gone
+            self._before = None
+            before.close()
+
+    def close(self) -> None:
+        """End it: nothing is booked for it any more. If it was to follow another one, paths that only it shows end."""
+        with self.facts.lock:
+            if self._before is not None:
+                self.update()
+                for path in self.rows.keys() - self._before.rows.keys():
+                    self.facts.end(path)
+            self.facts.discard(self._bookings)
+
+    def label_set(self, totals: Totals) -> tuple[str, bool, frozenset[tuple[str, str]]]:
+        """Return what tells totals from others of the same metric, to Prometheus: an empty label is none."""
+        group = self.config[totals.group]
+        labels = zip(group.aggregate_by, totals.values, strict=True) if totals.values else ()
+        return group.group, bool(totals.values), frozenset((name, value) for name, value in labels if value)
+
+    # -- below here, every method is called with the lock held --------------------------------------------------------
+
+    def _take_bookings(self) -> list[tuple[Path, Booking]]:
+        """Return what was booked since the latest call."""
+        before = self._before
+        if before is not None:
+            before.update()
+        taken = list(self._bookings.items())
+        self._bookings.clear()
+        if before is not None:
+            # Those first that have a place among max_series: few have to give it back when this one takes over.
+            published = {path for path, _ in taken if path in before.rows and before.rows[path].is_published}
+            taken.sort(key=lambda item: item[0] not in published)
+        return taken
+
+    def _apply(self, path: Path, booking: Booking) -> None:
+        row = self.rows.get(path)
+        if row is not None:
+            position: int | None = row.group
+        elif (position := self._position(path)) is not None and not path.has_ended:
+            row = self._begin(path, position)
+        if row is None or not (path.is_present and row.is_present):
+            self._note_presence(path, row)
+        if position is None:
+            return
+        totals_of_path = (self.groups[position],) if row is None else row.totals
+        is_counted = self._before is None or self._before._position(path) is None
+        for totals in totals_of_path:
+            if is_counted:
+                totals.changes += booking.changes
+                totals.appended_bytes += booking.appended_bytes
+                totals.truncations += booking.truncations
+                totals.rotations += booking.rotations
+            if row is not None:  # else the file is not there any more, and never was in the sum
+                totals.size_bytes += booking.size_bytes
+                if path.is_present and path.stats is not None and path.stats.mtime_ns >= totals.newest_mtime_ns:
+                    totals.newest, totals.newest_mtime_ns, totals.newest_is_known = row, path.stats.mtime_ns, True
+                elif totals.newest is row:
+                    totals.newest_is_known = False
+        self._changed.totals.update(totals_of_path)
+        if self.unsaved is not None:
+            self.unsaved.update(totals_of_path)
+        if row is not None:
+            self._changed.rows.add(row)
+            if path.has_ended:
+                self._end(row)
+
+    def _position(self, path: Path) -> int | None:
+        """Return the position of the group for which a path counts. One that has ended counts for its group's name,
+        unless only a configuration to come has matched it.
+        """
+        position = self.position_of(path.groups)
+        if not path.has_ended:
+            return position
+        if position is None and any(number >= self._first + len(self.config) for number in path.groups):
+            return None
+        return self._positions.get(path.realm)
+
+    def _begin(self, path: Path, position: int) -> Row:
+        labels = self.labeller.label(position, path.name)
+        totals: tuple[Totals, ...] = (self.groups[position],)
+        if self.config[position].aggregate_by:
+            values = tuple([labels.values[at] for at in self._aggregate_by[position]])
+            aggregate = self.aggregates.get((position, values))
+            if aggregate is None:
+                aggregate = self.aggregates[position, values] = Totals(position, values, is_published=False)
+                self._aggregate_places[position].ask(aggregate)
+            totals = (*totals, aggregate)
+        for each in totals:
+            each.rows += 1
+        row = self.rows[path] = Row(path, position, labels.values, totals, labels.is_unlabelled)
+        known = None if self._before is None else self._before.rows.get(path)
+        # A file that has come and gone since the latest update is shown for its grace.
+        if path.stats is not None if known is None else known.is_published:
+            self._show(row)
+        return row
+
+    def _note_presence(self, path: Path, row: Row | None) -> None:
+        """Note whether a file is there. One that has gone has its grace, shown or not: nobody else ends it."""
+        if path.is_present or path.has_ended:
+            self._gone.pop(path, None)
+        elif path.is_counting or path.stats is not None:  # else it is to have its first stat
+            self._gone.setdefault(path, _Gone())
+        if row is None:
+            return
+        if path.is_present != row.is_present:
+            row.is_present = path.is_present
+            for totals in row.totals:
+                totals.files += 1 if row.is_present else -1
+                totals.unlabelled += (1 if row.is_present else -1) if row.is_unlabelled else 0
+        if row.is_present:
+            self._show(row)
+        else:
+            self._places[row.group].waiting.pop(row, None)
+
+    def _show(self, row: Row) -> None:
+        if self.config[row.group].per_file:
+            self._places[row.group].ask(row)
+
+    def _end(self, row: Row) -> None:
+        del self.rows[row.path]
+        row.has_ended = True
+        heir = self._places[row.group].leave(row)
+        if heir is not None:
+            self._changed.rows.add(heir)
+        for totals in row.totals:
+            totals.rows -= 1
+            if totals.values and not totals.rows:
+                totals.has_ended = True
+                del self.aggregates[totals.group, totals.values]
+                next_one = self._aggregate_places[totals.group].leave(totals)
+                if next_one is not None:
+                    self._changed.totals.add(next_one)
+
+    def _copy_places(self, before: Publication) -> None:
+        """Give the places of max_series anew: first to those that had one before, then to those that waited for one."""
+        if all(places.bound is None for places in self._places):
+            return
+        waiting = [row.path for places in before._places for row in places.waiting]
+        turns = {path: turn for turn, path in enumerate(waiting)}
+        turns.update((path, -1) for path, row in before.rows.items() if row.is_published)
+        waiting_totals = [totals for places in before._aggregate_places for totals in places.waiting]
+        turns_of_totals = {before.label_set(totals): turn for turn, totals in enumerate(waiting_totals)}
+        turns_of_totals.update((before.label_set(totals), -1) for totals in before.totals() if totals.is_published)
+        for position, (places, aggregate_places) in enumerate(zip(self._places, self._aggregate_places, strict=True)):
+            if places.bound is not None:
+                rows = [row for row in self.rows.values() if row.group == position and self.config[position].per_file]
+                asking = [row for row in rows if row.is_present or turns.get(row.path) == -1]
+                asking.sort(key=lambda row: (turns.get(row.path, len(waiting)), not row.is_present))
+                self._changed.rows.update(places.give(rows, asking))
+                for row in asking:
+                    if not row.is_present:
+                        places.waiting.pop(row, None)
+                aggregates = [totals for totals in self.aggregates.values() if totals.group == position]
+                aggregates.sort(key=lambda totals: turns_of_totals.get(self.label_set(totals), len(waiting_totals)))
+                self._changed.totals.update(aggregate_places.give(aggregates, aggregates))
+
+
+@dataclass(slots=True, eq=False)
+class _Gone:
+    """Since when the file of a path is gone (None: since the latest :meth:`Publication.expire`), and scrapes since."""
+
+    since_s: float | None = None
+    scrapes: int = 0
+
+
+def _batches(items: Iterable[tuple[Path, Booking]]) -> Iterator[list[tuple[Path, Booking]]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, AT_ONCE)):
+        yield batch

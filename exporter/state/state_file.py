@@ -1,0 +1,416 @@
+"""The state file: a SQLite database, its tables and rows, and what to do when it cannot be used.
+
+In WAL mode with ``synchronous=NORMAL``: what is committed is in the kernel's hands, so that kill -9 loses none of it. A
+power cut may lose the latest commits, as many as the kernel had not written yet, and never corrupts the file; waiting
+for the disk at every scrape would cost more than that is worth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from exporter.ledger.books import Counters
+from exporter.ledger.inodes import Identity
+from exporter.ops.log import fields
+
+_log = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x66737461  # "fsta"; marks the file as ours
+SCHEMA = 2
+
+_LOCK_TIMEOUT_S = 1.0  # as long as an agent that is told to stop may take
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite keeps beside each other
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ)
+_WHOLE = 1 << 63  # SQLite's integers are below; inode numbers and times need not be, they are text then
+
+# Paths are bytes, as they need not be text; lists are JSON. Columns of numbers have no type, so one stays what it is.
+# What a path saw last is in its row if it has its home there, as nearly all do: a busy file is one row. Other inodes
+# have a row for each home.
+_INODES = (
+    "CREATE TABLE inodes (device, inode, birth_ns, size, mtime_ns, last_name BLOB, cut_from, home BLOB, "
+    "group_name TEXT, PRIMARY KEY (device, inode, birth_ns, group_name)) WITHOUT ROWID"
+)
+_TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE totals (group_name TEXT, label_names TEXT, label_values TEXT, changes, appended_bytes, truncations, "
+    "rotations, PRIMARY KEY (group_name, label_names, label_values)) WITHOUT ROWID",
+    "CREATE TABLE series (path BLOB PRIMARY KEY, group_name TEXT, is_counting, changes, appended_bytes, truncations, "
+    "rotations, device, inode, birth_ns, size, mtime_ns, last_name BLOB, cut_from) WITHOUT ROWID",
+    _INODES,
+)
+# In version 1 an inode had one home.
+_FROM_VERSION_1 = (
+    "ALTER TABLE series RENAME COLUMN emptied_from TO cut_from",
+    "ALTER TABLE inodes RENAME TO inodes_1",
+    _INODES,
+    "INSERT INTO inodes SELECT * FROM inodes_1",
+    "DROP TABLE inodes_1",
+)
+_MARKS = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA}")
+# SQLite is faster at telling that there is nothing odd about nearly all rows.
+_IS_ODD = (
+    "WHERE typeof(path) <> 'blob' OR typeof(group_name) <> 'text' OR typeof(last_name) NOT IN ('blob', 'null') "
+    "OR typeof(cut_from) NOT IN ('integer', 'null') OR "
+    + " OR ".join(
+        f"typeof({column}) <> 'integer'"
+        for column in (
+            *("is_counting", "changes", "appended_bytes", "truncations", "rotations"),
+            *("device", "inode", "birth_ns", "size", "mtime_ns"),
+        )
+    )
+)
+
+Value = int | str | bytes | None
+Row = tuple[Value, ...]
+Statement = tuple[str, Sequence[Row]]
+
+
+class StateError(Exception):
+    """The state file cannot be used; the message says which and why."""
+
+
+class UnusableError(Exception):
+    """What is there is no state file of this version, or is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What is remembered of a group's configuration.
+
+    Attributes:
+        name: of the group.
+        aggregate_by: names of the labels that it aggregates by.
+        paths: its patterns as the user wrote them.
+        exclude: likewise.
+    """
+
+    name: str
+    aggregate_by: tuple[str, ...]
+    paths: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """As of when the ledger goes on.
+
+    Attributes:
+        saved_at_ns: whatever was born before that and is not known was there already; nanoseconds since the epoch.
+            0 without a checkpoint.
+        groups: what was configured then; nothing without a checkpoint.
+    """
+
+    saved_at_ns: int = 0
+    groups: tuple[GroupState, ...] = ()
+
+    def was_configured(self, pattern: str, exclude: Collection[str]) -> bool:
+        """Whether whatever a pattern and its excludes mean was meant then too, so that unknown files are new."""
+        return any(pattern in group.paths and set(group.exclude) <= set(exclude) for group in self.groups)
+
+
+class SavedInode(NamedTuple):
+    """What is saved of an inode itself."""
+
+    identity: Identity
+    size: int
+    mtime_ns: int
+    last_name: str
+    cut_from: int | None
+
+
+class SavedPath(NamedTuple):
+    """What is saved of a path, with the inode seen there last if it has its home there."""
+
+    name: str
+    group: str
+    is_counting: bool
+    counters: Counters
+    latest: SavedInode | None
+
+
+class SavedHome(NamedTuple):
+    """An inode and a home of it, which may not be declared any more."""
+
+    inode: SavedInode
+    home: str
+    group: str
+
+
+class StateFile:
+    """The open file. Not for several threads at once.
+
+    A file that is damaged or is not ours is set aside under another name, logged, and begun anew.
+
+    Args:
+        path: made if it is missing, with its directory. Used by nobody else until :meth:`close`.
+
+    Attributes:
+        resets: how often a file was set aside.
+
+    Raises:
+        StateError: the file cannot be made, read or written, or is in use.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.resets = 0
+        self._file: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = self._open()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether what was opened is still at its path, and not damaged."""
+        return self._connection is not None and _file_at(self.path) == self._file
+
+    def open_again(self) -> None:
+        """Open whatever is at the path now."""
+        if self._connection is not None:
+            _log.warning("the state file has gone, all of it is written again", extra=fields(path=self.path))
+        self.close()
+        self._connection = self._open()
+
+    def close(self) -> None:
+        """Let the file go. Idempotent."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def run(self, statements: Sequence[Statement]) -> None:
+        """Run all statements or none.
+
+        Raises:
+            sqlite3.Error: they did not run. After damage the file counts as not there.
+        """
+        try:
+            _run(self._connected, statements)
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                self.close()  # the damage is found when it is opened
+            raise
+
+    def meta(self) -> Restored:
+        """Read what is no row."""
+        return _read_meta(self._connected)
+
+    def paths(self) -> Iterator[SavedPath]:
+        """Read the paths."""
+        return _read_paths(self._connected)
+
+    def totals(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
+        """Read the totals: the group's name, the names and the values of the labels, the counters."""
+        return _read_totals(self._connected)
+
+    def inodes(self) -> Iterator[SavedHome]:
+        """Read the inodes that are in no row of a path."""
+        return _read_inodes(self._connected)
+
+    @property
+    def _connected(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            connection = _connect(self.path)
+        except UnusableError as error:
+            self.resets += 1
+            kept = _set_aside(self.path)
+            text = "the state file cannot be used and was set aside, the counters begin anew"
+            _log.warning(text, extra=fields(path=self.path, reason=error, kept=kept))
+            connection = _connect(self.path)
+        self._file = _file_at(self.path)
+        return connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open the file for nobody else, make it a state file if it is new or empty, and check all of it.
+
+    Raises:
+        StateError: it cannot be used as things are.
+        UnusableError: it can never be used.
+    """
+    _make(path)
+    try:
+        connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise StateError(f"the state file {path} cannot be opened: {error}") from None
+    try:
+        _prepare(connection)
+        return connection
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                raise StateError(f"the state file {path} is in use by another process") from None
+            if not _is_damage(error):
+                raise StateError(f"the state file {path} cannot be opened: {error}") from None
+        if isinstance(error, sqlite3.Error | ValueError | TypeError):
+            raise UnusableError(str(error)) from None
+        raise
+
+
+def _make(path: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+        except FileExistsError:
+            # Not opened to see: closing it would drop the locks that this process may hold on it.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise StateError(f"the state file {path} cannot be used: it is not a regular file") from None
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise StateError(f"the state file {path} cannot be used: reading or writing is not allowed") from None
+    except OSError as error:
+        place = "" if error.filename in (None, path) else f"{error.filename}: "
+        raise StateError(f"the state file {path} cannot be made: {place}{error.strerror}") from None
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    application, version, tables = (
+        connection.execute(sql).fetchone()[0]
+        for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    )
+    is_new = not tables and not application
+    if not is_new and application != APPLICATION_ID:
+        raise UnusableError("it belongs to another program")
+    if not is_new and version not in (1, SCHEMA):
+        raise UnusableError(f"its format has version {version}, expected {SCHEMA}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if is_new or version != SCHEMA:
+        _run(connection, [(sql, [()]) for sql in (*(_TABLES if is_new else _FROM_VERSION_1), *_MARKS)])
+    _read_meta(connection)
+    for rows in (_read_paths(connection, _IS_ODD), _read_totals(connection), _read_inodes(connection)):
+        for _ in rows:
+            pass
+
+
+def _run(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
+    """Run all of them or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for sql, rows in statements:
+            if rows == [()]:
+                connection.execute(sql)
+            else:
+                connection.executemany(sql, rows)
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _set_aside(path: str) -> str:
+    """Give the file another name, and those that belong to it; return it."""
+    kept = f"{path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    for suffix in _SUFFIXES:
+        try:
+            os.rename(path + suffix, kept + suffix)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StateError(f"the state file {path} cannot be set aside: {error.strerror}") from None
+    return kept
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = _code(error)
+    return code in _DAMAGED or code & 0xFF in _DAMAGED
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own number of an error; that of a general one where the module raised it by itself."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def as_json(value: object) -> str:
+    """Return what a list is in a row."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def whole(number: int) -> int | str:
+    """Return what a number is in a row."""
+    return number if -_WHOLE <= number < _WHOLE else str(number)
+
+
+def _read_meta(connection: sqlite3.Connection) -> Restored:
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    groups = (
+        GroupState(name, *(tuple(part) for part in parts)) for name, *parts in json.loads(meta.get("groups", "[]"))
+    )
+    return Restored(int(meta.get("saved_at_ns", 0)), tuple(groups))
+
+
+def _read_paths(connection: sqlite3.Connection, where: str = "") -> Iterator[SavedPath]:
+    for row in connection.execute(f"SELECT * FROM series {where}"):
+        path, group, is_counting, changes, appended_bytes, truncations, rotations, device, *rest = row
+        name = os.fsdecode(path)
+        counters = Counters(*map(_count, (changes, appended_bytes, truncations, rotations)))
+        latest = None if device is None else _saved_inode(name, device, *rest)
+        yield SavedPath(name, group, bool(is_counting), counters, latest)
+
+
+def _read_totals(
+    connection: sqlite3.Connection,
+) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
+    for name, label_names, values, *counters in connection.execute("SELECT * FROM totals"):
+        yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(_count, counters))
+
+
+def _read_inodes(connection: sqlite3.Connection) -> Iterator[SavedHome]:
+    for *values, home, group in connection.execute("SELECT * FROM inodes"):
+        name = os.fsdecode(home)
+        yield SavedHome(_saved_inode(name, *values), name, group)
+
+
+def _saved_inode(
+    home: str,
+    device: Value,
+    inode: Value,
+    birth_ns: Value,
+    size: Value,
+    mtime_ns: Value,
+    last_name: bytes | None,
+    cut_from: Value,
+) -> SavedInode:
+    return SavedInode(
+        (_number(device), _number(inode), _number(birth_ns)),
+        _number(size),
+        _number(mtime_ns),
+        home if last_name is None else os.fsdecode(last_name),
+        None if cut_from is None else _number(cut_from),
+    )
+
+
+def _count(value: Value) -> int:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"a counter below zero: {number}")
+    return number
+
+
+def _number(value: Value) -> int:
+    return value if isinstance(value, int) else int(value)  # type: ignore[arg-type]  # None raises as it should

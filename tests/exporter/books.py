@@ -1,0 +1,91 @@
+"""Facts and what is shown of them, for tests that book stats and ask for sums in few words."""
+
+from collections.abc import Callable, Mapping
+
+from exporter.config.groups import LogGroup
+from exporter.ledger.facts import Facts
+from exporter.ledger.inodes import Path
+from exporter.publication.publication import Publication
+from exporter.publication.rows import Row, Totals
+from fstat_cache import FileStats
+
+START_NS = 1000
+OLD = START_NS - 1
+"""A birth before anything was known."""
+NEW = START_NS
+"""A birth since."""
+
+
+def seen(size: int, inode: int = 1, *, birth_ns: int = NEW, mtime_ns: int = 0, device: int = 1) -> FileStats:
+    """What a stat found; of the same size at the same time unless given otherwise."""
+    return FileStats(size, mtime_ns or size, inode, device, birth_ns)
+
+
+class Book:
+    """Facts and a publication of one group, unless given others. Its realms are the positions of the groups.
+
+    Args:
+        groups: of the configuration.
+        grace_s: see :class:`Publication`.
+        data_begins: what the tracker finds out: path, offset -> where the first byte that is not zero is from there on.
+    """
+
+    def __init__(
+        self,
+        *groups: LogGroup,
+        grace_s: float = 60,
+        data_begins: Callable[[str, int], int] = lambda _path, offset: offset,
+    ) -> None:
+        config = groups or (LogGroup("g", ()),)
+        self.facts = Facts()
+        self.realms = {group.group: position for position, group in enumerate(config)}
+        self.publication = Publication(self.facts, config, self.realms, grace_s=grace_s)
+        self._data_begins = data_begins
+
+    def declare(self, path: str, group: int = 0, *, since_ns: int = START_NS, is_new: bool = True) -> None:
+        """Have a path counted in a group."""
+        self.facts.declare(path, group, (group,), since_ns=since_ns, is_new=is_new)
+
+    def observe(self, path: str, stats: FileStats | None) -> None:
+        """Book a stat as the tracker does: where there may be a hole it looks where the data begins."""
+        size = None if stats is None else self.facts.outgrows_cut(stats)
+        self.facts.observe(path, stats, 0 if size is None else self._data_begins(path, size))
+
+    def look(self, path: str, stats: FileStats | None, group: int = 0, *, is_new: bool = True) -> None:
+        """Declare a path, and book a stat of it."""
+        self.declare(path, group, is_new=is_new)
+        self.observe(path, stats)
+
+    def expire(self, now_s: float, *, is_scrape: bool = False) -> None:
+        """End the paths of files that have been gone for long enough."""
+        self.publication.expire(now_s, is_scrape=is_scrape)
+
+    def end_of_grace(self) -> None:
+        """End the paths of all files that have gone."""
+        self.expire(0)
+        self.expire(1000)
+
+    def of(self, path: str) -> Path:
+        """A declared path."""
+        return self.facts.paths[path]
+
+    def row(self, path: str) -> Row:
+        """The row of a declared path."""
+        self.publication.update()
+        return self.publication.rows[self.of(path)]
+
+    @property
+    def groups(self) -> tuple[Totals, ...]:
+        """The totals of the groups, up to date."""
+        self.publication.update()
+        return self.publication.groups
+
+    @property
+    def aggregates(self) -> Mapping[tuple[int, tuple[str, ...]], Totals]:
+        """Those of the aggregates."""
+        self.publication.update()
+        return self.publication.aggregates
+
+    def appended(self, *paths: str) -> list[int]:
+        """The bytes appended to the first group and to these paths."""
+        return [self.groups[0].appended_bytes, *(self.of(path).appended_bytes for path in paths)]
