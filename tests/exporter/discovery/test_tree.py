@@ -193,11 +193,11 @@ def test_a_link_to_the_directory_that_was_there(tmp_path: Path, track: Track) ->
     append(tmp_path / "in/d/a.log", "12345")
     groups = LogGroup("deep", (f"{tmp_path}/in/**/*.log",)), LogGroup("here", (f"{tmp_path}/in/d/*.log",))
     tracker = track(groups=groups)
-    assert [series.labels.group for series in present(tracker).values()] == [0]
+    assert [series.realm for series in present(tracker).values()] == [0]
     (tmp_path / "in/d").rename(tmp_path / "d")
     (tmp_path / "in/d").symlink_to(tmp_path / "d")
     (series,) = present(tracker).values()
-    assert (series.labels.group, series.stats and series.stats.size) == (1, 5)
+    assert (series.realm, series.stats and series.stats.size) == (1, 5)
 
 
 def test_undecodable_names(tmp_path: Path, track: Track) -> None:
