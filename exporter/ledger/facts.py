@@ -11,7 +11,7 @@ down to something else than nothing is booked as if what was left of it had been
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
@@ -157,7 +157,7 @@ class Facts:
                 self._books.note_inode(path.inode)
             self._books.book(path)
 
-    def drop(self, paths: Collection[Path]) -> None:
+    def drop(self, paths: Set[Path]) -> None:
         """End paths that no group matches any more: what has its home there counts no longer, under whatever name."""
         with self.lock:
             for path in paths:

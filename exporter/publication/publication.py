@@ -174,15 +174,14 @@ class Publication:
         """Take the place of the publication before: its totals, places and graces are copied, and it ends.
 
         A byte counts in the totals in which it was shown. Until now this publication has counted only what the other
-        one did not show. Paths that only the other one shows end.
+        one did not show. Paths that only the other one shows are dropped.
         """
         with self.facts.lock:
             before = self._before
             assert before is not None
             self.update()
             known = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
-            for path in before.rows.keys() - self.rows.keys():
-                self.facts.end(path)
+            self.facts.drop(before.rows.keys() - self.rows.keys())
             realms = {row.path: self._realms[row.group] for row in self.rows.values()}
             self.facts.set_realms({path: realm for path, realm in realms.items() if path.realm != realm})
             self.update()
@@ -190,19 +189,21 @@ class Publication:
                 counters = known.get(self.label_set(totals))
                 if counters is not None:
                     counters.add_to(totals)
-            self._changed.totals.update(self.totals())
             self._copy_places(before)
+            self._changed.totals.update(self.totals())
             self._gone |= before._gone
             self._before = None
             before.close()
 
     def close(self) -> None:
-        """End it: nothing is booked for it any more. If it was to follow another one, paths that only it shows end."""
+        """End it: nothing is booked for it any more.
+
+        Paths that only it shows are dropped if it was to follow another one.
+        """
         with self.facts.lock:
             if self._before is not None:
                 self.update()
-                for path in self.rows.keys() - self._before.rows.keys():
-                    self.facts.end(path)
+                self.facts.drop(self.rows.keys() - self._before.rows.keys())
             self.facts.discard(self._bookings)
 
     def label_set(self, totals: Totals) -> tuple[str, bool, frozenset[tuple[str, str]]]:
@@ -346,7 +347,7 @@ class Publication:
                         places.waiting.pop(row, None)
                 aggregates = [totals for totals in self.aggregates.values() if totals.group == position]
                 aggregates.sort(key=lambda totals: turns_of_totals.get(self.label_set(totals), len(waiting_totals)))
-                self._changed.totals.update(aggregate_places.give(aggregates, aggregates))
+                aggregate_places.give(aggregates, aggregates)
 
 
 @dataclass(slots=True, eq=False)
