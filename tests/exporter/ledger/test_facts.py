@@ -235,6 +235,7 @@ def test_two_files_that_swap_names() -> None:
     book.look("/b", seen(9, 1))
     assert book.appended("/a", "/b") == [14, 9, 5]
     assert [book.of(path).rotations for path in ("/a", "/b")] == [1, 1]
+    assert [book.of(path).changes for path in ("/a", "/b")] == [2, 2]  # another file there, and its own growth
     assert book.groups[0].size_bytes == 14
 
 
@@ -351,6 +352,11 @@ def test_a_file_whose_series_has_ended_goes_on_under_a_name_it_has() -> None:
     assert book.appended("/a") == [23, 8]
     book.look("/b", seen(30))
     assert book.appended("/a", "/b") == [33, 18, 0]
+    for path in ("/a", "/b", "/a.1"):
+        book.observe(path, None)
+    book.end_of_grace()
+    book.look("/c", seen(30))
+    assert book.of("/c").is_counting  # before it grows
 
 
 def test_a_followed_name_that_comes_to_be_declared() -> None:
@@ -508,6 +514,8 @@ def test_a_reader_gets_the_paths_whose_file_was_seen_to_change() -> None:
     book.facts.hide([])
     assert taken() == {"/c"}
     assert not book.of("/c").is_hidden
+    book.facts.end(book.of("/a"))
+    assert taken() == {"/a", "/c"}  # which is its home now
 
 
 def test_a_journal_has_what_is_to_be_saved() -> None:
@@ -530,6 +538,8 @@ def test_a_journal_has_what_is_to_be_saved() -> None:
     journal.paths.clear()
     journal.inodes.clear()
     book.observe("/b", None)
+    assert [inode.names for inode in journal.inodes] == [()]
+    journal.inodes.clear()
     book.end_of_grace()
     (ended,) = journal.paths
     assert (ended.name, ended.has_ended) == ("/b", True)
@@ -591,6 +601,29 @@ def test_a_path_ends_while_its_file_is_there() -> None:
     assert book.facts.paths == {}
 
 
+def test_dropped_paths_count_no_longer() -> None:
+    """Nor does what has its home there: only under a name that its group still has. The rest is forgotten."""
+    book = Book(*TWO)
+    book.look("/a", seen(10, 1))
+    book.look("/b", seen(10, 1))
+    book.look("/p", seen(10, 1), 1)
+    book.look("/c", seen(5, 2))
+    book.look("/c", seen(6, 3))
+    book.observe("/c.1", seen(5, 2))
+    book.facts.drop({book.of("/a"), book.of("/c")})
+    assert [*book.facts.paths] == ["/b", "/p"]
+    assert [inode.identity[1] for inode in book.facts.inodes.values()] == [1]
+    assert book.facts.followed == {}
+    assert book.facts.lost() == []
+    book.look("/b", seen(12, 1))
+    book.observe("/c.1", seen(9, 2))
+    assert counted(book) == [(12, 23), (12, 12)]
+    assert [book.of(path).appended_bytes for path in ("/b", "/p")] == [2, 12]
+    book.facts.drop({book.of("/b")})
+    book.look("/p", seen(15, 1), 1)
+    assert counted(book) == [(0, 23), (15, 15)]
+
+
 def test_names_whose_groups_become_one() -> None:
     """An inode that had a home in each has one from then on, and its size counts once."""
     book = Book(*TWO)
@@ -619,6 +652,7 @@ def test_names_whose_group_becomes_two() -> None:
         assert inode is not None
         assert {(path.realm, path.name) for path in inode.homes} == {(0, "/p"), (1, "/a")}
         assert {*inode.holders} == {*inode.homes}
+        assert all(path.is_counting for path in inode.homes)
         book.look("/a", seen(12), 1)
         assert book.of(first).appended_bytes == 12
         assert book.of(second).appended_bytes == 2
@@ -771,6 +805,10 @@ def test_a_name_of_before_that_is_no_more() -> None:
     assert [*book.facts.paths] == ["/a", "/link", "/late"]
     book.end_of_grace()
     assert [*book.facts.paths] == ["/link", "/late"]
+    book = Book()
+    book.facts.restore_path("/no-link", 0, (0,), Counters(0, 0, 0, 0), is_counting=False, since_ns=START_NS)
+    book.facts.end_restoring()
+    assert book.facts.paths == {}
 
 
 def test_an_inode_that_comes_back_when_one_too_many_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

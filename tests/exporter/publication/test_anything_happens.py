@@ -61,7 +61,6 @@ class AnythingHappens(RuleBasedStateMachine):
         self.shown = Publication(self.facts, GROUPS, REALMS)
         self.coming: Publication | None = None  # what is to be shown after a reload
         self.coming_config: Config = self.config
-        self.has_abandoned = False  # a configuration, whose files may grow yet, which no one has shown
         self.declared = {name: (REALMS[group], self.numbers(name)) for name, group in MATCHED.items()}
         self.seen: dict[str, File] = {}
         # In which realms a file counts: in these for sure, and in no others. After names have come to other groups only
@@ -210,15 +209,14 @@ class AnythingHappens(RuleBasedStateMachine):
         for totals in after.totals():
             labels = after.label_set(totals)
             assert Counters.of(totals) == added(own[labels], carried.get(labels, Counters(0, 0, 0, 0)))
-        if self.coming_config == self.config and not self.has_abandoned:
+        if self.coming_config == self.config:
             assert everything(after) == everything(before)
             assert all(counters == Counters(0, 0, 0, 0) for counters in own.values())
         self.first += len(self.config[0])
         self.shown, self.config, self.coming = after, self.coming_config, None
-        for name in [*self.seen]:
-            if name in self.declared and name not in self.config[1]:
-                del self.seen[name]
-        if any(path.realm != realm for path, realm in realms.items()):
+        self.all_totals = {}
+        self.let_go()
+        if any(path.realm != realm or path.has_ended for path, realm in realms.items()):
             for file in self.disk.files:
                 if file in self.possible:
                     self.sure[file] = {
@@ -227,8 +225,6 @@ class AnythingHappens(RuleBasedStateMachine):
                         if seen is file and name in self.facts.paths
                     }
                     self.possible[file] = {*REALMS.values()}
-        self.all_totals = {}
-        self.let_go()
 
     @precondition(lambda self: self.coming is not None)
     @rule()
@@ -236,10 +232,6 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.coming is not None
         self.coming.close()
         self.coming = None
-        self.has_abandoned = True
-        for name in [*self.seen]:
-            if name in self.declared and name not in self.config[1]:
-                del self.seen[name]
         self.let_go()
         for file in self.possible:
             self.sure[file] = set()
@@ -250,15 +242,13 @@ class AnythingHappens(RuleBasedStateMachine):
             self.least[REALMS[group.group]] = self.most[REALMS[group.group]] = totals.appended_bytes
 
     def let_go(self) -> None:
-        """Match only what is shown, and forget the rest."""
+        """Match only what is shown."""
         self.declared = {
             name: (REALMS[group], self.numbers(name, first=self.first)) for name, group in self.config[1].items()
         }
         self.restate()
-        for name in [*self.facts.paths]:
-            if name not in self.declared:
-                self.facts.observe(name, None)
-                self.seen.pop(name, None)
+        assert self.facts.paths.keys() <= self.declared.keys()
+        self.seen = {name: file for name, file in self.seen.items() if self.facts.at(name) is not None}
 
     # -- what holds ---------------------------------------------------------------------------------------------------
 

@@ -467,6 +467,26 @@ def test_fewer_places() -> None:
     assert after.files_without_series(0) == 3
 
 
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [(None, "/a /gone /w /x /y /new"), (1, "/a"), (2, "/a /gone"), (4, "/a /gone /w /x"), (5, "/a /gone /w /x /y")],
+)
+def test_another_number_of_places(bound: int | None, expected: str) -> None:
+    """First come files that are there and had one, then those that have gone, then what waited, then what is new."""
+    book = Book(LogGroup("g", (), max_series=2))
+    for number, path in enumerate(("/gone", "/a", "/not-shown", "/w", "/x", "/y")):
+        book.look(path, seen(1, number))
+    assert published(book) == "/a /gone"
+    for path in ("/gone", "/not-shown"):
+        book.observe(path, None)
+    book.publication.update()
+    book.facts.declare("/new", 0, (10,), since_ns=NEW, is_new=True)
+    book.observe("/new", seen(1, 9))
+    after = follow(book, LogGroup("g", (), max_series=bound))
+    assert published(book) == " ".join(sorted(expected.split()))
+    assert after.files_without_series(0) == len({"/a", "/w", "/x", "/y", "/new"} - {*expected.split()})
+
+
 def test_graces_are_carried_over() -> None:
     """A file that has gone ends when it would have ended."""
     book = Book(grace_s=60)
@@ -485,8 +505,8 @@ def test_graces_are_carried_over() -> None:
     assert book.groups[0].appended_bytes == 20
 
 
-def test_what_only_the_one_before_shows_ends() -> None:
-    """At once; what still grows in such a file counts for the group if there is one of its name."""
+def test_what_only_the_one_before_shows_is_dropped() -> None:
+    """At once, be it there or in its grace; it stays in the sums of a group of its name, and counts no further."""
     book = Book(*TWO)
     book.look("/a", seen(10, 1))
     book.look("/p", seen(10, 2), 1)
@@ -497,14 +517,13 @@ def test_what_only_the_one_before_shows_ends() -> None:
     after = follow(book, LogGroup("g", ()), matched={"/both": 0})
     assert [*book.facts.paths] == ["/both"]
     assert [(totals.files, totals.size_bytes, totals.appended_bytes) for totals in after.groups] == [(1, 5, 20)]
-    for name, inode in (("/a", 1), ("/p", 2)):
-        book.observe(name, seen(13, inode))
-        book.observe(name, None)
-    assert [(totals.files, totals.size_bytes, totals.appended_bytes) for totals in book.groups] == [(1, 5, 23)]
+    book.observe("/a", seen(13, 1))
+    book.observe("/a", None)
+    assert [(totals.files, totals.size_bytes, totals.appended_bytes) for totals in book.groups] == [(1, 5, 20)]
 
 
-def test_what_only_one_that_was_given_up_shows_ends() -> None:
-    """Its files are found as new ones by the one that stays, should it come to match them."""
+def test_what_only_one_that_was_given_up_shows_is_dropped() -> None:
+    """Nothing is known of its files, should the one that stays come to match them."""
     book = Book()
     book.look("/a", seen(10, 1))
     after = follow(book, LogGroup("g", ()), is_over=False)
@@ -515,7 +534,7 @@ def test_what_only_one_that_was_given_up_shows_ends() -> None:
     book.observe("/b", seen(6, 2))
     assert book.appended() == [10]
     book.look("/a.1", seen(8, 2))
-    assert book.appended("/a.1") == [12, 2]
+    assert book.appended("/a.1") == [18, 8]
 
 
 def test_a_reload_while_others_book(monkeypatch: pytest.MonkeyPatch) -> None:
