@@ -312,7 +312,7 @@ class Tracker:
                 self.facts.observe(name, stats, data_begin)
             except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
                 _log.exception("a change could not be booked", extra=fields(change=change))
-        if changes:
+        if changes and not self.booked.is_set():
             self.booked.set()
 
     def _lost(self) -> dict[str, set[int]]:

@@ -20,8 +20,8 @@ class Attribution:
         self._paths = paths
         self._books = books
 
-    def meet(self, home: Path, inode: Inode, forgotten_ns: int) -> None:
-        """Count an inode that has just got its home in a realm: from its first byte if it was born since.
+    def meet(self, home: Path, inode: Inode, forgotten_ns: int) -> int:
+        """Return how many bytes count of an inode that has just got its home in a realm: all, if it was born since.
 
         Args:
             home: where it counts.
@@ -34,7 +34,7 @@ class Attribution:
             is_born_since = birth_ns >= home.since_ns and birth_ns > forgotten_ns
         else:
             is_born_since = home.is_new or home.stats is not None
-        self._books.book(home, appended_bytes=inode.size if is_born_since else 0)
+        return inode.size if is_born_since else 0
 
     def rehome(self, inode: Inode) -> None:
         """Move homes that have ended: to a later path of the same name, or to a name that the inode has now.
@@ -53,13 +53,15 @@ class Attribution:
                     self._books.note_inode(inode)
                     break
 
-    def hold(self, inode: Inode, path: Path) -> None:
-        """Have the size of an inode count for a path, unless it counts for another one of that realm."""
-        if path.realm not in [holder.realm for holder in inode.holders]:
-            holders = (*inode.holders, path)
-            # Nearly all inodes have one home, which also holds them: they need one tuple.
-            inode.holders = inode.homes if inode.homes == holders else holders
-            self._books.book(path, size_bytes=inode.size)
+    def hold(self, inode: Inode, path: Path) -> int:
+        """Have the size of an inode count for a path, unless it counts for another one of that realm; return it."""
+        for holder in inode.holders:
+            if holder.realm == path.realm:
+                return 0
+        holders = (*inode.holders, path)
+        # Nearly all inodes have one home, which also holds them: they need one tuple.
+        inode.holders = inode.homes if inode.homes == holders else holders
+        return inode.size
 
     def release(self, inode: Inode, path: Path) -> None:
         """Have the size of an inode not count for a path; instead for another name of that realm, if it has one."""
@@ -67,7 +69,7 @@ class Attribution:
             inode.holders = tuple([holder for holder in inode.holders if holder is not path])
             self._books.book(path, size_bytes=-inode.size)
             for other in self._declared(inode):
-                self.hold(inode, other)
+                self._books.book(other, size_bytes=self.hold(inode, other))
 
     def settle(self, inode: Inode) -> None:
         """Give an inode one home and one holder in each realm in which it has a name, after realms have changed."""
@@ -83,7 +85,7 @@ class Attribution:
                 self._books.book(path)
         inode.homes = tuple(homes.values())
         for path in declared:
-            self.hold(inode, path)
+            self._books.book(path, size_bytes=self.hold(inode, path))
         self._books.note_inode(inode)
 
     def _declared(self, inode: Inode) -> list[Path]:

@@ -73,8 +73,7 @@ class Facts:
             else:
                 self.end(path)
             self._origins.pop(name, None)
-            path = self.paths[name] = Path(name, realm, groups, since_ns=since_ns, is_new=is_new)
-            self._books.book(path)
+            self.paths[name] = Path(name, realm, groups, since_ns=since_ns, is_new=is_new)
 
     def outgrows_cut(self, stats: FileStats) -> int | None:
         """Say whether a stat shows that an inode that was cut is greater than before that.
@@ -108,16 +107,18 @@ class Facts:
                 elif inode is not None:
                     self._leave(name, None, inode)
                 return
+            is_booked = False
             if inode is None or inode.identity != stats.identity:
                 inode = self._move(name, path, inode, stats, data_begins)
                 if inode is None:
                     return
-            is_change = stats.size != inode.size or stats.mtime_ns != inode.mtime_ns
-            if is_change:
+                is_booked = path is not None
+            if stats.size != inode.size or stats.mtime_ns != inode.mtime_ns:
                 self._change(inode, stats.size, stats.mtime_ns, data_begins)
+                is_booked = path in inode.homes
             if path is not None and path.stats is not stats:
                 before, path.stats = path.stats, stats
-                if path not in inode.homes if is_change else before != stats:
+                if not is_booked and before != stats:
                     self._books.book(path)
 
     def expect(self, name: str, origin: str) -> None:
@@ -310,10 +311,11 @@ class Facts:
             home = self.paths.get(origin)
             if home is None:
                 return None
-            inode = self.inodes[stats.identity] = Inode(stats.identity, stats.size, stats.mtime_ns, (home,), origin)
-            self._attribution.meet(home, inode, self._lost.forgotten_ns)
+            inode = self.inodes[stats.identity] = Inode(stats.identity, stats.size, stats.mtime_ns, (), origin)
             if home is not path:  # and when it lost the name of its home, another one took its place
-                self._books.book(home, rotations=1)
+                inode.homes = (home,)
+                appended_bytes = self._attribution.meet(home, inode, self._lost.forgotten_ns)
+                self._books.book(home, appended_bytes=appended_bytes, rotations=1)
         inode.names = (*inode.names, name)
         inode.last_name = name
         if path is None:
@@ -339,19 +341,22 @@ class Facts:
         """A declared path leads to an inode that it did not lead to before."""
         before, path.inode = path.inode, inode
         self._attribution.rehome(inode)
-        is_booked = False
-        if stats.size != inode.size or stats.mtime_ns != inode.mtime_ns:
-            is_booked = path in inode.homes
-            self._change(inode, stats.size, stats.mtime_ns, data_begins)
+        is_changed = stats.size != inode.size or stats.mtime_ns != inode.mtime_ns
+        changes = rotations = appended_bytes = 0
         if before is not None and before is not inode and path in before.homes:
-            self._books.book(path, rotations=1, changes=not is_booked)  # one stat is one change
+            rotations = 1
+            changes = not (is_changed and path in inode.homes)  # one stat is one change
             self._books.note_inode(before)
+        if is_changed:
+            self._change(inode, stats.size, stats.mtime_ns, data_begins)
         if path.realm not in [home.realm for home in inode.homes]:
             inode.homes = (*inode.homes, path)
-            self._attribution.meet(path, inode, self._lost.forgotten_ns)
+            appended_bytes = self._attribution.meet(path, inode, self._lost.forgotten_ns)
         path.is_present = True
-        self._attribution.hold(inode, path)
-        self._books.book(path)
+        size_bytes = self._attribution.hold(inode, path)
+        self._books.book(
+            path, changes=changes, appended_bytes=appended_bytes, rotations=rotations, size_bytes=size_bytes
+        )
 
     def _leave(self, name: str, path: Path | None, inode: Inode) -> None:
         """A path does not lead to its inode any more."""
