@@ -1,4 +1,4 @@
-"""What has been seen of each file, and whose growth it is. Pure: no I/O, no clock, no configuration.
+"""The facts: what has been seen of each path and inode, and what it counts for. Pure: no I/O, no clock, no labels.
 
-It imports nothing of the agent; publication, state, exposition and the tracker import it.
+It imports nothing of the agent; publication, state and the tracker import it.
 """

@@ -1,4 +1,4 @@
-"""What survives a restart: the SQLite file of the ledger, and the thread that saves it.
+"""What survives a restart: the SQLite file of the facts and totals, and the thread that saves them.
 
-It imports `ledger` and `ops`; the agent and the scraper import it.
+It imports `ledger`, `publication` and `ops`; the agent and the scraper import it.
 """
