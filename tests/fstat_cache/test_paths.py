@@ -188,7 +188,8 @@ def test_a_walk_beneath_a_root_ends_where_the_kernel_does(tree: list[tuple[list[
 
 def judge(here: str, number: int | None) -> None:
     """Compare the end of a walk with the kernel's reason to give up."""
-    assert os.path.islink(here) == (number == errno.ELOOP)
+    if number != errno.ENOTDIR:  # a walk takes a file on its way for a directory
+        assert os.path.islink(here) == (number == errno.ELOOP)
     if number == errno.ENOENT:
         assert not os.path.lexists(here)
 
