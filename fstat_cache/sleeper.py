@@ -76,7 +76,8 @@ class Sleeper:
         try:
             self._answer()
             if not self._rest(due) and self._wait(self._anything, due):
-                self._is_woken(self._gather_s)
+                left_s = math.inf if due is None else max(0.0, due - time.monotonic())
+                self._is_woken(min(self._gather_s, left_s))
             self._worked_since_s = time.thread_time()
             return not self._stopping
         finally:

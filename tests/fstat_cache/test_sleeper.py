@@ -217,3 +217,14 @@ def test_a_closed_sleeper_does_not_respond(start: Start) -> None:
     sleeper.wake()
     assert not sleeper.responds(50)
     go_on.set()
+
+
+def test_gathering_ends_when_work_is_due(pipe: tuple[int, int]) -> None:
+    """What happens before work is due is gathered until then, and no longer."""
+    sleeper = Sleeper(gather_s=60, cpu_budget=None)
+    sleeper.watch(pipe[0], select.POLLIN)
+    os.write(pipe[1], b"x")
+    due = time.monotonic() + 0.2
+    assert sleeper.sleep(due)
+    assert 0 <= time.monotonic() - due < 10
+    sleeper.close()
