@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from fstat_cache.engine import Engine
+from fstat_cache.files import Files
 from fstat_cache.life import Life
-from fstat_cache.states import AUDIT, BELIEVED, EVENTS, REFUSED, TOUCHED
+from fstat_cache.states import AUDIT, BELIEVED, EVENTS, GONE, REFUSED, TOUCHED
 from fstat_cache.stats import FileStats, read_stats
 from fstat_cache.watches import Entry
 
@@ -27,8 +27,6 @@ class Audit:
         life: whose entries.
     """
 
-    __slots__ = ("_life", "_to_check")
-
     def __init__(self, life: Life) -> None:
         self._life = life
         self._to_check: list[str] = []
@@ -40,12 +38,9 @@ class Audit:
         suspect until no event has come a moment later.
         """
         life = self._life
-        with life.lock, life as engine:
-            life.check_open()
+        with life.lock, life:
             life.schedule.take_in(life.session.news())
-            suspects = self._unexplained(
-                [(entry, entry.stats) for entry in self._rotated(files) if self._differs(entry)]
-            )
+            suspects = self._unexplained(list(self._differing(files)))
         # The event of a write(2) that is half done comes soon; only who audits waits for it.
         for _ in range(2):
             if suspects:
@@ -53,42 +48,41 @@ class Audit:
                 with life.lock, life:
                     suspects = self._unexplained(suspects)
         with life.lock, life as engine:
-            return self._poll_mismatches(engine, self._unexplained(suspects))
+            return self._poll_mismatches(engine.files, self._unexplained(suspects))
 
     def _unexplained(self, suspects: list[Suspect]) -> list[Suspect]:
         """Take in what the kernel has to report, and give the suspects of which it reports nothing."""
         self._life.schedule.take_in(self._life.session.news())
         return [(entry, was) for entry, was in suspects if entry.stats is was and entry.state in BELIEVED]
 
-    def _rotated(self, files: int | None) -> Iterator[Entry]:
-        served = self._life.served
+    def _differing(self, files: int | None) -> Iterator[Suspect]:
+        served, counts = self._life.served, self._life.counts
         if files is None or not self._to_check:
             self._to_check = list(served)
         for _ in range(len(self._to_check) if files is None else min(files, len(self._to_check))):
             entry = served.get(self._to_check.pop())
-            if entry is not None and entry.state is EVENTS:
-                yield entry
+            if entry is None or entry.state is not EVENTS:
+                continue
+            counts.audit_checks += 1
+            try:
+                if read_stats(entry.path, entry.stats) is not entry.stats:
+                    yield entry, entry.stats
+            except OSError:
+                yield entry, entry.stats
 
-    def _differs(self, entry: Entry) -> bool:
-        self._life.counts.audit_checks += 1
-        try:
-            return read_stats(entry.path, entry.stats) is not entry.stats
-        except OSError:
-            return True
-
-    def _poll_mismatches(self, engine: Engine, suspects: list[Suspect]) -> int:
+    def _poll_mismatches(self, files: Files, suspects: list[Suspect]) -> int:
         """Make suspects true, and poll from now on those that have changed without an event; give how many."""
         now = time.monotonic()
-        mismatches = [entry for entry, since in engine.grown.values() if now - since >= LONG_WRITE_S]
+        mismatches = [entry for entry, since in files.grown.values() if now - since >= LONG_WRITE_S]
         for entry, was in suspects:
-            engine.on(entry, TOUCHED)
-            if not entry.is_dropped and entry.stats.inode == was.inode and entry.stats.size > was.size:
-                engine.grown.setdefault(entry.path, (entry, now))
+            files.on(entry, TOUCHED)
+            if entry.state is not GONE and entry.stats.inode == was.inode and entry.stats.size > was.size:
+                files.grown.setdefault(entry.path, (entry, now))
             else:
                 mismatches.append(entry)
         for entry in mismatches:
-            engine.grown.pop(entry.path, None)
+            files.grown.pop(entry.path, None)
             self._life.counts.audit_mismatches += 1
             if entry.state in BELIEVED:
-                engine.on(entry, REFUSED[AUDIT])
+                files.on(entry, REFUSED[AUDIT])
         return len(mismatches)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Set
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple
 
 from fstat_cache.audit import Audit
 from fstat_cache.changes import Change
-from fstat_cache.life import ORDERLY, Life
+from fstat_cache.errors import CacheClosedError
+from fstat_cache.life import ORDERLY, Life, Settings
 from fstat_cache.lru import Places
 from fstat_cache.mounts import Mount
 from fstat_cache.remote import RemoteFiles
-from fstat_cache.states import ASKED
+from fstat_cache.states import ASKED, GONE
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
 log = logging.getLogger(__name__)
@@ -126,15 +127,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         keep_changes: bool = False,
     ) -> None:
         _check_limits(max_files, cpu_budget)
-        self._life = Life(
-            max_watches=max_watches,
-            gather_s=gather_s,
-            cpu_budget=cpu_budget,
-            remote_timeout_s=remote_timeout_s,
-            keep_changes=keep_changes,
-        )
+        self._life = Life(Settings(max_watches, gather_s, cpu_budget, remote_timeout_s, keep_changes))
         self._served = self._life.served
-        self._places = Places(max_files)
+        self._places = Places(max_files, self._life.served)
         self._remote = RemoteFiles(self._life, self._places)
         self._audit = Audit(self._life)
         self._surveyed_at_ns = 0
@@ -157,17 +152,16 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         try:
-            entry = self._served[path]  # type: ignore[index]  # what is not a str is just not found
+            places = self._places
+            entry = places.served[path]  # type: ignore[index]  # what is not a str is just not found
         except KeyError:
             pass
         else:
-            places = self._places
             entry.used = places.clock = places.clock + 1
             return entry.stats
         path = absolute(path)
         with self._life.lock, self._life as engine:
-            self._life.open()
-            places = self._places
+            engine.open()
             if path in self._served:  # under a relative name, or admitted by another thread meanwhile
                 entry = self._served[path]
                 entry.used = places.clock = places.clock + 1
@@ -175,7 +169,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             places.misses += 1
             mount = engine.mounts.remote_of(path)
             if mount is None:
-                return places.stat(engine, path)
+                return places.stat(engine.files, path)
         return self._remote.ask(mount, path)
 
     @staticmethod
@@ -204,7 +198,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         remote: dict[Mount, list[str]] = {}
         active: list[str] = []
         with self._life.lock, self._life as engine:
-            self._life.open()
+            engine.open()
             places = self._places
             # Whether any is missing takes a third of the time of finding which.
             missing = () if paths <= self._served.keys() else tuple(paths - self._served.keys())
@@ -212,7 +206,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             places.misses += len(missing)
             since_ns, self._surveyed_at_ns = self._surveyed_at_ns, file_time_ns()
             for path in missing:
-                if engine.find(path) is not None:  # polled, so sync() has just stat'ed it
+                if engine.files.find(path) is not None:  # polled, so sync() has just stat'ed it
                     if path in engine.late:
                         errors[path] = engine.late[path]
                     continue
@@ -221,19 +215,22 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     remote.setdefault(mount, []).append(path)
                     continue
                 try:
-                    is_full = places.are_full(engine)
-                    stats = read_stats(path) if is_full else places.admit(engine, path)
+                    is_full = places.are_full(engine.files)
+                    stats = read_stats(path) if is_full else places.admit(engine.files, path)
                 except OSError as error:
                     errors[path] = error
                     continue
                 if is_full or stats is None:
-                    engine.tell(path, stats)
+                    engine.files.tell(path, stats)
                 if is_full and stats is not None and stats.mtime_ns >= since_ns:
                     active.append(path)
-            for path, idle in zip(active, places.idle(engine, len(active), since_ns), strict=False):
-                places.evict(engine, idle)
+            longest_idle = heapq.nsmallest(len(active), engine.files, key=lambda entry: entry.stats.mtime_ns)
+            for path, idle in zip(active, longest_idle, strict=False):
+                if idle.stats.mtime_ns >= since_ns:
+                    break
+                places.evict(engine.files, idle)
                 try:
-                    places.admit(engine, path)
+                    places.admit(engine.files, path)
                 except OSError as error:
                     errors[path] = error
         if remote:
@@ -258,21 +255,23 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         with self._life.lock, self._life as engine:
-            self._life.open()
-            mount = engine.mounts.remote_of(path)
+            engine.open()
+            files, places = engine.files, self._places
+            mount = engine.mounts.remote_of(path) if engine.mounts.remote else None
             if mount is None:
-                entry = engine.find(path)
+                entry = files.find(path)
                 if entry is not None:
                     was = entry.stats
-                    engine.on(entry, ASKED)
-                    if not entry.is_dropped:
+                    files.on(entry, ASKED)
+                    if entry.state is not GONE:
                         if entry.stats is was:
-                            engine.tell(path, was)
+                            files.tell(path, was)
                         return True
-                is_full = self._places.are_full(engine)  # gone, and reported: what stands in the way there raises here
-                stats = read_stats(path) if is_full else self._places.admit(engine, path)
+                # It has gone, and that is reported; what is in the way raises here.
+                is_full = places.max_files is not None and places.are_full(files)
+                stats = read_stats(path) if is_full else places.admit(files, path)
                 if is_full or stats is None:
-                    engine.tell(path, stats)
+                    files.tell(path, stats)
                 return stats is not None
         return self._remote.ask(mount, path, makes_room=False) is not None
 
@@ -296,7 +295,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         life = self._life
         with life.lock, life as engine:
-            life.open()
+            engine.open()
             if news := life.session.news():
                 life.schedule.take_in(news)  # a filesystem that may hang may have been mounted there
             return engine.watch_directory(path)
@@ -308,7 +307,6 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         with self._life.lock, self._life as engine:
-            self._life.check_open()
             engine.directories.unwatch(path)
 
     # -- driving it ---------------------------------------------------------------------------------------------------
@@ -381,13 +379,13 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         path = absolute(path)
         with self._life.lock, self._life as engine:
-            self._life.open()
-            entry = engine.find(path)
+            engine.open()
+            entry = engine.files.find(path)
             if entry is not None:
                 self._places.use(entry)
                 return
             mount = engine.mounts.remote_of(path)
-            stats = self._places.admit(engine, path) if mount is None else None
+            stats = self._places.admit(engine.files, path) if mount is None else None
         if mount is not None:
             stats = self._remote.ask(mount, path)
         if stats is None:
@@ -402,16 +400,15 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         path = absolute(path)
         with self._life.lock, self._life as engine:
-            self._life.check_open()
-            entry = engine.find(path)
+            entry = engine.files.find(path)
             if entry is None:
                 raise KeyError(path)
-            engine.untrack(entry)
+            engine.files.untrack(entry)
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""
-        with self._life.lock, self._life as engine:
-            return [entry.path for entry in engine]
+        with self._life.lock:
+            return [entry.path for entry in self._life.engine.files]
 
     def how_followed(self, paths: Iterable[str]) -> list[str | None]:
         """How files are followed just now.
@@ -423,26 +420,27 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             For each path ``watched``; ``hot``: written all the time, so sampled instead; or for which of
             :data:`POLL_REASONS` it is looked at whenever asked. None for one that is not in the cache.
         """
-        with self._life.lock, self._life as engine:
-            return [None if entry is None else entry.state.shown for entry in map(engine.find, paths)]
+        with self._life.lock:
+            entries = map(self._life.engine.files.find, paths)
+            return [None if entry is None else entry.state.shown for entry in entries]
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
         places = self._places
         hits = places.clock - places.stamps_without_hit
-        return CacheInfo(hits, places.misses, places.evictions, len(self._life.engine), places.max_files)
+        return CacheInfo(hits, places.misses, places.evictions, len(self._life.engine.files), places.max_files)
 
     def status(self) -> CacheStatus:
         """How the files are followed just now, and what has gone wrong so far."""
-        with self._life.lock, self._life as engine:
-            counts = self._life.counts
+        with self._life.lock:
+            engine, counts = self._life.engine, self._life.counts
             return CacheStatus(
                 watches=len(engine.watches),
                 directories=len(engine.watches.directories),
                 hot_directories=len(engine.directories.sampled),
-                hot=len(engine.sampled),
+                hot=len(engine.files.sampled),
                 guarded=len(engine.directories.covered),
-                polled={reason: files for reason, files in engine.polled_for.items() if files},
+                polled={reason: files for reason, files in engine.files.polled_for.items() if files},
                 late=len(engine.late),
                 queue_overflows=counts.queue_overflows,
                 watch_failures=dict(counts.watch_failures),
@@ -462,10 +460,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         _check_limits(max_files, cpu_budget)
         with self._life.lock, self._life as engine:
-            self._life.check_open()
             self._places.max_files = max_files
             if max_files is not None:
-                self._places.make_room(engine, max_files)
+                self._places.make_room(engine.files, max_files)
             self._life.limit(cpu_budget)
 
     # -- being true ---------------------------------------------------------------------------------------------------
@@ -481,24 +478,25 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         life = self._life
-        if life.engine.remote:
+        if life.engine.files.remote:
             self._remote.sync()
         with life.lock:
             engine = life.engine
+            files = engine.files
             try:  # what `with life` does, at no cost: this may be called before every look-up
-                if life.is_closed:  # asked here, to spare the call
-                    life.check_open()
+                if life.is_closed:
+                    raise CacheClosedError("the cache is closed")
                 if news := life.session.news():
                     life.schedule.take_in(news)
-                if engine.sampled:
+                if files.sampled:
                     life.schedule.sample()
                 if engine.directories.sampled:
                     engine.directories.sample(time.monotonic())
-                if engine.doubtful:
+                if files.doubtful:
                     engine.recover()
-                if engine.polled:
+                if files.polled:
                     engine.stat_polled()
-                if engine.late and not engine.remote:
+                if engine.late and not files.remote:
                     engine.late = {}
             except ORDERLY:
                 raise
@@ -550,21 +548,20 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         with self._life.lock, self._life:
-            self._life.check_open()
             end = self._life.start_over()
         end()
 
     def close(self) -> None:
         """Unwatch and forget everything for good, stop the thread, release the descriptors; may be called twice."""
-        with self._life.lock, self._life:
-            self._life.is_closed = True
-            end = self._life.start_over()
+        life = self._life
+        end: Callable[[], object] = life.session.close
+        with life.lock, suppress(CacheClosedError), life:
+            life.is_closed = True
+            end = life.start_over()
         end()
-        self._life.workers.keep(())
+        life.workers.keep(())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

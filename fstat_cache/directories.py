@@ -10,43 +10,26 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
+from fstat_cache import inotify, states
 from fstat_cache.changes import Changes, DirectoryEvent
 from fstat_cache.inotify import (
     IN_ATTRIB,
-    IN_CREATE,
-    IN_DELETE,
-    IN_DELETE_SELF,
     IN_IGNORED,
     IN_ISDIR,
-    IN_MASK_ADD,
     IN_MODIFY,
-    IN_MOVE_SELF,
     IN_MOVED_FROM,
     IN_MOVED_TO,
-    IN_ONLYDIR,
     NO_WATCH,
     NameEvent,
 )
-from fstat_cache.states import (
-    BUSY,
-    DIRECTORIES,
-    DISARMED,
-    IS_WATCHED,
-    LOST,
-    QUIET,
-    TABLE,
-    TOUCHED,
-    Action,
-    Event,
-    Sampled,
-)
+from fstat_cache.states import TABLE, Action, Event
 from fstat_cache.stats import file_time_ns, is_settled
 from fstat_cache.watches import Directory, Watches
 
-ARMED_MASK = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
-DISARMED_MASK = IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+DISARMED_MASK = inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF | inotify.IN_ONLYDIR
+ARMED_MASK = DISARMED_MASK | inotify.IN_CREATE | inotify.IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 OF_FILES = IN_MODIFY | IN_ATTRIB
 """What a directory's watch reports besides where it covers files."""
 GREATEST_COVERLESS_S = 3600.0
@@ -58,23 +41,17 @@ class Directories:
     Args:
         changes: to which.
         watches: shared with the files.
-        recheck_file: called with the path of a file that is covered no longer.
+        on_covered: called with the path of a file that has no other watch, and with what has happened to it.
     """
 
-    def __init__(self, changes: Changes, watches: Watches, recheck_file: Callable[[str], None]) -> None:
-        self.sampled = Sampled(DIRECTORIES)
+    def __init__(self, changes: Changes, watches: Watches, on_covered: Callable[[str, Event], None]) -> None:
+        self.sampled = states.Sampled(states.DIRECTORIES)
         self.covered: dict[str, Directory] = {}  # files that have no watch but that of their directory
         self._changes = changes
         self._watches = watches
         self._table = watches.directories
-        self._recheck_file = recheck_file
-        self._by_path: dict[str, Directory] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_path)
-
-    def __bool__(self) -> bool:
-        return bool(self._by_path)
+        self._on_covered = on_covered
+        self.by_path: dict[str, Directory] = {}
 
     def _on(self, directory: Directory, event: Event) -> None:
         directory.state, actions = TABLE[directory.state, event]
@@ -96,7 +73,7 @@ class Directories:
             path: the path.
             event: why there is no watch.
         """
-        self._on(self._by_path.setdefault(path, Directory(path)), event)
+        self._on(self.by_path.setdefault(path, Directory(path)), event)
 
     def watch(self, path: str, *, is_exact: bool = False) -> None:
         """Watch what is at a path now, which may be another directory than the one that is watched by that path. A
@@ -111,9 +88,9 @@ class Directories:
             FileNotFoundError, NotADirectoryError: no directory is there.
             OSError: it cannot be watched.
         """
-        directory = self._by_path.get(path)
+        directory = self.by_path.get(path)
         is_sampled = directory is not None and directory.wd in self.sampled
-        kept = 0 if is_exact else IN_MASK_ADD
+        kept = 0 if is_exact else inotify.IN_MASK_ADD
         mask = ARMED_MASK if directory is None else DISARMED_MASK if is_sampled else self._armed(directory)
         try:
             wd = self._watches.add_directory(path, mask | kept)
@@ -123,13 +100,13 @@ class Directories:
         except OSError:
             if directory is not None:
                 self._unbind(directory)
-                self._on(directory, LOST)
+                self._on(directory, states.LOST)
             raise
         if directory is None:
-            directory = self._by_path[path] = Directory(path)
-        self._on(directory, IS_WATCHED)
+            directory = self.by_path[path] = Directory(path)
+        self._on(directory, states.IS_WATCHED)
         if is_sampled and is_same:
-            self._on(directory, DISARMED)
+            self._on(directory, states.DISARMED)
             return
         if not is_same:
             self._unbind(directory)
@@ -139,7 +116,7 @@ class Directories:
 
     def unwatch(self, path: str) -> None:
         """Forget a directory; an unknown one is no error."""
-        directory = self._by_path.pop(path, None)
+        directory = self.by_path.pop(path, None)
         if directory is not None:
             self._unbind(directory)
 
@@ -166,12 +143,11 @@ class Directories:
             Whether it does: the directory is watched, and not busy.
         """
         self.release(path)
-        directory = self._by_path.get(os.path.dirname(path))
+        directory = self.by_path.get(os.path.dirname(path))
         if directory is None or directory.wd == NO_WATCH or directory.wd in self.sampled:
             return False
-        if directory.covers_from > time.monotonic():
-            return False
-        if os.path.join(directory.path, os.path.basename(path)) != path:  # an event would make another name of it
+        is_same_name = os.path.join(directory.path, os.path.basename(path)) == path  # which an event would make of it
+        if directory.covers_from > time.monotonic() or not is_same_name:
             return False
         try:
             status = os.lstat(path)
@@ -194,22 +170,16 @@ class Directories:
         if directory is not None and directory.covered is not None:
             directory.covered.discard(path)
 
-    def release_busy(self, wd: int) -> list[str]:
-        """Cover no files by a watch for a while, because too much is written to them.
-
-        Returns:
-            The files that were covered.
-        """
-        directories = self._table.entries(wd)
-        paths = [path for directory in directories for path in self._released(directory)]
-        for directory in directories:
+    def release_busy(self, wd: int) -> None:
+        """Cover no files by a watch for a while, because too much is written to them, which it slows."""
+        for directory in self._table.entries(wd):
+            self._uncover(directory, states.REFUSED[states.WATCH_LIMIT])
             directory.covers_from = time.monotonic() + directory.coverless_s
             directory.coverless_s = min(2 * directory.coverless_s, GREATEST_COVERLESS_S)
             self._arm(directory)
-        return paths
 
-    def touched(self, names: Iterable[NameEvent]) -> dict[str, int]:
-        """Give the covered files that events are about: path -> the masks of its events, or-ed together."""
+    def take_in_covered(self, names: Iterable[NameEvent]) -> None:
+        """Take in what has happened to covered files."""
         touched: dict[str, int] = {}
         for wd, mask, raw in dict.fromkeys((event.wd, event.mask, event.name) for event in names):
             for directory in self._table.entries(wd):
@@ -217,17 +187,14 @@ class Directories:
                     path = os.path.join(directory.path, os.fsdecode(raw))
                     if path in self.covered:
                         touched[path] = touched.get(path, 0) | mask
-        return touched
+        for path, mask in touched.items():
+            self._on_covered(path, states.WRITTEN if mask == IN_MODIFY else states.TOUCHED)
 
-    def _released(self, directory: Directory) -> set[str]:
+    def _uncover(self, directory: Directory, event: Event = states.LOST) -> None:
         paths, directory.covered = directory.covered or set(), None
         for path in paths:
             del self.covered[path]
-        return paths
-
-    def _uncover(self, directory: Directory) -> None:
-        for path in self._released(directory):
-            self._recheck_file(path)
+            self._on_covered(path, event)
 
     def _arm(self, directory: Directory) -> None:
         """Put right the mask of a watch; if another directory is there now, it is to be listed."""
@@ -239,17 +206,17 @@ class Directories:
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def recheck(self, paths: Iterable[str], event: Event = LOST) -> None:
+    def recheck(self, paths: Iterable[str], event: Event = states.LOST) -> None:
         """Report directories, to be watched and listed again by their owner: events may have been lost."""
-        directories = [self._by_path[path] for path in paths if path in self._by_path]
+        directories = [self.by_path[path] for path in paths if path in self.by_path]
         for directory in directories:
             self._on(directory, event)
         self._report(directories)
 
     def _report(self, directories: Iterable[Directory]) -> None:
-        self._changes.add_events([DirectoryEvent(each.path, None) for each in directories], self._by_path)
+        self._changes.add_events([DirectoryEvent(each.path, None) for each in directories], self.by_path)
 
-    def arm_again(self, wd: int, event: Event = TOUCHED) -> None:
+    def arm_again(self, wd: int, event: Event = states.TOUCHED) -> None:
         """Put right the mask of a watch, and miss nothing for it."""
         self.sampled.pop(wd, None)
         for directory in self._table.entries(wd):
@@ -284,7 +251,7 @@ class Directories:
             floods |= {wd: count for wd, count in self.sampled.counts.items() if count > most}
         for wd in floods:
             if directories := self._table.entries(wd):
-                self._on(directories[0], BUSY)
+                self._on(directories[0], states.BUSY)
         events = []
         for wd, mask, cookie, raw in names:
             sharers = None if wd in floods else self._table.get(wd)
@@ -294,7 +261,7 @@ class Directories:
                 moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
                 each_one = sharers if isinstance(sharers, list) else (sharers,)
                 events += [DirectoryEvent(each.path, name, is_directory, moved_from, moved_to) for each in each_one]
-        self._changes.add_events(events, self._by_path)
+        self._changes.add_events(events, self.by_path)
 
     # -- sampled directories ------------------------------------------------------------------------------------------
 
@@ -311,7 +278,7 @@ class Directories:
             self.sampled.add(wd, time.monotonic())
             for directory in sharers:
                 directory.changed_ns = 0
-                self._on(directory, DISARMED)
+                self._on(directory, states.DISARMED)
         elif disarmed in self._table:  # the path leads to another directory since
             self.arm_again(disarmed)
         elif disarmed != NO_WATCH:
@@ -323,7 +290,7 @@ class Directories:
         changed = [each for wd in self.sampled for each in self._table.entries(wd) if self._has_changed(each)]
         self._report(changed)
         for wd in self.sampled.after_samples([each.wd for each in changed], now):
-            self.arm_again(wd, QUIET)
+            self.arm_again(wd, states.QUIET)
 
     @staticmethod
     def _has_changed(directory: Directory) -> bool:

@@ -6,12 +6,11 @@ clock that counts the uses; who has to go is worked out when somebody has to go.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from operator import attrgetter
 
-from fstat_cache.engine import Engine
-from fstat_cache.states import ASKED
+from fstat_cache.files import Files
+from fstat_cache.states import ASKED, GONE
 from fstat_cache.stats import FileStats
 from fstat_cache.watches import Entry
 
@@ -42,7 +41,7 @@ class EvictionOrder:
         while True:
             while self._latest_first:
                 entry = self._latest_first.pop()
-                if not entry.is_dropped and entry.used <= self._sorted_at:
+                if entry.state is not GONE and entry.used <= self._sorted_at:
                     return entry
             past = [entry for entry in entries if entry.used <= clock]
             if not past:
@@ -57,12 +56,14 @@ class Places:
 
     Args:
         max_files: how many there are; None: as many as needed.
+        served: the files that are served from memory, here for the fewest steps of a hit.
     """
 
-    __slots__ = ("_order", "clock", "evictions", "max_files", "misses", "stamps_without_hit")
+    __slots__ = ("_order", "_ordered", "clock", "evictions", "max_files", "misses", "served", "stamps_without_hit")
 
-    def __init__(self, max_files: int | None) -> None:
+    def __init__(self, max_files: int | None, served: dict[str, Entry]) -> None:
         self.max_files = max_files
+        self.served = served
         # The clock stamps each use, so that the least recent one can be told, and counts hits by the way.
         # Its increment, like a dictionary's look-up, cannot be interrupted by another thread under the GIL.
         self.clock = 0
@@ -70,59 +71,60 @@ class Places:
         self.misses = 0
         self.evictions = 0
         self._order = EvictionOrder()
+        self._ordered: Files | None = None
 
-    def are_full(self, engine: Engine) -> bool:
+    def are_full(self, files: Files) -> bool:
         """Whether one more file takes the place of another."""
-        return self.max_files is not None and len(engine) >= self.max_files
+        return self.max_files is not None and len(files) >= self.max_files
 
     def use(self, entry: Entry) -> None:
         """Note a use that is no hit."""
         self.stamps_without_hit += 1
         entry.used = self.clock = self.clock + 1
 
-    def stat(self, engine: Engine, path: str) -> FileStats | None:
+    def stat(self, files: Files, path: str) -> FileStats | None:
         """Stat a file that is not served from memory; it takes a place.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence.
         """
-        entry = engine.find(path)
+        entry = files.find(path)
         if entry is not None:
             self.use(entry)
-            engine.on(entry, ASKED)
-            if not entry.is_dropped:
+            files.on(entry, ASKED)
+            if entry.state is not GONE:
                 return entry.stats
-        return self.admit(engine, path)
+        return self.admit(files, path)
 
-    def admit(self, engine: Engine, path: str) -> FileStats | None:
+    def admit(self, files: Files, path: str, remote: FileStats | None = None) -> FileStats | None:
         """Track a file that has no entry; it takes a place.
+
+        Args:
+            files: tracks it.
+            path: the path.
+            remote: what a worker has found there; None: it is a local file.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence.
         """
-        entry = engine.track(path)
+        entry = files.track(path) if remote is None else files.track_remote(path, remote)
         if entry is None:
             return None
-        self.stamps_without_hit += 1
-        entry.used = self.clock = self.clock + 1
+        self.use(entry)
         if self.max_files is not None:
-            self.make_room(engine, self.max_files)
+            self.make_room(files, self.max_files)
         return entry.stats
 
-    def make_room(self, engine: Engine, files: int) -> None:
+    def make_room(self, files: Files, most: int) -> None:
         """Evict the least recently used files beyond so many."""
-        while len(engine) > files:
+        if files is not self._ordered:  # another life has begun
+            self._ordered, self._order = files, EvictionOrder()
+        while len(files) > most:
             # Hits take no lock: other threads may stamp all entries between one line and the next.
-            oldest = self._order.pop(engine, self.clock)
-            self.evict(engine, oldest or min(engine, key=attrgetter("used")))
+            oldest = self._order.pop(files, self.clock)
+            self.evict(files, oldest or min(files, key=attrgetter("used")))
 
-    def evict(self, engine: Engine, entry: Entry) -> None:
+    def evict(self, files: Files, entry: Entry) -> None:
         """Have a file leave its place."""
-        engine.untrack(entry)
+        files.untrack(entry)
         self.evictions += 1
-
-    @staticmethod
-    def idle(engine: Engine, files: int, since_ns: int) -> list[Entry]:
-        """Give at most so many files that are unchanged since some time, those unchanged longest first."""
-        longest = heapq.nsmallest(files, engine, key=lambda entry: entry.stats.mtime_ns) if files else []
-        return [entry for entry in longest if entry.stats.mtime_ns < since_ns]

@@ -141,24 +141,15 @@ class MountTable:
             directories: absolute paths.
         """
         before, after = self._mounts, later._mounts
-        points = {point for point in before.keys() | after.keys() if before.get(point) != after.get(point)}
+        points = tuple(
+            f"{each.rstrip('/')}/" for each in before.keys() | after.keys() if before.get(each) != after.get(each)
+        )
         if not points:
             return set()
-        below = {"": "/" in points}
-
-        def is_below(place: str) -> bool:
-            unknown = []
-            while place not in below:
-                unknown.append(place)
-                place = place.rpartition("/")[0]
-            for place in reversed(unknown):
-                below[place] = place in points or below[place.rpartition("/")[0]]
-            return below[place]
-
         return {
             directory
             for directory in set(directories)
-            if is_below(self._place(directory)[0]) or is_below(later._place(directory)[0])
+            if any(f"{table._place(directory)[0]}/".startswith(points) for table in (self, later))
         }
 
     def _place(self, directory: str) -> tuple[str, Mount | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fstat_cache.engine import Engine
+from fstat_cache.files import Files
 from fstat_cache.hanging import Found
 from fstat_cache.life import Life
 from fstat_cache.lru import Places
@@ -20,8 +20,6 @@ class RemoteFiles:
         life: whose lock and engine.
         places: for files that are new.
     """
-
-    __slots__ = ("_life", "_places")
 
     def __init__(self, life: Life, places: Places) -> None:
         self._life = life
@@ -46,56 +44,42 @@ class RemoteFiles:
             makes_room: whether a file that has no entry takes the place of another; else it only gets a free one, and
                 what was found is a change in any case.
         """
-        life = self._life
-        with life.asking:
-            answers = life.workers.look(paths)
-            with life.lock, life as engine:
-                life.check_open()
+        with self._life.asking:
+            answers = self._life.workers.look(paths)
+            with self._life.lock, self._life as engine:
                 for path, found in answers.items():
-                    if isinstance(found, OSError):
-                        continue
-                    if makes_room or engine.find(path) is not None or not self._places.are_full(engine):
-                        self._take_in(engine, path, found)
-                    if not makes_room:
-                        engine.tell(path, found)
+                    if not isinstance(found, OSError):
+                        self._take_in(engine.files, path, found, makes_room=makes_room)
         return answers
 
-    def _take_in(self, engine: Engine, path: str, stats: FileStats | None) -> None:
-        entry = engine.find(path)
+    def _take_in(self, files: Files, path: str, stats: FileStats | None, *, makes_room: bool) -> None:
+        entry = files.find(path)
         if entry is not None and entry.state is not REMOTE:  # its path has led to a local file so far
-            engine.untrack(entry)
+            files.untrack(entry)
             entry = None
         if entry is not None:
             self._places.use(entry)
-            engine.stat_remote(entry, stats)
-        elif stats is not None:
-            self._places.use(engine.track_remote(path, stats))
-            if self._places.max_files is not None:
-                self._places.make_room(engine, self._places.max_files)
+            files.take_over(entry, stats)
+        elif stats is not None and (makes_room or not self._places.are_full(files)):
+            self._places.admit(files, path, remote=stats)
+        if not makes_room:
+            files.tell(path, stats)
 
     def sync(self) -> None:
         """Stat all files that are tracked; who does not answer in time is late."""
         life = self._life
-        with life.asking:
-            answers = life.workers.look(self._paths())
-            with life.lock, life as engine:
-                life.check_open()
-                engine.late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
-                for path, answer in answers.items():
-                    entry = engine.remote.get(path)
-                    if entry is not None:
-                        engine.stat_remote(entry, answer)
-
-    def _paths(self) -> dict[Mount, list[str]]:
         paths: dict[Mount, list[str]] = {}
-        life = self._life
-        with life.lock, life as engine:
-            life.check_open()
-            life.schedule.take_in(life.session.news())  # the mount may have gone
-            for entry in tuple(engine.remote.values()):
-                mount = engine.mounts.remote_of(entry.path)
-                if mount is not None:
-                    paths.setdefault(mount, []).append(entry.path)
-                else:  # its link was pointed elsewhere
-                    engine.on(entry, MOUNTED)
-        return paths
+        with life.asking:
+            with life.lock, life as engine:
+                life.schedule.take_in(life.session.news())  # the mount may have gone
+                for entry in tuple(engine.files.remote.values()):
+                    mount = engine.mounts.remote_of(entry.path)
+                    if mount is not None:
+                        paths.setdefault(mount, []).append(entry.path)
+                    else:  # its link was pointed elsewhere
+                        engine.files.on(entry, MOUNTED)
+            answers = life.workers.look(paths)
+            with life.lock, life as engine:
+                engine.late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
+                for path in answers.keys() & engine.files.remote.keys():
+                    engine.files.take_over(engine.files.remote[path], answers[path])

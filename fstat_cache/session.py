@@ -21,11 +21,11 @@ class Session:
 
     Args:
         gather_s, cpu_budget: as of :class:`Sleeper`.
-        work: what the thread calls when something happened; returns the monotonic time (seconds) at which it wants to
-            be called even without events, or None. Without it there is no thread: the owner drives the cache.
+        work: what the thread runs, until the session is closed. Without it there is no thread: the owner drives the
+            cache.
     """
 
-    def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[], float | None] | None) -> None:
+    def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[Session], object] | None) -> None:
         self._gather_s = gather_s
         self.cpu_budget = cpu_budget
         self._work = work
@@ -71,7 +71,7 @@ class Session:
         """Change the share of one core that following changes may take."""
         self.cpu_budget = cpu_budget
         if self.sleeper is not None:
-            self.sleeper.limit(cpu_budget)
+            self.sleeper.cpu_budget = cpu_budget
 
     def open_inotify(self) -> Inotify:
         """Open the inotify instance, and have the sleeper wake up for it.
@@ -97,51 +97,41 @@ class Session:
         return inotify
 
     def start_thread(self) -> None:
-        """Start the thread, unless it runs or there is to be none.
+        """Start the thread, unless it runs or there is to be none."""
+        if self.needs_thread:
+            self._thread = threading.Thread(target=self._run, name="fstat-cache", daemon=True)
+            try:
+                self._thread.start()
+                self.needs_thread = False
+            except RuntimeError as error:  # the system gives no more threads
+                log.warning("%s", error)
+                self._thread, self.has_failed = None, True
 
-        Raises:
-            RuntimeError: the system gives no more threads.
-        """
-        if self._work is not None and self.needs_thread and self.sleeper is not None:
-            thread = threading.Thread(
-                target=self._run, args=(self.sleeper, self._work), name="fstat-cache", daemon=True
-            )
-            thread.start()
-            self._thread, self.needs_thread = thread, False
-
-    def _run(self, sleeper: Sleeper, work: Callable[[], float | None]) -> None:
-        due: float | None = None
+    def _run(self) -> None:
         try:
-            while sleeper.sleep(due):
-                due = work()
+            if self._work is not None:
+                self._work(self)
         except Exception:
             if not self.is_closed:
                 self.has_failed = True
                 log.exception("the thread that follows file changes has failed; its cache answers by os.stat now")
         finally:
-            sleeper.close()
-
-    def close(self) -> None:
-        """Stop the thread and close the descriptors; nothing of the session may be used afterwards."""
-        if self._begin_end():
             if self.sleeper is not None:
                 self.sleeper.close()
-            if self._thread is not None and threading.current_thread() is not self._thread:
-                self._thread.join(STOP_TIMEOUT_S)  # not for ever: it may be stuck on a dead filesystem
-            self._close_descriptors()
 
-    def abandon(self) -> None:
-        """Close the descriptors in a forked child, where the thread does not exist."""
-        if self._begin_end():
-            if self.sleeper is not None:
-                self.sleeper.abandon()
-            self._close_descriptors()
+    def close(self, *, in_child: bool = False) -> None:
+        """Stop the thread and close the descriptors; nothing of the session may be used afterwards.
 
-    def _begin_end(self) -> bool:
-        is_first, self.is_closed = not self.is_closed, True
-        return is_first
-
-    def _close_descriptors(self) -> None:
+        Args:
+            in_child: whether this is a forked child, where the thread does not exist.
+        """
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.sleeper is not None:
+            self.sleeper.abandon() if in_child else self.sleeper.close()
+        if self._thread is not None and not in_child and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_TIMEOUT_S)  # not for ever: it may be stuck on a dead filesystem
         for descriptor in (self.inotify, self.monitor, self._sleepers_monitor):
             if descriptor is not None:
                 with contextlib.suppress(KeyError):

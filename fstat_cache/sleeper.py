@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import select
@@ -26,7 +25,7 @@ class Sleeper:
 
     def __init__(self, *, gather_s: float, cpu_budget: float | None) -> None:
         self._gather_s = gather_s
-        self.limit(cpu_budget)
+        self.cpu_budget = cpu_budget
         self._owed_s = 0.0
         self._worked_since_s: float | None = None  # CPU time of the thread when its turn began; None before the first
         self._stopping = False
@@ -51,10 +50,6 @@ class Sleeper:
         if not self._awake.is_set():
             self.wake()  # it waits for the others only
 
-    def limit(self, cpu_budget: float | None) -> None:
-        """Change the share of one core that the work may take."""
-        self._rest_per_work = 1 / cpu_budget - 1 if cpu_budget else 0.0
-
     @property
     def worked_s(self) -> float:
         """CPU time of the current turn, seconds; to be read by the thread that works."""
@@ -75,7 +70,7 @@ class Sleeper:
             self._awake.clear()
         try:
             self._answer()
-            if not self._rest(due) and self._wait(self._anything, due):
+            if not self._rest(due) and self._wait(due):
                 left_s = math.inf if due is None else max(0.0, due - time.monotonic())
                 self._is_woken(min(self._gather_s, left_s))
             self._worked_since_s = time.thread_time()
@@ -85,7 +80,8 @@ class Sleeper:
 
     def _rest(self, due: float | None) -> bool:
         """Rest; True when somebody wants the work to be done."""
-        self._owed_s = min(self._owed_s + self.worked_s * self._rest_per_work, GREATEST_REST_S)
+        rest_per_work = 1 / self.cpu_budget - 1 if self.cpu_budget else 0.0
+        self._owed_s = min(self._owed_s + self.worked_s * rest_per_work, GREATEST_REST_S)
         rest_s = self._owed_s if due is None else min(self._owed_s, max(0.0, due - time.monotonic()))
         self._owed_s -= rest_s
         if rest_s <= 0 or not self._is_woken(rest_s):
@@ -102,15 +98,9 @@ class Sleeper:
     def responds(self, timeout_s: float) -> bool:
         """Wake the thread, and tell whether within so many seconds it was through with its work, or at rest from it."""
         answer = threading.Event()
-        self._asked.append(answer)
+        self._asked.append(answer)  # until it is given, should that be late
         self.wake()
-        if self._stopping:
-            return False
-        is_answered = answer.wait(timeout_s)
-        if not is_answered:
-            with contextlib.suppress(ValueError):
-                self._asked.remove(answer)
-        return is_answered and not self._stopping
+        return not self._stopping and answer.wait(timeout_s) and not self._stopping
 
     def close(self) -> None:
         """Let the thread sleep no more and release the descriptor; may be called by any thread, more than once."""
@@ -141,11 +131,11 @@ class Sleeper:
             os.eventfd_read(self._wake_fd)
         return True
 
-    def _wait(self, poll: select.poll, due: float | None) -> bool:
-        """Wait for what ``poll`` watches, if need be for ever; True when more than :meth:`wake` happened."""
+    def _wait(self, due: float | None) -> bool:
+        """Wait for anything, if need be for ever; True when more than :meth:`wake` happened."""
         timeout_ms = None if due is None else max(0, math.ceil((due - time.monotonic()) * 1000))
         happened = False
-        for fd, _ in poll.poll(timeout_ms):
+        for fd, _ in self._anything.poll(timeout_ms):
             if fd == self._wake_fd and not self._stopping:
                 os.eventfd_read(fd)
             else:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from fstat_cache.inotify import NO_WATCH, Inotify, max_user_watches
+from fstat_cache.inotify import NO_WATCH, max_user_watches
 from fstat_cache.session import Session
-from fstat_cache.states import GONE, RECHECK, State
+from fstat_cache.states import INSTANCE_LIMIT, PERMISSION, RECHECK, THREAD_FAILED, UNSUPPORTED, WATCH_LIMIT, State
 from fstat_cache.stats import FileStats
 
 _SPARED_WATCHES = 16_384
@@ -30,11 +29,6 @@ class Entry:
         self.state: State = RECHECK
         self.wd = NO_WATCH
         self.used = 0  # the owner's clock at its last use
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether it is forgotten."""
-        return self.state is GONE
 
 
 class Directory:
@@ -113,16 +107,12 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
             return ()
         return tuple(sharers) if isinstance(sharers, list) else (sharers,)
 
-    def entries_of(self, wds: Iterable[int]) -> list[E]:
-        """The entries of many watches."""
-        entries: list[E] = []
-        for wd in wds:
-            sharers = self.get(wd)
-            if isinstance(sharers, list):
-                entries += sharers
-            elif sharers is not None:
-                entries.append(sharers)
-        return entries
+
+def reason_of(error: OSError) -> str:
+    """Why the kernel refuses a watch."""
+    if error.errno == errno.ENOSPC:
+        return WATCH_LIMIT
+    return PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else UNSUPPORTED
 
 
 class Watches:
@@ -143,28 +133,30 @@ class Watches:
     def __len__(self) -> int:
         return len(self.files) + len(self.directories)
 
-    def open(self) -> Inotify:
-        """Give the inotify instance.
-
-        Raises:
-            OSError: no descriptor or no instance is left.
-        """
-        inotify = self._session.inotify or self._session.open_inotify()
-        if self.limit is None:
-            allowed = max_user_watches()
-            self.limit = allowed - min(allowed // 2, _SPARED_WATCHES)
-        return inotify
+    def open(self) -> str | None:
+        """Open the inotify instance; give the reason for which nothing can be watched, or None."""
+        if self._session.has_failed or self._session.is_closed:
+            return THREAD_FAILED
+        try:
+            if self._session.inotify is None:
+                self._session.open_inotify()
+            if self.limit is None:
+                allowed = max_user_watches()
+                self.limit = allowed - min(allowed // 2, _SPARED_WATCHES)
+        except OSError:  # whatever the number: without a descriptor, ctypes cannot even look for the C library
+            return INSTANCE_LIMIT
+        return None
 
     def add_directory(self, path: str, mask: int) -> int:
-        """Watch what is at a path.
+        """Watch what is at a path; there must be an instance.
 
         Raises:
             OSError: it cannot be watched.
         """
-        inotify = self.open()
-        wd = inotify.add_watch(path, mask)
+        assert self._session.inotify is not None
+        wd = self._session.inotify.add_watch(path, mask)
         if self.limit is not None and len(self) >= self.limit and wd not in self.directories:
-            inotify.rm_watch(wd)
+            self._session.inotify.rm_watch(wd)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return wd
 

@@ -71,7 +71,7 @@ class Line:
 
     def watched(self) -> set[str]:
         """The directories that are watched."""
-        return set(self.tracker.cache._life.engine.directories)
+        return set(self.tracker.cache._life.engine.directories.by_path)
 
 
 @pytest.fixture

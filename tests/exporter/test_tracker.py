@@ -806,7 +806,7 @@ def test_without_permission(caplog: pytest.LogCaptureFixture) -> None:
 
 def limited(tracker: Tracker, watches: int) -> None:
     """Have the cache of a tracker that has not scanned take so many watches only."""
-    tracker.cache._life.max_watches = watches
+    tracker.cache._life.settings = tracker.cache._life.settings._replace(max_watches=watches)
     tracker.cache.invalidate()
 
 

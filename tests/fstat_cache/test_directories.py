@@ -441,7 +441,7 @@ def test_what_nobody_asks_for_does_not_pile_up(cache: FStatCache, tmp_path: Path
         cache.sync()
         time.sleep(1.1)  # so that none of them floods
     for _ in range(MOST_PENDING):
-        cache._life.engine.distrust()
+        cache._life.engine.files.distrust()
     events = events_taken(cache)
     assert set(events) == set(map(listed, folders))
     assert len(events) <= MOST_PENDING
@@ -466,7 +466,7 @@ def test_directories_take_the_watches_of_files(tmp_path: Path) -> None:
             file.write_bytes(b"longer")
         cache.sync()
         for file in files:
-            assert cache._life.engine.polled[str(file)].stats == cache.get_file_stats_using_stat(file)
+            assert cache._life.engine.files.polled[str(file)].stats == cache.get_file_stats_using_stat(file)
         assert cache.watch_directory(str(folders[0])) is None, "it has one already"
         for folder in folders[:3]:
             cache.unwatch_directory(str(folder))

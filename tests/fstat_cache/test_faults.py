@@ -34,7 +34,7 @@ def truth(path: Path | str) -> FileStats | None:
 
 def known(cache: FStatCache, path: Path) -> FileStats | None:
     """What the cache remembers of a file, without asking it, which might make it look."""
-    entry = cache._life.engine.find(str(path))
+    entry = cache._life.engine.files.find(str(path))
     return None if entry is None else entry.stats
 
 
@@ -430,7 +430,7 @@ with FStatCache() as cache:
             path.write_text(path.read_text() + "more")
         cache.sync()
         cache.survey(set(map(str, paths)))
-        known = [cache._life.engine.find(str(path)).stats for path in paths]
+        known = [cache._life.engine.files.find(str(path)).stats for path in paths]
         assert known == [cache.get_file_stats_using_stat(path) for path in paths]
     assert cache.build(paths) == []
     assert cache.status().polled == {"watch_limit": 3}, cache.status()
@@ -558,7 +558,7 @@ with FStatCache() as cache:
     for size in map(int, sys.stdin):
         assert cache.get_file_stats(path).size == size
         cache.sync()
-        assert cache.survey({path}) == {} and cache._life.engine.find(path).stats.size == size
+        assert cache.survey({path}) == {} and cache._life.engine.files.find(path).stats.size == size
         print(len(cache.status().polled), flush=True)
 """
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache, file_time_ns, statx
+from fstat_cache import FileStats, FStatCache, file_time_ns
 from fstat_cache.states import REFUSED
-from fstat_cache.stats import read_again, read_stats
+from fstat_cache.stats import read_again, read_stats, status_of
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.support import wait_until
 
@@ -84,7 +84,7 @@ def test_statx_says_what_os_stat_says(file: Path, tmp_path: Path) -> None:
     paths = (*map(str, tmp_path.iterdir()), os.fsencode(file), file, "/dev/null", "/proc/self/stat", "", "/missing")
     for path in paths:
         expected = outcome(os.stat, path)
-        found = outcome(statx.status_of, path)
+        found = outcome(status_of, path)
         if isinstance(expected, os.stat_result):
             assert isinstance(found, tuple)
             assert found[:2] == (expected.st_mode, expected.st_size)
@@ -94,7 +94,7 @@ def test_statx_says_what_os_stat_says(file: Path, tmp_path: Path) -> None:
         else:
             assert found == expected
     with pytest.raises(ValueError, match="null"):
-        statx.status_of(f"{file}\0")
+        status_of(f"{file}\0")
 
 
 def test_threads_do_not_share_a_buffer(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_threads_do_not_share_a_buffer(tmp_path: Path) -> None:
     wrong: list[int] = []
 
     def read(size: int) -> None:
-        wrong.extend(size for _ in range(5000) if statx.status_of(paths[size])[1] != size)
+        wrong.extend(size for _ in range(5000) if status_of(paths[size])[1] != size)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -129,7 +129,7 @@ def test_without_statx(file: Path, monkeypatch: pytest.MonkeyPatch, number: int 
         return -1
 
     expected = look(file)
-    monkeypatch.setattr(statx, "_statx", lambda: None if number is None else refuse)
+    monkeypatch.setattr("fstat_cache.stats._statx", lambda: None if number is None else refuse)
     stats = look(file)
     assert stats == FileStats(expected.size, expected.mtime_ns, expected.inode, expected.device)
     assert stats.birth_ns == 0
@@ -151,12 +151,12 @@ def follow_hot(cache: FStatCache, path: Path) -> None:
 
 
 def follow_polled(cache: FStatCache, path: Path) -> None:
-    (entry,) = cache._life.engine
-    cache._life.engine.on(entry, REFUSED["audit"])
+    (entry,) = cache._life.engine.files
+    cache._life.engine.files.on(entry, REFUSED["audit"])
 
 
 def follow_doubtful(cache: FStatCache, path: Path) -> None:
-    cache._life.engine.distrust()
+    cache._life.engine.files.distrust()
 
 
 WAYS = [follow_armed, follow_hot, follow_polled, follow_doubtful]
@@ -210,9 +210,9 @@ def test_a_look_before_the_event_is_taken_in(file: Path) -> None:
     """A look at a watched file trusts its number only as long as no event is queued that may say otherwise."""
     with FStatCache(gather_s=60) as cache:
         cache.build([file])
-        (entry,) = cache._life.engine
+        (entry,) = cache._life.engine.files
         recreate(file, b"longer than before")
-        cache._life.engine.stat(entry, watch=False)
+        cache._life.engine.files.stat(entry, watch=False)
         assert entry.stats == look(file)
 
 
@@ -280,7 +280,7 @@ def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callab
     meddler = Meddler(first, do)
     paths = [first, written, *others]
     with FStatCache(keep_changes=True) as cache:
-        cache._life.engine.tell = meddler
+        cache._life.engine.files.tell = meddler
         cache.build(paths)
         meddler.is_on = True
         append(first, b"x")

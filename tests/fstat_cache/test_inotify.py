@@ -6,13 +6,13 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from inotify_simple import flags
 
 from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_IGNORED,
     IN_MODIFY,
-    IN_Q_OVERFLOW,
     NO_WATCH,
     Events,
     Inotify,
@@ -49,15 +49,15 @@ def test_writes_alone_are_told_from_all_else() -> None:
         Events({1: IN_MODIFY, 2: IN_ATTRIB}, []),
         Events({1: IN_MODIFY | IN_ATTRIB}, []),
         Events({1: IN_MODIFY}, [name]),
-        Events({NO_WATCH: IN_Q_OVERFLOW}, []),
+        Events({NO_WATCH: int(flags.Q_OVERFLOW)}, []),
     ):
         assert not events.are_writes
 
 
 def test_overflow_is_a_value() -> None:
     """The record of a lost event is a note like others, under the descriptor that no watch has."""
-    data = struct.pack("iIII", 3, IN_MODIFY, 0, 0) + struct.pack("iIII", -1, IN_Q_OVERFLOW, 0, 0)
-    assert parse_events(data) == Events({3: IN_MODIFY, NO_WATCH: IN_Q_OVERFLOW}, [], 2)
+    data = struct.pack("iIII", 3, IN_MODIFY, 0, 0) + struct.pack("iIII", -1, int(flags.Q_OVERFLOW), 0, 0)
+    assert parse_events(data) == Events({3: IN_MODIFY, NO_WATCH: int(flags.Q_OVERFLOW)}, [], 2)
 
 
 def test_read_takes_what_is_there_and_never_waits(tmp_path: Path) -> None:

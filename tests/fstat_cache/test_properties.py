@@ -96,7 +96,7 @@ def test_files_without_a_watch_of_their_own_are_what_os_stat_says(
                 cache.get_file_stats(path)
             changer.change()
             cache.sync()
-            for entry in list(cache._life.engine):
+            for entry in list(cache._life.engine.files):
                 assert entry.stats == cache.get_file_stats_using_stat(entry.path), entry.path
             for event in events_taken(cache):
                 if event.name is None:
@@ -118,7 +118,7 @@ def test_after_an_audit_what_makes_no_event_is_true_as_well(tmp_path: Path, max_
             changer.change()
             cache.sync()
             cache.audit()
-            for entry in list(cache._life.engine):
+            for entry in list(cache._life.engine.files):
                 assert entry.stats == cache.get_file_stats_using_stat(entry.path), (number, entry.path)
             if number % 50 == 49:
                 cache.invalidate()  # or in the end all of them were polled
