@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import threading
-import time
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from exporter.matching.automaton import Directory, Match
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
+from fstat_cache.hanging import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class RemoteScanner:
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._hung: dict[_Place, _Look] = {}
+        self._hung: dict[_Place, Future[_Findings]] = {}
         self._faults = Transitions()
 
     def scan(self, directories: Mapping[str, Directory]) -> RemoteScan:
@@ -56,23 +57,64 @@ class RemoteScanner:
         Args:
             directories: where to look, and what can match there.
         """
-        walk = _Walk(self._hung, self._take_answers())
-        if directories:
-            walk.run(directories, self._timeout_s)
+        walk = _Findings()
+        walk.places += [_Place(path, directory) for path, directory in directories.items()]
+        left_out: set[str] = set()
+        parents: set[str] = set()  # of what is left out since this scan
+        answers = self._take_answers()
+        worker: Worker | None = None
+        try:
+            while walk.places:
+                place = walk.places.pop()
+                if place in answers:
+                    walk.add(answers.pop(place))
+                elif place in self._hung:
+                    left_out.add(place.path)
+                else:
+                    worker = worker or Worker("scan-walk")
+                    findings = worker.begin(partial(_Findings.at, place), self._timeout_s)
+                    assert findings is not None  # a worker that is late is left behind
+                    wait((findings,), self._timeout_s)
+                    if findings.done():
+                        walk.add(findings.result())
+                        continue
+                    worker.close()
+                    worker = None
+                    self._hung[place] = findings
+                    self._leave_out(place, walk, left_out, parents)
+        finally:
+            if worker is not None:
+                worker.close()
         self._faults.tell_faults(
             _log,
-            walk.found.faults,
+            walk.faults,
             "remote directories or files can not be reached and are left out",
             "remote directories or files can be reached again, or are gone",
         )
-        return RemoteScan(walk.found.files, walk.left_out, len(walk.found.faults) + len(walk.left_out))
+        return RemoteScan(walk.files, left_out, len(walk.faults) + len(left_out))
 
     def _take_answers(self) -> dict[_Place, _Findings]:
-        answers = {place: look.found for place, look in self._hung.items() if look.found is not None}
-        for place in answers:
-            del self._hung[place]
+        answers = {}
+        for place in [place for place, findings in self._hung.items() if findings.done()]:
+            answers[place] = self._hung.pop(place).result()
             _log.info("a directory or file answers again", extra=fields(path=place.path))
         return answers
+
+    @staticmethod
+    def _leave_out(place: _Place, walk: _Findings, left_out: set[str], parents: set[str]) -> None:
+        _log.warning(
+            "a directory or file does not answer and is left out until it does, what was known of it is kept",
+            extra=fields(path=place.path),
+        )
+        left_out.add(place.path)
+        parent = os.path.dirname(place.path)
+        if parent in parents:
+            # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
+            # could take hours; what is left has its turn in the next scan.
+            below = os.path.join(parent, "")
+            left_out.add(parent)
+            walk.places = [other for other in walk.places if not other.path.startswith(below)]
+        parents.add(parent)
 
 
 class _Place(NamedTuple):
@@ -105,8 +147,14 @@ class _Findings:
         self.faults.update(other.faults)
         self.places += other.places
 
-    def look_at(self, place: _Place) -> None:
-        path, directory, match = place
+    @classmethod
+    def at(cls, place: _Place) -> _Findings:
+        """Look at one place, which may hang."""
+        findings = cls()
+        findings._look_at(*place)
+        return findings
+
+    def _look_at(self, path: str, directory: Directory | None, match: Match | None) -> None:
         try:
             if match is not None:
                 self._follow(path, directory, match)
@@ -153,104 +201,3 @@ class _Findings:
             self.files[path] = match
         elif stat.S_ISDIR(mode) and directory is not None:
             self.places.append(_Place(path, directory))
-
-
-class _Look:
-    """A look at one place. Of one that was given up, `found` is set when it is over after all."""
-
-    __slots__ = ("began_s", "found", "place")
-
-    def __init__(self, place: _Place) -> None:
-        self.place = place
-        self.began_s = time.monotonic()
-        self.found: _Findings | None = None
-
-
-class _Walk:
-    """One scan under way: a thread walks, and where it hangs it is left behind and another one goes on with the rest.
-
-    Args:
-        hung: the looks that hang, those of earlier scans; new ones are added.
-        answers: what looks given up in earlier scans have found since, used instead of looking again.
-    """
-
-    def __init__(self, hung: dict[_Place, _Look], answers: dict[_Place, _Findings]) -> None:
-        self.found = _Findings()
-        self.left_out: set[str] = set()
-        self._hung = hung
-        self._answers = answers
-        self._parents_of_hung: set[str] = set()
-        self._failure: Exception | None = None
-        self._done = threading.Event()
-        # Protects all of the above: a thread that was given up may come back at any time.
-        self._lock = threading.Lock()
-        self._look: _Look | None = None
-
-    def run(self, directories: Mapping[str, Directory], timeout_s: float) -> None:
-        """Walk from these directories; raises what went wrong unexpectedly."""
-        self.found.places += [_Place(path, directory) for path, directory in directories.items()]
-        with self._lock:
-            self._go_on()
-        while not self._done.wait(timeout_s - self._waited_s()):
-            with self._lock:
-                if self._look is not None and self._waited_s() >= timeout_s:
-                    self._give_up(self._look)
-                    self._go_on()
-        if self._failure is not None:
-            raise self._failure
-
-    def _waited_s(self) -> float:
-        look = self._look
-        return 0 if look is None else time.monotonic() - look.began_s
-
-    def _walk(self, look: _Look | None) -> None:
-        try:
-            while look is not None:
-                found = _Findings()
-                found.look_at(look.place)
-                with self._lock:
-                    if look is not self._look:  # given up
-                        look.found = found
-                        return
-                    self.found.add(found)
-                    look = self._look = self._next()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
-            self._failure = error
-        self._done.set()
-
-    # Below here, every method is called with the lock held.
-
-    def _go_on(self) -> None:
-        self._look = self._next()
-        # A daemon: a thread that hangs in the kernel must not keep the process from exiting.
-        threading.Thread(target=self._walk, args=(self._look,), name="scan-walk", daemon=True).start()
-
-    def _next(self) -> _Look | None:
-        places = self.found.places
-        while places:
-            place = places.pop()
-            if place in self._hung:
-                self.left_out.add(place.path)
-            elif place in self._answers:
-                self.found.add(self._answers.pop(place))
-            else:
-                return _Look(place)
-        return None
-
-    def _give_up(self, look: _Look) -> None:
-        path = look.place.path
-        self._hung[look.place] = look
-        self.left_out.add(path)
-        _log.warning(
-            "a directory or file does not answer and is left out until it does, what was known of it is kept",
-            extra=fields(path=path),
-        )
-        parent = os.path.dirname(path)
-        if parent in self._parents_of_hung:
-            # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
-            # could take hours; what is left has its turn in the next scan.
-            below = os.path.join(parent, "")
-            places = self.found.places
-            self.left_out.add(parent)
-            places[:] = [place for place in places if not place.path.startswith(below)]
-        self._parents_of_hung.add(parent)
