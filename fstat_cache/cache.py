@@ -18,8 +18,8 @@ from fstat_cache.changes import Change
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.life import ORDERLY, Life, Settings
 from fstat_cache.lru import Places
+from fstat_cache.misses import Misses
 from fstat_cache.mounts import Mount
-from fstat_cache.remote import RemoteFiles
 from fstat_cache.states import ASKED, GONE
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
@@ -129,8 +129,12 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         _check_limits(max_files, cpu_budget)
         self._life = Life(Settings(max_watches, gather_s, cpu_budget, remote_timeout_s, keep_changes))
         self._served = self._life.served
-        self._places = Places(max_files, self._life.served)
-        self._remote = RemoteFiles(self._life, self._places)
+        # The clock stamps each use, so that the least recent one can be told, and counts hits by the way: here, where a
+        # hit has the fewest steps to it. Its increment, like a dictionary's look-up, cannot be interrupted by another
+        # thread under the GIL.
+        self._clock = 0
+        self._places = Places(max_files)
+        self._misses = Misses(self._life, self._places)
         self._audit = Audit(self._life)
         self._surveyed_at_ns = 0
         weakref.finalize(self, self._life.end)  # a cache that is dropped unclosed ends its thread
@@ -152,25 +156,15 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             CacheClosedError: after :meth:`close`.
         """
         try:
-            places = self._places
-            entry = places.served[path]  # type: ignore[index]  # what is not a str is just not found
+            entry = self._served[path]  # type: ignore[index]  # what is not a str is just not found
         except KeyError:
             pass
         else:
-            entry.used = places.clock = places.clock + 1
+            entry.used = self._clock = self._clock + 1
             return entry.stats
         path = absolute(path)
-        with self._life.lock, self._life as engine:
-            engine.open()
-            if path in self._served:  # under a relative name, or admitted by another thread meanwhile
-                entry = self._served[path]
-                entry.used = places.clock = places.clock + 1
-                return entry.stats
-            places.misses += 1
-            mount = engine.mounts.remote_of(path)
-            if mount is None:
-                return places.stat(engine.files, path)
-        return self._remote.ask(mount, path)
+        self._clock = stamp = self._clock + 1
+        return self._misses.look_up(path, stamp)
 
     @staticmethod
     def get_file_stats_using_stat(path: StrPath) -> FileStats | None:
@@ -202,7 +196,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             places = self._places
             # Whether any is missing takes a third of the time of finding which.
             missing = () if paths <= self._served.keys() else tuple(paths - self._served.keys())
-            places.clock += len(paths) - len(missing)
+            asked = len(paths)
+            self._clock = stamp = self._clock + asked
+            places.stamps_without_hit += len(missing)
             places.misses += len(missing)
             since_ns, self._surveyed_at_ns = self._surveyed_at_ns, file_time_ns()
             for path in missing:
@@ -216,7 +212,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     continue
                 try:
                     is_full = places.are_full(engine.files)
-                    stats = read_stats(path) if is_full else places.admit(engine.files, path)
+                    stats = read_stats(path) if is_full else places.admit(engine.files, path, stamp)
                 except OSError as error:
                     errors[path] = error
                     continue
@@ -230,11 +226,11 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     break
                 places.evict(engine.files, idle)
                 try:
-                    places.admit(engine.files, path)
+                    places.admit(engine.files, path, stamp)
                 except OSError as error:
                     errors[path] = error
         if remote:
-            found = self._remote.stat(remote, makes_room=False)
+            found = self._misses.stat(remote, stamp, makes_room=False)
             errors |= {path: answer for path, answer in found.items() if isinstance(answer, OSError)}
         return errors
 
@@ -257,6 +253,8 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         with self._life.lock, self._life as engine:
             engine.open()
             files, places = engine.files, self._places
+            self._clock = stamp = self._clock + 1
+            places.stamps_without_hit += 1
             mount = engine.mounts.remote_of(path) if engine.mounts.remote else None
             if mount is None:
                 entry = files.find(path)
@@ -269,11 +267,11 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                         return True
                 # It has gone, and that is reported; what is in the way raises here.
                 is_full = places.max_files is not None and places.are_full(files)
-                stats = read_stats(path) if is_full else places.admit(files, path)
+                stats = read_stats(path) if is_full else places.admit(files, path, stamp)
                 if is_full or stats is None:
                     files.tell(path, stats)
                 return stats is not None
-        return self._remote.ask(mount, path, makes_room=False) is not None
+        return self._misses.ask(mount, path, stamp, makes_room=False) is not None
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -380,14 +378,16 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         path = absolute(path)
         with self._life.lock, self._life as engine:
             engine.open()
+            self._clock = stamp = self._clock + 1
+            self._places.stamps_without_hit += 1
             entry = engine.files.find(path)
             if entry is not None:
-                self._places.use(entry)
+                entry.used = stamp
                 return
             mount = engine.mounts.remote_of(path)
-            stats = self._places.admit(engine.files, path) if mount is None else None
+            stats = self._places.admit(engine.files, path, stamp) if mount is None else None
         if mount is not None:
-            stats = self._remote.ask(mount, path)
+            stats = self._misses.ask(mount, path, stamp)
         if stats is None:
             raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
 
@@ -427,7 +427,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     def cache_info(self) -> CacheInfo:
         """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
         places = self._places
-        hits = places.clock - places.stamps_without_hit
+        hits = self._clock - places.stamps_without_hit
         return CacheInfo(hits, places.misses, places.evictions, len(self._life.engine.files), places.max_files)
 
     def status(self) -> CacheStatus:
@@ -462,7 +462,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         with self._life.lock, self._life as engine:
             self._places.max_files = max_files
             if max_files is not None:
-                self._places.make_room(engine.files, max_files)
+                self._places.make_room(engine.files, max_files, self._clock)
             self._life.limit(cpu_budget)
 
     # -- being true ---------------------------------------------------------------------------------------------------
@@ -479,7 +479,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         life = self._life
         if life.engine.files.remote:
-            self._remote.sync()
+            self._misses.sync()
         with life.lock:
             engine = life.engine
             files = engine.files

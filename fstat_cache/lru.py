@@ -56,17 +56,12 @@ class Places:
 
     Args:
         max_files: how many there are; None: as many as needed.
-        served: the files that are served from memory, here for the fewest steps of a hit.
     """
 
-    __slots__ = ("_order", "_ordered", "clock", "evictions", "max_files", "misses", "served", "stamps_without_hit")
+    __slots__ = ("_order", "_ordered", "evictions", "max_files", "misses", "stamps_without_hit")
 
-    def __init__(self, max_files: int | None, served: dict[str, Entry]) -> None:
+    def __init__(self, max_files: int | None) -> None:
         self.max_files = max_files
-        self.served = served
-        # The clock stamps each use, so that the least recent one can be told, and counts hits by the way.
-        # Its increment, like a dictionary's look-up, cannot be interrupted by another thread under the GIL.
-        self.clock = 0
         self.stamps_without_hit = 0
         self.misses = 0
         self.evictions = 0
@@ -77,31 +72,30 @@ class Places:
         """Whether one more file takes the place of another."""
         return self.max_files is not None and len(files) >= self.max_files
 
-    def use(self, entry: Entry) -> None:
-        """Note a use that is no hit."""
-        self.stamps_without_hit += 1
-        entry.used = self.clock = self.clock + 1
-
-    def stat(self, files: Files, path: str) -> FileStats | None:
+    def stat(self, files: Files, path: str, stamp: int) -> FileStats | None:
         """Stat a file that is not served from memory; it takes a place.
+
+        Args:
+            files: tracks it.
+            path: the path.
+            stamp: the clock at this use.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence.
         """
         entry = files.find(path)
         if entry is not None:
-            self.use(entry)
+            entry.used = stamp
             files.on(entry, ASKED)
             if entry.state is not GONE:
                 return entry.stats
-        return self.admit(files, path)
+        return self.admit(files, path, stamp)
 
-    def admit(self, files: Files, path: str, remote: FileStats | None = None) -> FileStats | None:
+    def admit(self, files: Files, path: str, stamp: int, remote: FileStats | None = None) -> FileStats | None:
         """Track a file that has no entry; it takes a place.
 
         Args:
-            files: tracks it.
-            path: the path.
+            files, path, stamp: as of :meth:`stat`.
             remote: what a worker has found there; None: it is a local file.
 
         Raises:
@@ -110,18 +104,18 @@ class Places:
         entry = files.track(path) if remote is None else files.track_remote(path, remote)
         if entry is None:
             return None
-        self.use(entry)
+        entry.used = stamp
         if self.max_files is not None:
-            self.make_room(files, self.max_files)
+            self.make_room(files, self.max_files, stamp)
         return entry.stats
 
-    def make_room(self, files: Files, most: int) -> None:
+    def make_room(self, files: Files, most: int, stamp: int) -> None:
         """Evict the least recently used files beyond so many."""
         if files is not self._ordered:  # another life has begun
             self._ordered, self._order = files, EvictionOrder()
         while len(files) > most:
             # Hits take no lock: other threads may stamp all entries between one line and the next.
-            oldest = self._order.pop(files, self.clock)
+            oldest = self._order.pop(files, stamp)
             self.evict(files, oldest or min(files, key=attrgetter("used")))
 
     def evict(self, files: Files, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""The cache's files on filesystems that may hang: asked without its lock, answers taken in with it."""
+"""What memory does not answer: a stat with the cache's lock, or without it by a worker that may hang."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fstat_cache.states import MOUNTED, REMOTE
 from fstat_cache.stats import FileStats
 
 
-class RemoteFiles:
-    """Asks the workers for stats.
+class Misses:
+    """Stats for look-ups, and what becomes of them.
 
     Args:
         life: whose lock and engine.
@@ -25,22 +25,48 @@ class RemoteFiles:
         self._life = life
         self._places = places
 
-    def ask(self, mount: Mount, path: str, *, makes_room: bool = True) -> FileStats | None:
-        """Stat one file.
+    def look_up(self, path: str, stamp: int) -> FileStats | None:
+        """Stat a file that was not found in memory; it takes a place.
+
+        Args:
+            path: the path.
+            stamp: the clock at this use.
+
+        Raises:
+            OSError: as :meth:`ask`.
+        """
+        life, places = self._life, self._places
+        places.stamps_without_hit += 1
+        with life.lock, life as engine:
+            engine.open()
+            entry = life.served.get(path)  # under a relative name, or admitted by another thread meanwhile
+            if entry is not None:
+                places.stamps_without_hit -= 1
+                entry.used = stamp
+                return entry.stats
+            places.misses += 1
+            mount = engine.mounts.remote_of(path)
+            if mount is None:
+                return places.stat(engine.files, path, stamp)
+        return self.ask(mount, path, stamp)
+
+    def ask(self, mount: Mount, path: str, stamp: int, *, makes_room: bool = True) -> FileStats | None:
+        """Have a worker stat one file.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` without an answer in time.
         """
-        found = self.stat({mount: [path]}, makes_room=makes_room)[path]
+        found = self.stat({mount: [path]}, stamp, makes_room=makes_room)[path]
         if isinstance(found, OSError):
             raise found
         return found
 
-    def stat(self, paths: Mapping[Mount, Sequence[str]], *, makes_room: bool) -> dict[str, Found]:
-        """Stat files, and take in the answers.
+    def stat(self, paths: Mapping[Mount, Sequence[str]], stamp: int, *, makes_room: bool) -> dict[str, Found]:
+        """Have workers stat files, and take in the answers.
 
         Args:
             paths: mount -> paths.
+            stamp: the clock at this use.
             makes_room: whether a file that has no entry takes the place of another; else it only gets a free one, and
                 what was found is a change in any case.
         """
@@ -49,19 +75,19 @@ class RemoteFiles:
             with self._life.lock, self._life as engine:
                 for path, found in answers.items():
                     if not isinstance(found, OSError):
-                        self._take_in(engine.files, path, found, makes_room=makes_room)
+                        self._take_in(engine.files, path, found, stamp, makes_room=makes_room)
         return answers
 
-    def _take_in(self, files: Files, path: str, stats: FileStats | None, *, makes_room: bool) -> None:
+    def _take_in(self, files: Files, path: str, stats: FileStats | None, stamp: int, *, makes_room: bool) -> None:
         entry = files.find(path)
         if entry is not None and entry.state is not REMOTE:  # its path has led to a local file so far
             files.untrack(entry)
             entry = None
         if entry is not None:
-            self._places.use(entry)
+            entry.used = stamp
             files.take_over(entry, stats)
         elif stats is not None and (makes_room or not self._places.are_full(files)):
-            self._places.admit(files, path, remote=stats)
+            self._places.admit(files, path, stamp, remote=stats)
         if not makes_room:
             files.tell(path, stats)
 
