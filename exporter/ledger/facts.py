@@ -269,7 +269,9 @@ class Facts:
             if path is None or path.realm != realm:
                 path = Path(home, realm)
                 path.has_ended = True
-            path.is_counting = True
+            if not path.is_counting:
+                path.is_counting = True
+                self._books.book(path)
             inode = self.inodes.get(identity)
             if inode is None:
                 inode = self.inodes[identity] = Inode(identity, size, mtime_ns, (path,), last_name)

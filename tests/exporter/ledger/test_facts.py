@@ -791,6 +791,17 @@ def test_a_restored_inode_whose_series_has_ended() -> None:
     assert book.appended("/b") == [503, 1]
 
 
+def test_a_restored_path_that_is_a_home_by_its_name() -> None:
+    """It counts, and has its grace when its file is not there any more."""
+    book = Book()
+    book.facts.restore_path("/a", 0, (0,), Counters(0, 0, 0, 0), is_counting=False, since_ns=START_NS)
+    assert not book.row("/a").path.is_counting
+    book.facts.restore_inode((1, 1, OLD), 10, 10, "/a.1", None, home="/a", realm=0, is_latest=False)
+    assert book.row("/a").path.is_counting
+    book.end_of_grace()
+    assert book.facts.paths == {}
+
+
 def test_a_name_of_before_that_is_no_more() -> None:
     """A restored path that counted nothing ends once every file had a stat; others have their grace."""
     book = Book()
