@@ -86,11 +86,11 @@ class Checkpoint:
         """
         with self._lock, self._facts.lock, _nothing_is_garbage():
             try:
-                restored, moved = self._load(groups_of)
+                restored, unsaved = self._load(groups_of)
             except sqlite3.Error as error:
                 raise StateError(f"the state file {self._file.path} cannot be read: {error}") from None
             self._journal = self._facts.journal()  # what was loaded is on the disk
-            self._journal.inodes.update(moved)
+            self._journal.merge(unsaved)
             self._publication.unsaved = set()
             return restored
 
@@ -182,12 +182,13 @@ class Checkpoint:
         facts, aggregates = self._facts, self._publication.aggregates
         names = {realm: name for name, realm in self._realms.items()}
         ended = [totals for totals in unsaved if totals.has_ended and (totals.group, totals.values) not in aggregates]
+        homes = {home for inode in taken.inodes for home in inode.homes if home.inode is inode}
         for sql, rows in (
             (_DROP_TOTALS, [self._totals_key(totals) for totals in ended]),
             (_DROP_PATH, [(os.fsencode(path.name),) for path in taken.paths if path.name not in facts.paths]),
             (_DROP_INODE, [_key(inode.identity) for inode in taken.inodes]),
             (_PUT_TOTALS, [self._totals_row(totals) for totals in unsaved if not totals.has_ended]),
-            (_PUT_PATH, [self._path_row(path, names) for path in taken.paths if not path.has_ended]),
+            (_PUT_PATH, [self._path_row(path, names) for path in taken.paths | homes if not path.has_ended]),
             (_PUT_INODE, [row for inode in taken.inodes for row in self._inode_rows(inode, names)]),
         ):
             if rows:
@@ -223,13 +224,15 @@ class Checkpoint:
             None if cut_from is None else whole(cut_from),
         )
 
-    def _load(self, groups_of: Callable[[str], tuple[int, ...]]) -> tuple[Restored, list[Inode]]:
-        """Restore what still matches. The inodes returned were in the row of a path that does not."""
+    def _load(self, groups_of: Callable[[str], tuple[int, ...]]) -> tuple[Restored, Journal]:
+        """Restore what still matches. What the journal returned has is not on the disk as it is now."""
         restored = self._file.meta()
         if restored.groups != self._group_states():
             self._pending.append(self._groups_statement())
         facts, publication = self._facts, self._publication
         positions = {group.group: position for position, group in enumerate(publication.config)}
+        names = {realm: name for name, realm in self._realms.items()}
+        regrouped: dict[str, str] = {}  # paths that another group shows now -> the group that they are saved with
         others: list[SavedHome] = []
         dropped: list[Row] = []
         for name, group, is_counting, counters, latest in self._file.paths():
@@ -240,7 +243,10 @@ class Checkpoint:
                 if latest is not None:
                     others.append(SavedHome(latest, name, group))
                 continue
-            realm = self._realms[publication.config[position].group]
+            now = publication.config[position].group
+            realm = self._realms[now]
+            if now != group:
+                regrouped[name] = group
             facts.restore_path(name, realm, groups, counters, is_counting=is_counting, since_ns=restored.saved_at_ns)
             if latest is not None:
                 facts.restore_inode(*latest, home=name, realm=realm, is_latest=True)
@@ -260,18 +266,22 @@ class Checkpoint:
             elif at is not None:
                 publication.restore_totals(at, values, counters)
         self._drop(_DROP_TOTALS, dropped)
-        moved = [saved.inode.identity for saved in others]
+        unsaved = {saved.inode.identity for saved in others}
         dropped = []
         others += self._file.inodes()
         for saved, home, group in others:
             path = facts.paths.get(home)
-            if path is not None or group in positions:
-                realm = path.realm if path is not None else self._realms[group]
-                facts.restore_inode(*saved, home=home, realm=realm, is_latest=False)
+            if path is not None and group == regrouped.get(home, names[path.realm]):
+                facts.restore_inode(*saved, home=home, realm=path.realm, is_latest=False)
+            elif group in positions:
+                facts.restore_inode(*saved, home=home, realm=self._realms[group], is_latest=False)
             else:
                 dropped.append(_key(saved.identity))
+            if home in regrouped or group not in positions:
+                unsaved.add(saved.identity)
         self._drop(_DROP_INODE, dropped)
-        return restored, [inode for identity in moved if (inode := facts.inodes.get(identity)) is not None]
+        inodes = {inode for identity in unsaved if (inode := facts.inodes.get(identity)) is not None}
+        return restored, Journal({facts.paths[name] for name in regrouped}, inodes)
 
     def _drop(self, sql: str, rows: list[Row]) -> None:
         if rows:
