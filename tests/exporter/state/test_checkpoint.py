@@ -1,68 +1,97 @@
-"""The ledger on disk: what is saved, what goes on after a restart, and what happens to files that can not be used."""
+"""The facts on disk: what is saved, what goes on after a restart, and what happens to files that cannot be used."""
 
 import json
 import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.ledger.growth import Counters, GroupRules, Labels, Ledger
-from exporter.state.checkpoint import APPLICATION_ID, SCHEMA, Checkpoint, GroupState, Restored, StateError
+from exporter.config.groups import LogGroup
+from exporter.ledger.books import Counters
+from exporter.ledger.facts import Facts
+from exporter.publication.publication import Publication
+from exporter.state.checkpoint import Checkpoint
+from exporter.state.state_file import APPLICATION_ID, SCHEMA, GroupState, Restored, StateError
 from fstat_cache import FileStats
 from tests.exporter.ledger.toy import Disk
 from tests.support import REPOSITORY
 
 UNPRIVILEGED = 65534
 
+POD = re.compile("^/(?P<pod>.)")
 GROUPS = (
+    LogGroup("system", ("/a*",), ("*.gz",)),
+    LogGroup("pods", ("/p*", "/q*"), path_regex=POD, aggregate_by=("pod",)),
+)
+SAVED_GROUPS = (
     GroupState("system", (), ("/a*",), ("*.gz",)),
     GroupState("pods", ("pod",), ("/p*", "/q*"), ()),
 )
-DECLARED = {
-    "/a": Labels(0, ("1",)),
-    "/a.1": Labels(0, ("2",)),
-    "/p": Labels(1, ("3",), ("x",)),
-    "/p.1": Labels(1, ("4",), ("x",)),
-    "/q": Labels(1, ("5",), ("y",)),
-}
+DECLARED = {"/a": 0, "/a.1": 0, "/p": 1, "/p.1": 1, "/q": 1}
 NAMES = (*DECLARED, "/a.2", "/q.1")
-
-State = tuple[Ledger, Checkpoint, Restored]
-
-
-def begin(
-    path: Path, label: Callable[[str], Labels | None] = DECLARED.get, groups: tuple[GroupState, ...] = GROUPS
-) -> State:
-    """An agent's ledger and checkpoint after its start."""
-    ledger = Ledger([GroupRules()] * len(groups))
-    checkpoint = Checkpoint(str(path), ledger, groups)
-    return ledger, checkpoint, checkpoint.load(label)
+REALMS = {"system": 0, "pods": 1, "other": 2}
+NOTHING = Counters(0, 0, 0, 0)
 
 
-def look(ledger: Ledger, path: str, stats: FileStats | None, labels: Labels | None = None) -> None:
-    """Have a path declared, if it is one of those, and book a look at it."""
-    labels = labels or DECLARED.get(path)
-    if labels is not None and stats is not None:
-        ledger.declare(path, labels, since_ns=0, is_new=True)
-    ledger.observe(path, stats)
+class State:
+    """Facts, their publication and the checkpoint of both, as an agent has them after its start.
 
+    Args:
+        path: of the file.
+        declared: name -> the position of the group that matches it.
+        groups: of the configuration.
+    """
 
-def appended(ledger: Ledger) -> dict[str, int]:
-    """The bytes appended to each path that counts, and to the groups."""
-    groups = {str(totals.group): totals.appended_bytes for totals in ledger.groups}
-    return groups | {series.path: series.appended_bytes for series in ledger.series() if series.is_counting}
+    def __init__(
+        self, path: Path, declared: Mapping[str, int] = DECLARED, groups: tuple[LogGroup, ...] = GROUPS
+    ) -> None:
+        self.facts = Facts()
+        self.declared = declared
+        self.groups = groups
+        self.publication = Publication(self.facts, groups, REALMS)
+        self.checkpoint = Checkpoint(str(path), self.publication, REALMS)
+        self.restored = self.checkpoint.load(lambda name: (declared[name],) if name in declared else ())
+
+    def look(self, name: str, stats: FileStats | None) -> None:
+        """Declare a path, if it is one of those, and book a stat of it."""
+        position = self.declared.get(name)
+        if position is not None and stats is not None:
+            realm = REALMS[self.groups[position].group]
+            self.facts.declare(name, realm, (position,), since_ns=0, is_new=True)
+        self.facts.observe(name, stats)
+
+    def expire(self, now_s: float = 0) -> None:
+        """End the paths of all files that have gone."""
+        self.publication.expire(now_s, is_scrape=False)
+        self.publication.expire(now_s + 1000, is_scrape=False)
+
+    def save(self, as_of_ns: int = 1000) -> None:
+        """Save without a failure."""
+        assert self.checkpoint.save(as_of_ns)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self.checkpoint.close()
+
+    def appended(self) -> dict[str, int]:
+        """The bytes appended to each path that counts, and to the groups."""
+        self.publication.update()
+        groups = {str(totals.group): totals.appended_bytes for totals in self.publication.groups}
+        return groups | {path.name: path.appended_bytes for path in self.facts.paths.values() if path.is_counting}
 
 
 @pytest.fixture
@@ -75,10 +104,10 @@ def path(tmp_path: Path) -> Path:
 
 
 class Twins:
-    """A disk at random, and ledgers that look at the same names at the same time."""
+    """A disk at random, and states that look at the same names at the same time."""
 
-    def __init__(self, seed: int, *ledgers: Ledger) -> None:
-        self.ledgers = [*ledgers]
+    def __init__(self, seed: int, *states: State) -> None:
+        self.states = [*states]
         self._random = random.Random(seed)
         self._disk = Disk()
         self._now_s = 0
@@ -110,13 +139,13 @@ class Twins:
                 self.look(self._random.choice(NAMES))
 
     def look(self, name: str) -> None:
-        """Have all ledgers look at a name."""
+        """Have all look at a name."""
         file = self._disk.names.get(name)
-        for ledger in self.ledgers:
-            look(ledger, name, None if file is None else file.stats)
+        for state in self.states:
+            state.look(name, None if file is None else file.stats)
 
     def look_everywhere(self) -> None:
-        """Have all ledgers look at all names."""
+        """Have all look at all names."""
         for name in NAMES:
             self.look(name)
 
@@ -127,60 +156,62 @@ class Twins:
         self.look_everywhere()
 
     def expire(self) -> None:
-        """Have all series end whose files are gone."""
+        """Have all paths end whose files are gone."""
         self._now_s += 10_000
-        for ledger in self.ledgers:
-            ledger.expire(self._now_s, is_scrape=False)
-            ledger.expire(self._now_s + 9_000, is_scrape=False)
+        for state in self.states:
+            state.expire(self._now_s)
 
 
-def all_of(ledger: Ledger) -> object:
-    """What is to be seen of a ledger."""
-    totals = (*ledger.groups, *ledger.aggregates.values())
+def all_of(state: State) -> object:
+    """What is to be seen of a state. Names that have counted nothing and lead nowhere end with a restart at once."""
+    facts, publication = state.facts, state.publication
+    publication.update()
+    rows = [row for row in publication.rows.values() if row.is_present or Counters.of(row.path) != NOTHING]
+    totals = {*publication.groups, *(each for row in rows for each in row.totals)}
     return (
         {(each.group, each.values): (Counters.of(each), each.files) for each in totals},
-        sum(each.size_bytes for each in ledger.groups),
-        {each.path: (Counters.of(each), each.labels, each.is_present) for each in ledger.series()},
+        [each.size_bytes for each in publication.groups],
+        {row.path.name: (Counters.of(row.path), row.values, row.path.realm, row.is_present) for row in rows},
         {
             each.identity: (
                 each.size,
                 each.mtime_ns,
-                each.series.path,
+                sorted((home.realm, home.name) for home in each.homes),
                 sorted(each.names),
-                ledger.emptied_from(each),
+                facts.cut.get(each.identity),
             )
-            for each in ledger.inodes()
+            for each in facts.inodes.values()
         },
     )
 
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 32), steps=st.lists(st.integers(0, 40), min_size=1, max_size=4))
-def test_a_restored_ledger_goes_on_as_the_old_one(
+def test_a_restored_state_goes_on_as_the_old_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[int]
 ) -> None:
     """Whatever was saved in however many parts: both see the same, then and later."""
     path = tmp_path_factory.mktemp("state") / "state.db"
-    old, checkpoint, _ = begin(path)
+    old = State(path)
     twins = Twins(seed, old)
     for some in steps:
         twins.go_on(some)
-        assert checkpoint.save(0)
+        old.save(0)
     twins.look_everywhere()
-    assert checkpoint.save(0)
-    checkpoint.close()
-    new, checkpoint, _ = begin(path)
-    twins.ledgers.append(new)
+    old.save(0)
+    old.close()
+    new = State(path)
+    twins.states.append(new)
     twins.look_everywhere()
-    twins.grow()  # a file whose series has ended finds another one when it grows, if not before
+    twins.grow()  # a file whose home has ended finds another one when it grows, if not before
     assert all_of(new) == all_of(old)
     twins.expire()
     assert all_of(new) == all_of(old)
-    new.end_restoring()
+    new.facts.end_restoring()
     twins.go_on(40)
     twins.look_everywhere()
     assert all_of(new) == all_of(old)
-    checkpoint.close()
+    new.close()
 
 
 def rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -200,70 +231,68 @@ def test_many_small_saves_are_one_big_one(
 ) -> None:
     """Only what has changed is written, and in the end the same is there; also after the file was removed."""
     path = tmp_path_factory.mktemp("state") / "state.db"
-    ledger, checkpoint, _ = begin(path)
-    twins = Twins(seed, ledger)
+    state = State(path)
+    twins = Twins(seed, state)
     for some in steps:
         twins.go_on(some)
-        assert checkpoint.save(7)
+        state.save(7)
     copy = path.with_name("copy.db")
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     path.unlink()
-    assert checkpoint.save(7)
-    checkpoint.close()
+    state.save(7)
+    state.close()
     assert rows(path) == rows(copy)
 
 
 def test_growth_while_down(path: Path) -> None:
     """What known inodes grew by counts, under whatever name they are now; what is unknown counts if it is new."""
-    ledger, checkpoint, restored = begin(path)
-    assert restored == Restored()
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/p", FileStats(20, 1, 2, 1, 500))
-    assert checkpoint.save(1000)
-    checkpoint.close()
-    ledger, checkpoint, restored = begin(path)
-    assert restored == Restored(1000, GROUPS)
-    assert sorted(inode.last_name for inode in ledger.lost()) == ["/a", "/p"]
-    look(ledger, "/a.1", FileStats(13, 2, 1, 1, 500))
-    look(ledger, "/a", FileStats(5, 2, 3, 1, 1000))
-    look(ledger, "/p", FileStats(25, 2, 4, 1, 999))
-    assert appended(ledger) == {"0": 18, "1": 20, "/a": 18, "/p": 20}
-    assert {series.path: series.rotations for series in ledger.series()} == {"/a": 1, "/a.1": 0, "/p": 1}
-    checkpoint.close()
+    state = State(path)
+    assert state.restored == Restored()
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/p", FileStats(20, 1, 2, 1, 500))
+    state.save(1000)
+    state.close()
+    state = State(path)
+    assert state.restored == Restored(1000, SAVED_GROUPS)
+    assert sorted(inode.last_name for inode in state.facts.lost()) == ["/a", "/p"]
+    state.look("/a.1", FileStats(13, 2, 1, 1, 500))
+    state.look("/a", FileStats(5, 2, 3, 1, 1000))
+    state.look("/p", FileStats(25, 2, 4, 1, 999))
+    assert state.appended() == {"0": 18, "1": 20, "/a": 18, "/p": 20}
+    assert {path.name: path.rotations for path in state.facts.paths.values()} == {"/a": 1, "/a.1": 0, "/p": 1}
+    state.close()
 
 
 def test_a_series_that_follows_one_that_has_ended(path: Path) -> None:
     """What becomes of a file that paid into the one before does not take its row away."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/p", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/rotated", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/p", None)
-    ledger.expire(0, is_scrape=False)
-    ledger.expire(1000, is_scrape=False)
-    look(ledger, "/p", FileStats(5, 2, 2, 1, 500))
-    assert checkpoint.save(1000)
-    look(ledger, "/rotated", None)
-    assert checkpoint.save(1000)
-    checkpoint.close()
-    ledger, checkpoint, _ = begin(path)
-    assert appended(ledger) == {"0": 0, "1": 15, "/p": 5}
-    checkpoint.close()
+    state = State(path)
+    state.look("/p", FileStats(10, 1, 1, 1, 500))
+    state.look("/rotated", FileStats(10, 1, 1, 1, 500))
+    state.look("/p", None)
+    state.expire()
+    state.look("/p", FileStats(5, 2, 2, 1, 500))
+    state.save(1000)
+    state.look("/rotated", None)
+    state.save(1000)
+    state.close()
+    state = State(path)
+    assert state.appended() == {"0": 0, "1": 15, "/p": 5}
+    state.close()
 
 
 def test_what_has_ended_has_no_rows(path: Path) -> None:
     """Neither series and aggregates, nor inodes that are in the row of their series again."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/a", FileStats(10, 1, 2, 1, 500))
-    look(ledger, "/q", FileStats(10, 1, 3, 1, 500))
-    assert checkpoint.save(1000)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/q", None)
-    ledger.expire(0, is_scrape=False)
-    ledger.expire(1000, is_scrape=False)
-    assert checkpoint.save(1000)
-    checkpoint.close()
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/a", FileStats(10, 1, 2, 1, 500))
+    state.look("/q", FileStats(10, 1, 3, 1, 500))
+    state.save(1000)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/q", None)
+    state.expire()
+    state.save(1000)
+    state.close()
     found = rows(path)
     assert [row[:3] for row in found["totals"]] == [("pods", "[]", "[]"), ("system", "[]", "[]")]
     assert [(row[0], row[8]) for row in found["series"]] == [(b"/a", 1)]
@@ -272,7 +301,7 @@ def test_what_has_ended_has_no_rows(path: Path) -> None:
 
 def test_was_configured() -> None:
     """A pattern was if some group had it and left out nothing that is not left out now."""
-    restored = Restored(1, GROUPS)
+    restored = Restored(1, SAVED_GROUPS)
     assert restored.was_configured("/a*", ["*.gz", "*.old"])
     assert not restored.was_configured("/a*", [])
     assert restored.was_configured("/q*", [])
@@ -282,150 +311,317 @@ def test_was_configured() -> None:
 
 def test_nothing_changed_nothing_written(path: Path) -> None:
     """A save costs what has changed; the time of the last one is that of the last change."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    look(ledger, "/q", FileStats(10, 1, 2, 1, 500))
-    assert checkpoint.save(1000)
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/q", FileStats(10, 1, 2, 1, 500))
+    state.save(1000)
     log = Path(f"{path}-wal")
     before = log.read_bytes()
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    assert checkpoint.save(2000)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.save(2000)
     assert log.read_bytes() == before
-    checkpoint.close()
-    _, checkpoint, restored = begin(path)
-    assert restored.saved_at_ns == 1000
-    assert checkpoint.save(3000)
-    checkpoint.close()
-    assert begin(path)[2].saved_at_ns == 1000
-
-
-def test_urgent(path: Path) -> None:
-    """A truncation is to be saved at once, once."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    assert not checkpoint.is_urgent
-    look(ledger, "/a", FileStats(0, 2, 1, 1, 500))
-    assert checkpoint.is_urgent
-    assert checkpoint.save(1000)
-    assert not checkpoint.is_urgent
-    checkpoint.close()
+    state.close()
+    state = State(path)
+    assert state.restored.saved_at_ns == 1000
+    state.save(3000)
+    state.close()
+    assert State(path).restored.saved_at_ns == 1000
 
 
 def test_names_and_numbers_of_any_kind(path: Path) -> None:
     """Names that are not text, label values likewise, and numbers that SQLite does not know."""
     name = os.fsdecode(b"/\xff\n'\"\\")
-    labels = Labels(1, (name,), (name,))
-    ledger, checkpoint, _ = begin(path)
+    any_pod = re.compile("(?s)^/(?P<pod>.*)")
+    groups = (GROUPS[0], replace(GROUPS[1], path_regex=any_pod))
+    declared = {**DECLARED, name: 1}
+    state = State(path, declared, groups)
     huge = (1 << 64) - 1
-    look(ledger, name, FileStats(5, huge, huge, huge, huge), labels)
-    look(ledger, "/a", FileStats(5, -1, 1, 1, 1))
-    assert checkpoint.save(huge)
-    checkpoint.close()
-    before = all_of(ledger)
-    ledger, checkpoint, restored = begin(path, (DECLARED | {name: labels}).get)
-    assert restored.saved_at_ns == huge
-    look(ledger, name, FileStats(5, huge, huge, huge, huge), labels)
-    look(ledger, "/a", FileStats(5, -1, 1, 1, 1))
-    assert all_of(ledger) == before
-    checkpoint.close()
+    state.look(name, FileStats(5, huge, huge, huge, huge))
+    state.look("/a", FileStats(5, -1, 1, 1, 1))
+    state.save(huge)
+    state.close()
+    before = all_of(state)
+    state = State(path, declared, groups)
+    assert state.restored.saved_at_ns == huge
+    state.look(name, FileStats(5, huge, huge, huge, huge))
+    state.look("/a", FileStats(5, -1, 1, 1, 1))
+    assert all_of(state) == before
+    state.close()
 
 
 def test_another_configuration(path: Path) -> None:
     """What is not meant any more is dropped; group totals are not; a file's counters go on in another group."""
-    ledger, checkpoint, _ = begin(path)
+    state = State(path)
     for number, name in enumerate(DECLARED):
-        look(ledger, name, FileStats(10, 1, number, 1, 500))
-    look(ledger, "/a", FileStats(5, 1, 9, 1, 500))
-    look(ledger, "/a.2", FileStats(10, 1, 0, 1, 500))
-    assert checkpoint.save(1000)
-    checkpoint.close()
-    now = {"/a.1": Labels(0, ("2",)), "/p": Labels(1, ("3",), ("x",)), "/q": Labels(0, ("5",))}
-    groups = (GROUPS[0], GroupState("pods", ("uid",), ("/p",), ()), GroupState("other", (), (), ()))
-    ledger, checkpoint, restored = begin(path, now.get, groups)
-    assert restored.groups == GROUPS
+        state.look(name, FileStats(10, 1, number, 1, 500))
+    state.look("/a", FileStats(5, 1, 9, 1, 500))
+    state.look("/a.2", FileStats(10, 1, 0, 1, 500))
+    state.save(1000)
+    state.close()
+    now = {"/a.1": 0, "/p": 1, "/q": 0}
+    by_uid = LogGroup("pods", ("/p",), path_regex=re.compile("^/(?P<uid>.)"), aggregate_by=("uid",))
+    groups = (GROUPS[0], by_uid, LogGroup("other", ()))
+    state = State(path, now, groups)
+    assert state.restored.groups == SAVED_GROUPS
     for number, name in enumerate(DECLARED):
-        ledger.observe(name, FileStats(11, 2, number, 1, 500))
-    ledger.observe("/a.2", FileStats(12, 2, 0, 1, 500))
-    assert appended(ledger) == {"0": 25 + 4, "1": 30 + 2, "2": 0, "/a.1": 11, "/p": 11, "/q": 11}
-    assert {key: totals.appended_bytes for key, totals in ledger.aggregates.items()} == {(1, ("x",)): 1}
-    assert checkpoint.save(2000)
-    checkpoint.close()
+        state.facts.observe(name, FileStats(11, 2, number, 1, 500))
+    state.facts.observe("/a.2", FileStats(12, 2, 0, 1, 500))
+    assert state.appended() == {"0": 25 + 4, "1": 30 + 2, "2": 0, "/a.1": 11, "/p": 11, "/q": 11}
+    assert {key: totals.appended_bytes for key, totals in state.publication.aggregates.items()} == {(1, ("p",)): 1}
+    state.save(2000)
+    state.close()
     found = rows(path)
     assert [row[:3] for row in found["totals"]] == [
-        ("pods", '["uid"]', '["x"]'),
+        ("pods", '["uid"]', '["p"]'),
         ("pods", "[]", "[]"),
         ("system", "[]", "[]"),
     ]
     assert [row[0] for row in found["series"]] == [b"/a.1", b"/p", b"/q"]
     assert [row[1] for row in found["inodes"]] == [0, 3, 9]
-    ledger, checkpoint, restored = begin(path, {}.get, groups[2:])
-    assert restored.groups == groups
-    assert appended(ledger) == {"0": 0}
-    assert list(ledger.inodes()) == []
-    assert checkpoint.save(3000)
-    checkpoint.close()
+    state = State(path, {}, groups[2:])
+    assert [group.name for group in state.restored.groups] == ["system", "pods", "other"]
+    assert state.appended() == {"0": 0}
+    assert state.facts.inodes == {}
+    state.save(3000)
+    state.close()
     found = rows(path)
     assert [row[:3] for row in found["totals"]] == [
         ("pods", "[]", "[]"),
         ("system", "[]", "[]"),
     ]
     assert found["series"] == found["inodes"] == []
-    ledger, checkpoint, _ = begin(path)
-    assert appended(ledger) == {"0": 29, "1": 32}
-    checkpoint.close()
+    state = State(path)
+    assert state.appended() == {"0": 29, "1": 32}
+    state.close()
 
 
-def test_another_ledger(path: Path) -> None:
+def test_another_publication(path: Path) -> None:
     """After a reload what differs is written, be it what was saved before or not, and all is as if written anew."""
-    then = DECLARED | {"/a.5": Labels(0, ("7",))}
-    now = {
-        "/a": Labels(0, ("1", "new"), ("n",)),  # the same in the same group, but for what is not saved
-        "/a.1": Labels(0, ("2", "new"), ("n",)),
-        "/a.5": Labels(0, ("7", "new"), ("n",)),
-        "/p": Labels(1, ("3", "")),  # in another group
-        "/q.1": Labels(1, ("6", "")),  # new
-    }  # and the others are meant no more
-    groups = (GroupState("system", ("x",), ("/a*",), ()), GroupState("other", (), ("/*",), ()))
-    before, checkpoint, _ = begin(path)
-    after = Ledger([GroupRules()] * 2)
-    for ledger, labels in ((before, then), (after, now)):
-        for number, name in enumerate(then):
-            if name in labels:
-                look(ledger, name, FileStats(10, 1, number, 1, 500), labels[name])
-        look(ledger, "/a.2", FileStats(11, 2, 1, 1, 500))
-        look(ledger, "/a.1", FileStats(1, 3, 9, 1, 500), labels["/a.1"])
-        if ledger is before:
-            assert checkpoint.save(1000)
-        look(ledger, "/a", FileStats(15, 2, 0, 1, 500), labels["/a"])  # not saved yet
-    for name, number in (("/q.1", 7), ("/a.5", 5)):
-        look(after, name, FileStats(20, 4, number, 1, 500), now[name])  # which the other one has not seen
-    checkpoint.go_on_with(after, groups)
-    assert checkpoint.save(2000)
+    then = {**DECLARED, "/a.5": 0}
+    now = {"/a": 0, "/a.1": 0, "/a.5": 0, "/p": 1, "/q.1": 1}  # and the others are matched no more
+    by_x = LogGroup("system", ("/a*",), labels={"new": "x"}, path_regex=re.compile("^/(?P<x>.)"), aggregate_by=("x",))
+    groups = (by_x, LogGroup("other", ("/*",)))
+    state = State(path, then)
+    for number, name in enumerate(then):
+        state.look(name, FileStats(10, 1, number, 1, 500))
+    state.look("/a.2", FileStats(11, 2, 1, 1, 500))
+    state.look("/a.1", FileStats(1, 3, 9, 1, 500))
+    state.save(1000)
+    state.look("/a", FileStats(15, 2, 0, 1, 500))  # not saved yet
+    for declared in list(state.facts.paths.values()):
+        numbers = (*declared.groups, 2 + now[declared.name]) if declared.name in now else declared.groups
+        state.facts.declare(declared.name, declared.realm, numbers, since_ns=0, is_new=False)
+    after = Publication(state.facts, groups, REALMS, first=2, before=state.publication)
+    state.facts.declare("/q.1", REALMS["other"], (3,), since_ns=0, is_new=True)
+    state.facts.observe("/q.1", FileStats(20, 4, 7, 1, 500))
+    with state.facts.lock:
+        after.take_over()
+        state.checkpoint.go_on_with(after)
+    state.save(2000)
     copy = path.with_name("copy.db")
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     path.unlink()
-    assert checkpoint.save(2000)
-    checkpoint.close()
+    state.save(2000)
+    state.close()
     written, copied = rows(path), rows(copy)
     copied["totals"] = [row for row in copied["totals"] if row[0] != "pods"]  # is no more, and may come back
     assert copied == written
-    restored, checkpoint, _ = begin(path, now.get, groups)
-    assert appended(restored) == appended(after)
-    checkpoint.close()
+    assert {(row[0], row[1]) for row in written["series"]} == {
+        (os.fsencode(name), groups[position].group) for name, position in now.items()
+    }
+    state.publication = after
+    restored = State(path, now, groups)
+    assert (
+        restored.appended()
+        == state.appended()
+        == {
+            "0": 10 + 11 + 1 + 10 + 5,
+            "1": 20,
+            "/a": 15,
+            "/a.1": 12,
+            "/a.5": 10,
+            "/p": 10,
+            "/q.1": 20,
+        }
+    )
+    restored.close()
 
 
-# -- files that can not be used ----------------------------------------------------------------------------------------
+VERSION_1 = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE totals (group_name TEXT, label_names TEXT, label_values TEXT, changes, appended_bytes, truncations, "
+    "rotations, PRIMARY KEY (group_name, label_names, label_values)) WITHOUT ROWID",
+    "CREATE TABLE series (path BLOB PRIMARY KEY, group_name TEXT, is_counting, changes, appended_bytes, truncations, "
+    "rotations, device, inode, birth_ns, size, mtime_ns, last_name BLOB, emptied_from) WITHOUT ROWID",
+    "CREATE TABLE inodes (device, inode, birth_ns, size, mtime_ns, last_name BLOB, emptied_from, home BLOB, "
+    "group_name TEXT, PRIMARY KEY (device, inode, birth_ns)) WITHOUT ROWID",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    "PRAGMA user_version = 1",
+    """INSERT INTO meta VALUES ('saved_at_ns', 1000),
+        ('groups', '[["system",[],["/a*"],["*.gz"]],["pods",["pod"],["/p*","/q*"],[]]]')""",
+    """INSERT INTO totals VALUES ('system', '[]', '[]', 1, 500, 2, 3), ('pods', '[]', '[]', 4, 600, 0, 1),
+        ('pods', '["pod"]', '["p"]', 3, 60, 0, 1), ('gone', '[]', '[]', 5, 5, 5, 5)""",
+    """INSERT INTO series VALUES
+        (x'2f61', 'system', 1, 1, 100, 2, 3, 1, 1, 500, 10, 7, NULL, 30),
+        (x'2f612e31', 'system', 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+        (x'2f70', 'pods', 1, 3, 60, 0, 1, 1, 2, 500, 20, 7, NULL, NULL)""",
+    """INSERT INTO inodes VALUES
+        (1, 3, 500, 40, 7, x'2f726f7461746564', NULL, x'2f61', 'system'),
+        (1, 4, 500, 50, 7, x'2f6f6c64', 60, x'2f656e646564', 'pods')""",
+)
+
+
+def test_a_file_of_version_1(path: Path) -> None:
+    """It goes on with all counters and homes, and is one of the current version from then on."""
+    execute(path, *VERSION_1)
+    for version in (1, 2):
+        assert execute_one(path, "PRAGMA user_version") == version
+        state = State(path)
+        assert (state.checkpoint.resets, state.restored) == (0, Restored(1000, SAVED_GROUPS))
+        assert [Counters.of(totals) for totals in state.publication.groups] == [
+            Counters(1, 500, 2, 3),
+            Counters(4, 600, 0, 1),
+        ]
+        assert {values: Counters.of(totals) for (_, values), totals in state.publication.aggregates.items()} == {
+            ("p",): Counters(3, 60, 0, 1)
+        }
+        assert {path.name: (Counters.of(path), path.is_counting) for path in state.facts.paths.values()} == {
+            "/a": (Counters(1, 100, 2, 3), True),
+            "/a.1": (Counters(0, 0, 0, 0), False),
+            "/p": (Counters(3, 60, 0, 1), True),
+        }
+        assert {
+            inode.identity[1]: (inode.size, inode.last_name, [(home.name, home.realm) for home in inode.homes])
+            for inode in state.facts.lost()
+        } == {
+            1: (10, "/a", [("/a", 0)]),
+            2: (20, "/p", [("/p", 1)]),
+            3: (40, "/rotated", [("/a", 0)]),
+            4: (50, "/old", [("/ended", 1)]),
+        }
+        assert state.facts.cut == {(1, 1, 500): 30, (1, 4, 500): 60}
+        state.close()
+    state = State(path)
+    for name, inode, size in (("/a", 1, 11), ("/p", 2, 22), ("/rotated", 3, 44), ("/old", 4, 58)):
+        state.look(name, FileStats(size, 8, inode, 1, 500))
+    assert state.appended() == {"0": 505, "1": 610, "/a": 105, "/p": 62}
+    state.look("/q", FileStats(44, 8, 3, 1, 500))
+    state.save(2000)
+    state.close()
+    assert [row for row in rows(path)["totals"] if row[0] == "gone"] == [("gone", "[]", "[]", 5, 5, 5, 5)]
+    state = State(path)
+    assert state.appended() == {"0": 505, "1": 654, "/a": 105, "/p": 62, "/q": 44}
+    state.close()
+
+
+def test_a_broken_file_of_version_1(path: Path) -> None:
+    """It is kept as it was."""
+    execute(path, *VERSION_1, "DROP TABLE inodes")
+    state = State(path)
+    assert (state.checkpoint.resets, state.restored) == (1, Restored())
+    state.close()
+    (kept,) = path.parent.glob("state.db.corrupt-*Z")
+    assert execute_one(kept, "PRAGMA user_version") == 1
+    assert execute_one(kept, "SELECT emptied_from FROM series WHERE path = x'2f61'") == 30
+
+
+def test_homes_in_two_groups(path: Path) -> None:
+    """A file that counts in two groups goes on in both, wherever its names and homes are by then."""
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/p", FileStats(10, 1, 1, 1, 500))
+    state.save()
+    state.close()
+    state = State(path)
+    state.look("/q", FileStats(13, 2, 1, 1, 500))
+    assert state.appended() == {"0": 13, "1": 13, "/a": 13, "/p": 13}
+    for name in ("/a", "/p"):  # nothing is there any more
+        state.look(name, None)
+    state.save()
+    state.look("/p", FileStats(5, 3, 2, 1, 2000))
+    state.look("/q", None)
+    state.save()
+    state.close()
+    found = rows(path)
+    assert [(row[0], row[1], row[8], row[12]) for row in found["series"]] == [
+        (b"/a", "system", 1, b"/q"),
+        (b"/p", "pods", 2, None),
+        (b"/q", "pods", None, None),
+    ]
+    assert [(row[1], row[7], row[8]) for row in found["inodes"]] == [(1, b"/p", "pods")]
+    state = State(path)
+    assert [inode.last_name for inode in state.facts.lost()] == ["/q", "/p"]
+    state.look("/elsewhere", FileStats(20, 4, 1, 1, 500))
+    assert state.appended() == {"0": 20, "1": 25, "/a": 20, "/p": 25}
+    for name in ("/a", "/p"):
+        state.look(name, None)
+    state.expire()
+    state.save()
+    state.close()
+    assert [(row[1], row[7], row[8]) for row in rows(path)["inodes"]] == [
+        (1, b"/a", "system"),
+        (1, b"/p", "pods"),
+        (2, b"/p", "pods"),
+    ]
+    state = State(path)
+    state.look("/elsewhere", FileStats(21, 5, 1, 1, 500))
+    assert state.appended() == {"0": 21, "1": 26}
+    state.close()
+    state = State(path, {}, GROUPS[:1])  # one of its groups is no more
+    state.look("/elsewhere", FileStats(22, 5, 1, 1, 500))
+    state.save()
+    state.close()
+    assert [(row[1], row[7], row[8]) for row in rows(path)["inodes"]] == [(1, b"/a", "system")]
+
+
+def test_a_path_that_comes_to_another_group(path: Path) -> None:
+    """All that has its home there comes along, in the file too; what had it there before that does not."""
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/rotated", FileStats(10, 1, 1, 1, 500))
+    state.look("/a", FileStats(5, 1, 2, 1, 500))
+    state.save()
+    state.close()
+    now = {"/a": 1}
+    for number in range(2):
+        state = State(path, now)
+        assert {home.realm for inode in state.facts.inodes.values() for home in inode.homes} == {1}
+        state.look("/rotated", FileStats(12, 2, 1, 1, 500))
+        state.look("/a", FileStats(6, 2, 2, 1, 500))
+        assert state.appended() == {"0": 15, "1": 3, "/a": 18}
+        if number:
+            state.save()
+        state.close()
+    state = State(path, now)
+    state.facts.declare("/a", 0, (0,), since_ns=0, is_new=False)
+    state.look("/rotated", FileStats(13, 3, 1, 1, 500))
+    state.facts.observe("/a", FileStats(7, 3, 2, 1, 500))
+    assert state.appended() == {"0": 22, "1": 5, "/a": 7}
+    state.save()
+    state.close()
+    for _ in range(2):
+        state = State(path)
+        assert {inode.identity[1]: {home.realm for home in inode.homes} for inode in state.facts.inodes.values()} == {
+            1: {1},
+            2: {0, 1},
+        }
+        assert state.appended() == {"0": 22, "1": 5, "/a": 7}
+        state.save()
+        state.close()
+
+
+# -- files that cannot be used ----------------------------------------------------------------------------------------
 
 
 def saved(path: Path, files: int = 1) -> list[str]:
     """Make a state file of 10 bytes in each of so many files; return their names, so long that some fill a page."""
-    ledger, checkpoint, _ = begin(path)
     names = [f"/var/log/{number:05d}{'x' * 200}.log" for number in range(files)]
+    state = State(path, dict.fromkeys(names, 0))
     for number, name in enumerate(names):
-        look(ledger, name, FileStats(10, 1, number, 1, 500), Labels(0, ()))
-    assert checkpoint.save(1000)
-    checkpoint.close()
+        state.look(name, FileStats(10, 1, number, 1, 500))
+    state.save(1000)
+    state.close()
     return names
 
 
@@ -498,7 +694,7 @@ def write_no_value(path: Path) -> None:
 
 
 def write_no_json(path: Path) -> None:
-    """Values that can not be read."""
+    """Values that cannot be read."""
     saved(path)
     execute(path, "UPDATE totals SET label_values = '['")
 
@@ -533,31 +729,31 @@ def test_a_file_that_can_not_be_used_is_set_aside(
     """It is kept as it was under another name, that is told once, and another one is begun."""
     write(path)
     before = path.read_bytes()
-    ledger, checkpoint, restored = begin(path)
+    state = State(path)
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
-    assert line.getMessage() == "the state file can not be used and was set aside, the counters begin anew"
+    assert line.getMessage() == "the state file cannot be used and was set aside, the counters begin anew"
     (kept,) = path.parent.glob("state.db.corrupt-*Z")
     assert getattr(line, "fields") | {"reason": ""} == {"path": str(path), "reason": "", "kept": str(kept)}  # noqa: B009
     assert kept.read_bytes() == before
-    assert checkpoint.resets == 1
-    assert restored == Restored()
-    assert appended(ledger) == {"0": 0, "1": 0}
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    assert checkpoint.save(1000)
-    checkpoint.close()
-    ledger, checkpoint, _ = begin(path)
-    assert checkpoint.resets == 0
-    assert appended(ledger) == {"0": 10, "1": 0, "/a": 10}
-    checkpoint.close()
+    assert state.checkpoint.resets == 1
+    assert state.restored == Restored()
+    assert state.appended() == {"0": 0, "1": 0}
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.save(1000)
+    state.close()
+    state = State(path)
+    assert state.checkpoint.resets == 0
+    assert state.appended() == {"0": 10, "1": 0, "/a": 10}
+    state.close()
 
 
 def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such as kill -9 may leave in the first moment."""
     path.touch()
-    _, checkpoint, restored = begin(path)
-    assert (checkpoint.resets, restored, caplog.records) == (0, Restored(), [])
-    checkpoint.close()
+    state = State(path)
+    assert (state.checkpoint.resets, state.restored, caplog.records) == (0, Restored(), [])
+    state.close()
     assert execute_one(path, "PRAGMA application_id") == APPLICATION_ID
 
 
@@ -571,8 +767,8 @@ def execute_one(path: Path, sql: str) -> object:
 
 def test_the_directory_is_made(tmp_path: Path) -> None:
     """A directory of its own need not be made before."""
-    _, checkpoint, _ = begin(tmp_path / "lib" / "fstat" / "state.db")
-    checkpoint.close()
+    state = State(tmp_path / "lib" / "fstat" / "state.db")
+    state.close()
     assert (tmp_path / "lib" / "fstat" / "state.db").stat().st_mode & 0o777 == 0o640 & ~current_umask()
 
 
@@ -588,17 +784,17 @@ def test_places_where_no_state_can_be(tmp_path: Path) -> None:
 
     def message(path: Path) -> str:
         with pytest.raises(StateError) as caught:
-            begin(path)
+            State(path)
         return str(caught.value)
 
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "fifo")
     where = tmp_path / "file" / "state.db"
-    assert message(where) == f"the state file {where} can not be made: {tmp_path / 'file'}: File exists"
+    assert message(where) == f"the state file {where} cannot be made: {tmp_path / 'file'}: File exists"
     where = tmp_path / "file" / "below" / "state.db"
-    assert message(where) == f"the state file {where} can not be made: {where.parent}: Not a directory"
+    assert message(where) == f"the state file {where} cannot be made: {where.parent}: Not a directory"
     for where in (tmp_path, tmp_path / "fifo"):
-        assert message(where) == f"the state file {where} can not be used: it is not a regular file"
+        assert message(where) == f"the state file {where} cannot be used: it is not a regular file"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
@@ -611,12 +807,13 @@ def test_no_permission(tmp_path: Path) -> None:
     saved(tmp_path / "theirs.db")
     script = (
         "import os, sys\n"
-        "from exporter.ledger.growth import Ledger\n"
+        "from exporter.ledger.facts import Facts\n"
+        "from exporter.publication.publication import Publication\n"
         "from exporter.state.checkpoint import Checkpoint, StateError\n"
         f"os.setuid({UNPRIVILEGED})\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n"
-        "        Checkpoint(path, Ledger([]), [])\n"
+        "        Checkpoint(path, Publication(Facts(), [], {}), {})\n"
         "    except StateError as error:\n"
         "        print(error)\n"
     )
@@ -625,39 +822,40 @@ def test_no_permission(tmp_path: Path) -> None:
         [sys.executable, "-c", script, *paths], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        f"the state file {paths[0]} can not be used: reading or writing is not allowed",
-        f"the state file {paths[1]} can not be made: Permission denied",
+        f"the state file {paths[0]} cannot be used: reading or writing is not allowed",
+        f"the state file {paths[1]} cannot be made: Permission denied",
     ]
 
 
 def test_in_use(path: Path) -> None:
     """A second agent must not have the file, in this process or another one, and does the first no harm."""
-    ledger, checkpoint, _ = begin(path)
+    state = State(path)
     script = (
         "import sys\n"
-        "from exporter.ledger.growth import Ledger\n"
+        "from exporter.ledger.facts import Facts\n"
+        "from exporter.publication.publication import Publication\n"
         "from exporter.state.checkpoint import Checkpoint, StateError\n"
         "try:\n"
-        "    Checkpoint(sys.argv[1], Ledger([]), [])\n"
+        "    Checkpoint(sys.argv[1], Publication(Facts(), [], {}), {})\n"
         "except StateError as error:\n"
         "    print(error)\n"
     )
     told = f"the state file {path} is in use by another process"
     with pytest.raises(StateError) as caught:
-        begin(path)
+        State(path)
     assert str(caught.value) == told
     for size in (1, 2):
         done = subprocess.run(
             [sys.executable, "-c", script, path], cwd=REPOSITORY, capture_output=True, text=True, check=True
         )
         assert done.stdout == told + "\n"
-        look(ledger, "/a", FileStats(size, size, 1, 1, 500))
-        assert checkpoint.save(1000)
-    checkpoint.close()
-    checkpoint.close()
-    ledger, checkpoint, _ = begin(path)
-    assert appended(ledger)["/a"] == 2
-    checkpoint.close()
+        state.look("/a", FileStats(size, size, 1, 1, 500))
+        state.save(1000)
+    state.close()
+    state.close()
+    state = State(path)
+    assert state.appended()["/a"] == 2
+    state.close()
 
 
 # -- faults while it runs ----------------------------------------------------------------------------------------------
@@ -677,126 +875,128 @@ def full_disk(limit: int) -> Iterator[None]:
 def test_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each failure is counted, the first one told; nothing is lost, and what was there before stays whole."""
     caplog.set_level(logging.INFO)
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    assert checkpoint.save(1000)
-    many = [(f"/var/log/{number:05d}.log", number + 2) for number in range(3000)]
+    many = {f"/var/log/{number:05d}.log": number + 2 for number in range(3000)}
+    declared = DECLARED | dict.fromkeys(many, 0)
+    state = State(path, declared)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.save(1000)
     with full_disk(os.path.getsize(f"{path}-wal") + 50_000):
-        for name, number in many:
-            look(ledger, name, FileStats(10, 1, number, 1, 500), Labels(0, ()))
-        assert not checkpoint.save(2000)
-        look(ledger, "/a", FileStats(0, 2, 1, 1, 500))
-        assert not checkpoint.save(3000)
-        assert checkpoint.is_urgent
-    assert checkpoint.failures == 2
+        for name, number in many.items():
+            state.look(name, FileStats(10, 1, number, 1, 500))
+        assert not state.checkpoint.save(2000)
+        state.look("/a", FileStats(0, 2, 1, 1, 500))
+        assert not state.checkpoint.save(3000)
+    assert state.checkpoint.failures == 2
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
-    assert line.getMessage() == "the state can not be written, which is tried again at each scrape"
+    assert line.getMessage() == "the state cannot be written, which is tried again at each scrape"
     caplog.clear()
-    look(ledger, "/a", FileStats(7, 3, 1, 1, 500))
-    assert checkpoint.save(4000)
-    assert not checkpoint.is_urgent
+    state.look("/a", FileStats(7, 3, 1, 1, 500))
+    state.save(4000)
     assert [line.getMessage() for line in caplog.records] == ["the state is written again"]
-    checkpoint.close()
-    before = all_of(ledger)
-    ledger, checkpoint, restored = begin(path, (DECLARED | {name: Labels(0, ()) for name, _ in many}).get)
-    assert checkpoint.resets == 0
-    assert restored.saved_at_ns == 4000
-    look(ledger, "/a", FileStats(7, 3, 1, 1, 500))
-    for name, number in many:
-        look(ledger, name, FileStats(10, 1, number, 1, 500), Labels(0, ()))
-    assert all_of(ledger) == before
-    checkpoint.close()
+    state.close()
+    before = all_of(state)
+    state = State(path, declared)
+    assert state.checkpoint.resets == 0
+    assert state.restored.saved_at_ns == 4000
+    state.look("/a", FileStats(7, 3, 1, 1, 500))
+    for name, number in many.items():
+        state.look(name, FileStats(10, 1, number, 1, 500))
+    assert all_of(state) == before
+    state.close()
 
 
 def test_a_full_disk_from_the_first_moment(path: Path) -> None:
     """It is a mistake of the user's, not a damaged file."""
-    with full_disk(0), pytest.raises(StateError, match=r"^the state file \S+ can not be opened: "):
-        begin(path)
+    with full_disk(0), pytest.raises(StateError, match=r"^the state file \S+ cannot be opened: "):
+        State(path)
 
 
 def test_the_file_is_removed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """That is told, and all is written again; also where the directory has gone too."""
     path = path.parent / "lib" / "state.db"
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
-    assert checkpoint.save(1000)
-    look(ledger, "/p", FileStats(10, 1, 2, 1, 500))
-    assert checkpoint.save(1000)
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.save(1000)
+    state.look("/p", FileStats(10, 1, 2, 1, 500))
+    state.save(1000)
     shutil.rmtree(path.parent)
-    assert checkpoint.save(1000)
+    state.save(1000)
     assert [line.getMessage() for line in caplog.records] == ["the state file has gone, all of it is written again"]
     path.unlink()
-    look(ledger, "/p", FileStats(15, 2, 2, 1, 500))
-    assert checkpoint.save(1000)
-    assert (checkpoint.failures, checkpoint.resets, len(caplog.records)) == (0, 0, 2)
-    checkpoint.close()
-    ledger, checkpoint, _ = begin(path)
-    assert appended(ledger) == {"0": 10, "1": 15, "/a": 10, "/p": 15}
-    checkpoint.close()
+    state.look("/p", FileStats(15, 2, 2, 1, 500))
+    state.save(1000)
+    assert (state.checkpoint.failures, state.checkpoint.resets, len(caplog.records)) == (0, 0, 2)
+    state.close()
+    state = State(path)
+    assert state.appended() == {"0": 10, "1": 15, "/a": 10, "/p": 15}
+    state.close()
 
 
 def test_the_file_is_replaced_by_one_that_is_in_use(path: Path) -> None:
     """That is a failure until it is not in use any more; then it is ours again, with nothing of the other's."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(10, 1, 1, 1, 500))
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
     path.unlink()
-    other_ledger, other, _ = begin(path)
-    look(other_ledger, "/q", FileStats(10, 1, 2, 1, 500))
-    assert other.save(1000)
-    assert not checkpoint.save(1000)
-    assert not checkpoint.save(1000)
-    assert (checkpoint.failures, checkpoint.resets) == (2, 0)
+    other = State(path)
+    other.look("/q", FileStats(10, 1, 2, 1, 500))
+    other.save(1000)
+    assert not state.checkpoint.save(1000)
+    assert not state.checkpoint.save(1000)
+    assert (state.checkpoint.failures, state.checkpoint.resets) == (2, 0)
     other.close()
-    look(ledger, "/a", FileStats(15, 2, 1, 1, 500))
-    assert checkpoint.save(1000)
-    checkpoint.close()
-    ledger, checkpoint, _ = begin(path)
-    assert appended(ledger) == {"0": 15, "1": 0, "/a": 15}
-    checkpoint.close()
+    state.look("/a", FileStats(15, 2, 1, 1, 500))
+    state.save(1000)
+    state.close()
+    state = State(path)
+    assert state.appended() == {"0": 15, "1": 0, "/a": 15}
+    state.close()
 
 
 def test_the_file_is_damaged_while_it_runs(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is set aside as soon as that is found, and all is written again."""
-    many = dict.fromkeys(saved(path, 15_000), Labels(0, ()))  # more than SQLite keeps in memory
-    ledger, checkpoint, _ = begin(path, many.get)
+    many = dict.fromkeys(saved(path, 15_000), 0)  # more than SQLite keeps in memory
+    state = State(path, many)
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (path.stat().st_size - 4096))
-    for number, (name, labels) in enumerate(many.items()):
+    for number, name in enumerate(many):
         if number % 10 == 0:
-            look(ledger, name, FileStats(15, 2, number, 1, 500), labels)
-    assert not checkpoint.save(1000)
-    assert checkpoint.save(1000)
-    assert (checkpoint.failures, checkpoint.resets) == (1, 1)
-    checkpoint.close()
-    before = {name: size for name, size in appended(ledger).items() if size}
-    ledger, checkpoint, _ = begin(path, many.get)
-    assert {name: size for name, size in appended(ledger).items() if size} == before
-    checkpoint.close()
+            state.look(name, FileStats(15, 2, number, 1, 500))
+    assert not state.checkpoint.save(1000)
+    state.save(1000)
+    assert (state.checkpoint.failures, state.checkpoint.resets) == (1, 1)
+    state.close()
+    before = {name: size for name, size in state.appended().items() if size}
+    state = State(path, many)
+    assert {name: size for name, size in state.appended().items() if size} == before
+    state.close()
 
 
 # -- kill -9 -----------------------------------------------------------------------------------------------------------
 
 GROWING = """
 import os, sys
-from exporter.ledger.growth import GroupRules, Labels, Ledger
-from exporter.state.checkpoint import Checkpoint, GroupState
+from exporter.config.groups import LogGroup
+from exporter.ledger.facts import Facts
+from exporter.publication.publication import Publication
+from exporter.state.checkpoint import Checkpoint
 from fstat_cache import FileStats
 
-ledger = Ledger([GroupRules()])
-checkpoint = Checkpoint(sys.argv[1], ledger, [GroupState("all", (), (), ())])
-checkpoint.load(lambda path: Labels(0, ()))
+facts = Facts()
+publication = Publication(facts, [LogGroup("all", ())], {"all": 0})
+checkpoint = Checkpoint(sys.argv[1], publication, {"all": 0})
+checkpoint.load(lambda path: (0,))
 assert checkpoint.resets == 0
-size = ledger.groups[0].appended_bytes // 50
-assert {series.appended_bytes for series in ledger.series()} <= {size}
+size = publication.groups[0].appended_bytes // 50
+assert {path.appended_bytes for path in facts.paths.values()} <= {size}
 os.write(1, b"%d\\n" % size)
 for number in range(50):
-    ledger.declare(f"/{number}", Labels(0, ()), since_ns=0, is_new=True)
+    facts.declare(f"/{number}", 0, (0,), since_ns=0, is_new=True)
 while True:
     size += 1
     for number in range(50):
-        ledger.observe(f"/{number}", FileStats(size, size, number, 1, 1))
+        facts.observe(f"/{number}", FileStats(size, size, number, 1, 1))
     assert checkpoint.save(size)
     os.write(1, b"%d\\n" % size)
 """
@@ -828,29 +1028,29 @@ def test_meta_is_json(path: Path) -> None:
 
 def test_counters_beyond_the_integers_of_sqlite(path: Path) -> None:
     """Are kept all the same: a user who makes huge files must not stop the state from being saved."""
-    ledger, checkpoint, _ = begin(path)
+    state = State(path)
     huge = (1 << 63) - 1
     for size in (huge, 0, huge):
-        look(ledger, "/a", FileStats(size, size, 1, 1, 1))
-        assert checkpoint.save(1)
-    expected = appended(ledger)
+        state.look("/a", FileStats(size, size, 1, 1, 1))
+        state.save(1)
+    expected = state.appended()
     assert expected["/a"] >= 1 << 63
-    checkpoint.close()
-    again, checkpoint, _ = begin(path)
-    look(again, "/a", FileStats(huge, huge, 1, 1, 1))
-    assert appended(again) == expected
-    checkpoint.close()
+    state.close()
+    state = State(path)
+    state.look("/a", FileStats(huge, huge, 1, 1, 1))
+    assert state.appended() == expected
+    state.close()
 
 
 def test_a_counter_below_zero(path: Path) -> None:
     """Is damage."""
-    ledger, checkpoint, _ = begin(path)
-    look(ledger, "/a", FileStats(5, 5, 1, 1, 1))
-    assert checkpoint.save(1)
-    checkpoint.close()
+    state = State(path)
+    state.look("/a", FileStats(5, 5, 1, 1, 1))
+    state.save(1)
+    state.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE totals SET appended_bytes = -5")
     connection.close()
-    _, checkpoint, _ = begin(path)
-    assert checkpoint.resets == 1
-    checkpoint.close()
+    state = State(path)
+    assert state.checkpoint.resets == 1
+    state.close()
