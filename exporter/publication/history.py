@@ -72,6 +72,7 @@ class History:
         # object of its path.
         self._counters: dict[str, int] = {}
         self._group_counters: dict[str, int] = {}
+        self._unwritten: list[Row] = []  # that have grown before another publication took the place of theirs
         self._files: OrderedDict[str, _Ring] = OrderedDict()  # the one that grew least recently first
         self._groups: dict[str, _Ring] = {}
         self._known_from = 0  # since this step a file without a ring has not grown
@@ -87,7 +88,8 @@ class History:
         with self._lock:
             now_s, self._as_of_s = self._clock(), time.time()
             # Without the facts' lock: what a counter is ahead of this moment it will not be next time.
-            grown = self._growth(changed)
+            grown = self._growth([*changed, *self._unwritten])
+            self._unwritten = []
             groups = self._appended()
             before, self._group_counters = self._group_counters, groups
             if self._began_s is None:
@@ -110,15 +112,25 @@ class History:
 
     def go_on_with(self, publication: Publication) -> None:
         """Show another publication from now on; what was shown before keeps its history."""
-        with publication.facts.lock:
-            counters = {path.name: path.appended_bytes for path in publication.rows if path.appended_bytes}
-        with self._lock:
+        with publication.facts.lock, self._lock:
+            before, counters = self._publication.rows, self._counters
+            is_first = self._began_s is None
             self._publication = publication
-            self._counters = counters
-            self._files = OrderedDict((path, ring) for path, ring in self._files.items() if path in counters)
-            self._group_counters = self._appended()
+            self._counters = {}
+            self._unwritten = []
+            for path, row in publication.rows.items():
+                if path.appended_bytes:
+                    known = path.appended_bytes
+                    if path in before and not is_first:
+                        known = min(known, counters.get(path.name, 0))
+                        if known < path.appended_bytes:
+                            self._unwritten.append(row)
+                    self._counters[path.name] = known
+            self._files = OrderedDict((name, ring) for name, ring in self._files.items() if name in self._counters)
+            appended = self._appended()
+            self._group_counters = {name: self._group_counters.get(name, now) for name, now in appended.items()}
             known_from = _step(self._clock())
-            self._groups = {name: self._groups.get(name) or _Ring(known_from) for name in self._group_counters}
+            self._groups = {name: self._groups.get(name) or _Ring(known_from) for name in appended}
 
     def _appended(self) -> dict[str, int]:
         publication = self._publication

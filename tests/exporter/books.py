@@ -89,3 +89,25 @@ class Book:
     def appended(self, *paths: str) -> list[int]:
         """The bytes appended to the first group and to these paths."""
         return [self.groups[0].appended_bytes, *(self.of(path).appended_bytes for path in paths)]
+
+
+def follow(
+    book: Book, *groups: LogGroup, matched: Mapping[str, int] | None = None, first: int = 10, is_over: bool = True
+) -> Publication:
+    """Make the publication of another configuration, as a reload does; `matched` are the files of each group in it.
+
+    Without `matched` all files stay in the group of the same position.
+    """
+    for path in [*book.facts.paths.values()]:
+        number = path.realm if matched is None else matched.get(path.name)
+        if number is not None:
+            book.facts.declare(path.name, path.realm, (*path.groups, first + number), since_ns=0, is_new=False)
+    for group in groups:
+        book.realms.setdefault(group.group, len(book.realms))
+    before = book.publication
+    after = Publication(book.facts, groups, book.realms, first=first, before=before)
+    after.catch_up()
+    if is_over:
+        after.take_over()
+        book.publication = after
+    return after

@@ -1,4 +1,4 @@
-"""What is remembered of growth, over a real ledger and a clock of the test's own."""
+"""What is remembered of growth, over real facts and a clock of the test's own."""
 
 import gc
 import time
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 
 import pytest
 
-from exporter.ledger.growth import GroupRules, Labels, Ledger
+from exporter.config.groups import LogGroup
 from exporter.publication.history import MAX_FILES, STEP_S, STEPS, History
-from fstat_cache import FileStats
+from tests.exporter.books import Book, follow, seen
 
 BEGIN_S = 100 * STEP_S  # where a step begins
 
 
 class Growing:
-    """A ledger of two groups and its history; files appear empty and grow by `grow`."""
+    """Two groups, `g` and `sums`, and their history; files appear empty and grow by `grow`."""
 
     def __init__(self, max_files: int = MAX_FILES) -> None:
         self.now_s = float(BEGIN_S)
-        self.ledger = Ledger([GroupRules(), GroupRules(per_file=False)], grace_s=0)
-        self.history = History(self.ledger, max_files=max_files, clock=lambda: self.now_s)
+        self.book = Book(LogGroup("g", ()), LogGroup("sums", (), per_file=False), grace_s=0)
+        self.history = History(self.book.publication, max_files=max_files, clock=lambda: self.now_s)
         self._sizes: dict[str, int] = {}
 
     def grow(self, path: str, size: int, group: int = 0) -> None:
         """Append to a file, which is there afterwards."""
-        if path not in self.ledger:
-            self.ledger.declare(path, Labels(group, ("g", path)), since_ns=0, is_new=True)
+        if path not in self.book.facts.paths:
+            self.book.declare(path, group)
             self._sizes[path] = 0
         self._sizes[path] += size
-        number = list(self._sizes).index(path) + 1
-        self.ledger.observe(path, FileStats(self._sizes[path], self._sizes[path], number, 1))
+        self.book.observe(path, seen(self._sizes[path], list(self._sizes).index(path) + 1))
 
     def look(self, after_s: float = 0) -> None:
         """Let time pass, then look."""
         self.now_s += after_s
-        self.history.update()
+        self.book.publication.update()
+        self.history.update(self.book.publication.take().rows)
 
     def steps(self, path: str) -> list[float | None]:
         """The steps of one file, without the unknown ones at the front."""
@@ -80,7 +80,7 @@ def test_growth_is_spread_over_the_time_between_two_looks() -> None:
 
 
 def test_a_file_that_is_born_counts_from_its_first_byte() -> None:
-    """As it does in the ledger."""
+    """As its counter does."""
     growing = Growing()
     growing.look()
     growing.grow("a", 7)
@@ -125,23 +125,22 @@ def test_groups_count_what_no_file_is_left_for() -> None:
     growing.grow("a", 5)
     growing.grow("b", 7, group=1)
     growing.look(1)
-    growing.ledger.observe("a", None)
-    growing.ledger.expire(0, is_scrape=True)
-    growing.ledger.expire(1000, is_scrape=True)
+    growing.book.observe("a", None)
+    growing.book.end_of_grace()
     growing.look(1)
-    assert "a" not in growing.ledger
+    assert "a" not in growing.book.facts.paths
     assert growing.history.recent(60).files == {"b": 7}
-    assert growing.history.recent(60).groups == [5, 7]
-    assert [known(steps) for steps in growing.history.of_groups()] == [[5], [7]]
+    assert growing.history.recent(60).groups == {"g": 5, "sums": 7}
+    assert {name: known(steps) for name, steps in growing.history.of_groups().items()} == {"g": [5], "sums": [7]}
 
 
 def test_another_file_of_the_same_path_begins_anew() -> None:
-    """When the path is published under other labels its counter begins at zero, and so does the history."""
+    """When the path comes to another group its counter begins at zero, and so does the history."""
     growing = Growing()
     growing.look()
     growing.grow("a", 500)
     growing.look(1)
-    growing.ledger.declare("a", Labels(1, ("h", "a")), since_ns=0, is_new=False)
+    growing.book.declare("a", 1, since_ns=2000, is_new=False)
     growing.grow("a", 0)
     growing.look(1)
     assert growing.steps("a") == [0]
@@ -190,25 +189,71 @@ def test_silent_files_cost_nothing() -> None:
 
 
 def test_a_reload_loses_no_plot() -> None:
-    """Another ledger goes on with the counters, and its history with the steps; what grew meanwhile counts once."""
-    old = Growing()
-    old.look()
-    old.grow("a", 100)
-    old.grow("gone", 5)
-    old.look(STEP_S)
-    new = Growing()
-    new.now_s = old.now_s + 1
-    new.grow("b", 40)
-    new.grow("a", 0)
-    for series in new.ledger.series():
-        if series.path == "a":
-            series.appended_bytes = 103  # as restored, and grown by 3 until the first look
-    new.ledger.groups[0].appended_bytes = 148
-    new.history.update()
-    new.history.go_on_from(old.history, [0, None])
-    new.grow("a", 4)
-    new.look(1)
-    assert new.steps("a") == pytest.approx([100, 7])
-    assert new.history.recent(60).files == {"a": pytest.approx(107)}
-    assert known(new.history.of_groups()[0]) == pytest.approx([105, 47])
-    assert old.steps("a") == pytest.approx([100, 0])
+    """What is shown before and after goes on; what grew since the latest look counts, once."""
+    growing = Growing()
+    growing.look()
+    growing.grow("a", 100)
+    growing.grow("silent", 0)
+    growing.grow("gone", 5)
+    growing.grow("sum", 9, group=1)
+    growing.look(STEP_S)
+    book = growing.book
+    matched = {"a": 0, "silent": 0}
+    after = follow(book, LogGroup("g", ()), LogGroup("new", ()), matched=matched, is_over=False)
+    book.facts.declare("b", book.realms["new"], (11,), since_ns=0, is_new=True)
+    growing.grow("a", 3)
+    growing.grow("silent", 6)
+    book.facts.declare("born", 0, (0, 10), since_ns=0, is_new=True)
+    book.observe("born", seen(20, 101))
+    book.observe("b", seen(40, 100))
+    book.publication.update()
+    after.update()
+    after.take()  # as when it is made ready
+    growing.now_s += 1
+    after.take_over()
+    growing.history.go_on_with(after)
+    book.publication = after
+    assert growing.steps("a") == pytest.approx([100, 0])
+    growing.grow("a", 4)
+    book.observe("b", seen(41, 100))
+    growing.look(1)
+    assert growing.history.recent(60).files == pytest.approx({"a": 107, "silent": 6, "born": 20, "b": 1})
+    assert growing.steps("a") == pytest.approx([100, 7])
+    assert growing.steps("silent") == pytest.approx([0, 6])
+    assert {name: known(steps) for name, steps in growing.history.of_groups().items()} == {
+        "g": pytest.approx([105, 33]),
+        "new": pytest.approx([1]),
+    }
+    growing.look(1)
+    assert growing.history.recent(60).files == pytest.approx({"a": 107, "silent": 6, "born": 20, "b": 1})
+
+
+def test_a_reload_before_the_first_look() -> None:
+    """Nothing is growth yet."""
+    growing = Growing()
+    growing.grow("a", 100)
+    after = follow(growing.book, LogGroup("g", ()))
+    growing.history.go_on_with(after)
+    growing.look()
+    growing.look(1)
+    assert growing.history.recent(60).files == {}
+    assert growing.history.recent(60).groups == {"g": 0}
+    growing.grow("a", 1)
+    growing.look(1)
+    assert growing.history.recent(60).files == {"a": 1}
+
+
+def test_a_counter_that_begins_anew_with_a_reload() -> None:
+    """Another file of the same path does not go on where the one before was, and has no growth below zero."""
+    growing = Growing()
+    growing.look()
+    growing.grow("a", 100)
+    growing.look(1)
+    growing.book.facts.end(growing.book.of("a"))
+    growing.book.look("a", seen(30, 9))
+    growing.book.publication.update()
+    growing.history.go_on_with(follow(growing.book, LogGroup("g", ())))
+    growing.look(1)
+    growing.book.observe("a", seen(33, 9))
+    growing.look(1)
+    assert growing.history.recent(60).files == {"a": 103}

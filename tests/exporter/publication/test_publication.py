@@ -1,15 +1,13 @@
 """What is shown of facts: rows, groups, aggregates, and how one publication follows another."""
 
 import re
-from collections.abc import Mapping
 
 import pytest
 
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Counters
 from exporter.publication import publication
-from exporter.publication.publication import Publication
-from tests.exporter.books import NEW, OLD, Book, seen
+from tests.exporter.books import NEW, OLD, Book, follow, seen
 
 TWO = (LogGroup("g", ()), LogGroup("other", ()))
 POD = re.compile("^/(?P<pod>[a-z]+)")
@@ -250,28 +248,6 @@ def test_newest() -> None:
 
 
 # -- one publication after another -------------------------------------------------------------------------------------
-
-
-def follow(
-    book: Book, *groups: LogGroup, matched: Mapping[str, int] | None = None, first: int = 10, is_over: bool = True
-) -> Publication:
-    """Make the publication of another configuration, as a reload does; `matched` are the files of each group in it.
-
-    Without `matched` all files stay in the group of the same position.
-    """
-    for path in [*book.facts.paths.values()]:
-        number = path.realm if matched is None else matched.get(path.name)
-        if number is not None:
-            book.facts.declare(path.name, path.realm, (*path.groups, first + number), since_ns=0, is_new=False)
-    for group in groups:
-        book.realms.setdefault(group.group, len(book.realms))
-    before = book.publication
-    after = Publication(book.facts, groups, book.realms, first=first, before=before)
-    after.catch_up()
-    if is_over:
-        after.take_over()
-        book.publication = after
-    return after
 
 
 def test_a_byte_stays_in_the_totals_in_which_it_was_shown() -> None:
