@@ -1,6 +1,7 @@
-"""The exposition of a ledger, against what prometheus_client writes of the same ledger, to the letter."""
+"""The exposition of a publication, against what prometheus_client writes of the same one, to the letter."""
 
 import gzip
+import re
 import subprocess
 import threading
 from collections.abc import Collection
@@ -18,56 +19,66 @@ from prometheus_client.samples import Sample
 from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.exposition.chunks import Rows
 from exporter.exposition.render import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
-from exporter.ledger.growth import GroupRules, Journal, Labels, Ledger
+from exporter.publication.publication import Changed, Publication
 from fstat_cache import FileStats
+from tests.exporter.books import Book
 from tests.support import parse_scrape, program
 
+OF_PATH = re.compile(r"(?s)^/log/(?P<pod>[^|]*)\|(?P<app>[^|]*)\|")
 GROUPS = (
     LogGroup("system", ()),
-    LogGroup("pods", (), aggregate_by=("pod", "app"), metrics=frozenset(FILE_METRICS)),
-    LogGroup("sums", (), aggregate_by=("app",), per_file=False),
+    LogGroup("pods", (), path_regex=OF_PATH, aggregate_by=("pod", "app"), metrics=frozenset(FILE_METRICS)),
+    LogGroup("sums", (), path_regex=OF_PATH, aggregate_by=("app",), per_file=False),
     LogGroup("few", (), max_series=2, metrics=frozenset({"size", "rotations"})),
 )
-LABEL_NAMES = ("group", "path", "pod", "app")
+LABEL_NAMES = ("group", "path", "app", "pod")
 
-TEXTS = st.one_of(st.text(max_size=5), st.text(alphabet='\\"\n\rn,{}= #', max_size=5))
-PATHS = st.sampled_from([f"/log/{name}" for name in ("a", 'b"', "c\\n", "d\n", "e\r\u2028", "f", "g", "h", "{}", "%s")])
+TEXTS = st.one_of(
+    st.text(alphabet=st.characters(exclude_characters="|", exclude_categories=["Cs"]), max_size=5),
+    st.text(alphabet='\\"\n\rn,{}= #', max_size=5),
+)
+PATHS = st.builds(
+    "/log/{}|{}|{}".format,
+    TEXTS,
+    TEXTS,
+    st.sampled_from(("a", 'b"', "c\\n", "d\n", "e\r\u2028", "f", "g", "h", "{}", "%s")),
+) | st.sampled_from(("/log/a", "/log/b"))
 NUMBERS = st.one_of(st.integers(0, 100), st.integers(0, 1 << 63), st.sampled_from([999_999, 10**6, 2**53 + 1]))
 TIMES_NS = st.integers(-(1 << 62), 1 << 62)
 
 
 class Reference(Collector):
-    """The families of a ledger as the library is to render them.
+    """The families of a publication as the library is to render them.
 
     Args:
-        ledger: what is published.
+        publication: what is shown.
         groups: of which groups; None for all.
         text: where the order of samples is looked up, which is for the exposition to choose.
     """
 
-    def __init__(self, ledger: Ledger, groups: Collection[str] | None, text: str) -> None:
-        self._ledger = ledger
+    def __init__(self, publication: Publication, groups: Collection[str] | None, text: str) -> None:
+        self._publication = publication
         self._groups = groups
         self._text = text
 
     def collect(self) -> list[Metric]:
         """The families of files, groups and aggregates."""
         files = file_families()
-        for series in self._ledger.series():
-            group = GROUPS[series.labels.group]
-            if not series.is_published or series.stats is None or not self._has(group):
+        for row in self._publication.rows.values():
+            group, path = GROUPS[row.group], row.path
+            if not row.is_published or path.stats is None or path.is_hidden or not self._has(group):
                 continue
-            labels = dict(zip(LABEL_NAMES, series.labels.values, strict=True))
-            values: dict[str, float] = {"size": series.stats.size, "mtime": series.stats.mtime}
-            if series.is_counting:
-                values |= {name: getattr(series, name) for name in FILE_METRICS[2:]}
+            labels = dict(zip(LABEL_NAMES, row.values, strict=True))
+            values: dict[str, float] = {"size": path.stats.size, "mtime": path.stats.mtime}
+            if path.is_counting:
+                values |= {name: getattr(path, name) for name in FILE_METRICS[2:]}
             for name in group.metrics & values.keys():
                 self._add(files[name], labels, values[name])
         aggregates = totals_families("aggregate", "the files with these labels")
         totals_of_groups = totals_families("group", "the group")
-        for totals in (*self._ledger.groups, *self._ledger.aggregates.values()):
+        for totals in self._publication.totals():
             group = GROUPS[totals.group]
-            if not self._has(group):
+            if not self._has(group) or not totals.is_published:
                 continue
             labels = {"group": group.group}
             if totals.values:
@@ -76,8 +87,8 @@ class Reference(Collector):
             for name, family in (aggregates if totals.values else totals_of_groups).items():
                 if name != "newest_mtime_seconds":
                     self._add(family, labels, getattr(totals, name))
-                elif totals.newest is not None and totals.newest.stats is not None:
-                    self._add(family, labels, totals.newest.stats.mtime)
+                elif totals.newest is not None and totals.newest.path.stats is not None:
+                    self._add(family, labels, totals.newest.path.stats.mtime)
         families = [*files.values(), *totals_of_groups.values(), *aggregates.values()]
         for family in families:
             family.samples.sort(key=self._place)
@@ -99,26 +110,16 @@ class Reference(Collector):
 
 
 class Published:
-    """A ledger and its exposition."""
+    """A publication and its exposition."""
 
     def __init__(self) -> None:
-        rules = [GroupRules(group.per_file, group.max_series) for group in GROUPS]
-        self.ledger = Ledger(rules, grace_s=0)
-        self.exposition = Exposition(self.ledger, GROUPS, LABEL_NAMES)
-        self.now_s = 0.0
+        self.book = Book(*GROUPS, grace_s=0)
+        self.exposition = Exposition(self.book.publication)
 
-    def look(self, path: str, stats: FileStats | None, group: int = 0, *, pod: str = "", app: str = "") -> None:
-        """Declare a path, and book a look at it."""
-        aggregate = {1: (pod, app), 2: (app,)}.get(group, ())
-        labels = Labels(group, (GROUPS[group].group, path, pod, app), aggregate)
-        self.ledger.declare(path, labels, since_ns=0, is_new=True)
-        self.ledger.observe(path, stats)
-
-    def expire(self) -> None:
-        """End the series of files that have gone."""
-        for _ in range(3):
-            self.now_s += 1
-            self.ledger.expire(self.now_s, is_scrape=True)
+    def look(self, path: str, stats: FileStats | None, group: int = 0) -> None:
+        """Declare a path, and book a stat of it."""
+        self.book.declare(path, group, since_ns=0)
+        self.book.observe(path, stats)
 
     def text(
         self,
@@ -144,7 +145,7 @@ class Published:
         self, text: bytes, *, is_openmetrics: bool, groups: Collection[str] | None, names: Collection[str] | None
     ) -> bytes:
         """What the library makes of it."""
-        collector = Reference(self.ledger, groups, text.decode())
+        collector = Reference(self.book.publication, groups, text.decode())
         registry = CollectorRegistry(auto_describe=True)
         registry.register(collector)
         source = registry if names is None else registry.restricted_registry(names)
@@ -166,34 +167,42 @@ class Model(RuleBasedStateMachine):
         self.published = Published()
 
     @rule(
+        data=st.data(),
         paths=st.sets(PATHS),
         group=st.integers(0, len(GROUPS) - 1),
-        pod=TEXTS,
-        app=TEXTS,
         size=NUMBERS,
         mtime_ns=TIMES_NS,
         inode=st.integers(1, 5),
     )
-    def look(self, paths: set[str], group: int, pod: str, app: str, size: int, mtime_ns: int, inode: int) -> None:
+    def look(self, data: st.DataObject, paths: set[str], group: int, size: int, mtime_ns: int, inode: int) -> None:
         """Files are seen: new ones, changed ones, others of the same name, names of one inode."""
-        for path in paths:
-            self.published.look(path, FileStats(size, mtime_ns, inode, 1, 1), group, pod=pod, app=app)
+        for path in (*paths, *self.some(data)):
+            self.published.look(path, FileStats(size, mtime_ns, inode, 1, 1), group)
 
-    @rule(paths=st.sets(PATHS), size=NUMBERS, mtime_ns=TIMES_NS)
-    def change(self, paths: set[str], size: int, mtime_ns: int) -> None:
-        """Files that are there change, and keep their labels."""
-        for path in paths:
-            inode = self.published.ledger.at(path)
+    @rule(data=st.data(), size=NUMBERS, mtime_ns=TIMES_NS)
+    def change(self, data: st.DataObject, size: int, mtime_ns: int) -> None:
+        """Files that are there change, and stay in their groups."""
+        for path in self.some(data):
+            inode = self.published.book.facts.at(path)
             if inode is not None:
-                self.published.ledger.observe(path, FileStats(size, mtime_ns, inode.identity[1], 1, 1))
+                self.published.book.observe(path, FileStats(size, mtime_ns, inode.identity[1], 1, 1))
 
-    @rule(paths=st.sets(PATHS), has_expired=st.booleans())
-    def vanish(self, paths: set[str], has_expired: bool) -> None:
-        """Files go, and after a while their series."""
-        for path in paths:
-            self.published.ledger.observe(path, None)
+    def some(self, data: st.DataObject) -> list[str]:
+        known = sorted(self.published.book.facts.paths)
+        return data.draw(st.lists(st.sampled_from(known), unique=True)) if known else []
+
+    @rule(data=st.data(), has_expired=st.booleans())
+    def vanish(self, data: st.DataObject, has_expired: bool) -> None:
+        """Files go, and after a while their rows."""
+        for path in self.some(data):
+            self.published.book.observe(path, None)
         if has_expired:
-            self.published.expire()
+            self.published.book.end_of_grace()
+
+    @rule(data=st.data())
+    def hide(self, data: st.DataObject) -> None:
+        """Files fail to stat, and others do no more."""
+        self.published.book.facts.hide(self.some(data))
 
     @rule(
         is_openmetrics=st.booleans(),
@@ -225,7 +234,7 @@ def published() -> Published:
     """With three hundred files in two groups, some of the labels in need of escapes."""
     made = Published()
     for number in range(300):
-        made.look(f"/log/{number}", FileStats(number, number, number + 1, 1, 1), number % 2, pod='"\\\n', app="é")
+        made.look(f'/log/"\\\n|é|{number}', FileStats(number, number, number + 1, 1, 1), number % 2)
     return made
 
 
@@ -249,7 +258,7 @@ def test_the_rest_stands_behind(published: Published) -> None:
 def test_shows_the_latest_update(published: Published) -> None:
     """What is booked after it is not shown, before the next one."""
     before = published.text()
-    published.look("/log/7", FileStats(12345, 7, 8, 1, 1), 1, pod='"\\\n', app="é")
+    published.look('/log/"\\\n|é|7', FileStats(12345, 7, 8, 1, 1), 1)
     assert b"".join(published.exposition.render(b"", is_openmetrics=False, is_compressed=False)) == before
     assert b" 12345.0\n" in published.text()
 
@@ -273,30 +282,40 @@ def test_a_change_shows_wholly_or_not_at_all() -> None:
         scrapers = [executor.submit(scrape, is_compressed) for is_compressed in (False, True, True)]
         try:
             for size in range(1000):
-                made.ledger.observe("/log/0", FileStats(size, size, 1, 1, 1))
+                made.book.observe("/log/0", FileStats(size, size, 1, 1, 1))
         finally:
             is_over.set()
         assert all(scraper.result() for scraper in scrapers)
 
 
 def test_nothing_is_booked_during_an_update(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not between the journal and the values: a look from another thread waits until all are copied."""
-    take = published.ledger.take
-    look = threading.Thread(target=published.ledger.observe, args=("/log/0", FileStats(777, 777, 1, 1, 1)))
+    """Not between what has changed and the values: a stat from another thread waits until all are copied."""
+    publication = published.book.publication
+    take = publication.take
+    path = next(iter(published.book.facts.paths))
+    look = threading.Thread(target=published.book.observe, args=(path, FileStats(777, 777, 1, 1, 1)))
 
-    def take_while_another_looks(journal: Journal) -> Journal:
-        taken = take(journal)
+    def take_while_another_looks() -> Changed:
+        changed = take()
         look.start()
         look.join(0.1)
         assert look.is_alive()
-        return taken
+        return changed
 
-    monkeypatch.setattr(published.ledger, "take", take_while_another_looks)
+    monkeypatch.setattr(publication, "take", take_while_another_looks)
     text = published.text()
     look.join()
     monkeypatch.undo()
     assert b" 777.0\n" not in text
     assert b" 777.0\n" in published.text()
+
+
+def test_what_has_changed_is_returned(published: Published) -> None:
+    """For others that follow the rows, such as the history."""
+    assert len(published.exposition.update().rows) == 300
+    path = [*published.book.facts.paths][5]
+    published.look(path, FileStats(12345, 7, 6, 1, 1), 1)
+    assert {row.path.name for row in published.exposition.update().rows} == {path}
 
 
 def test_text_is_dropped_when_nobody_asks_for_it(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,14 +345,13 @@ def test_odd_ends_of_lines(published: Published) -> None:
 
 
 def test_nothing_stays_of_what_has_gone() -> None:
-    """Pods come and go without end: what is kept does not grow, in the journal neither."""
+    """Pods come and go without end: what is kept does not grow."""
     made = Published()
     for number in range(500):
-        path, pod = f"/log/{number}", str(number)
-        made.look(path, FileStats(1, 1, number + 1, 1, number + 1), 1, pod=pod)
+        made.look(f"/log/{number}||", FileStats(1, 1, number + 1, 1, number + 1), 1)
         if number >= 10:
-            made.ledger.observe(f"/log/{number - 10}", None)
-            made.expire()
+            made.book.observe(f"/log/{number - 10}||", None)
+            made.book.end_of_grace()
         made.exposition.update()
     scrape = parse_scrape(made.text().decode())
     assert len(scrape.values("fstat_file_size_bytes")) == 10
