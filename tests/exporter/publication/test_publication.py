@@ -369,6 +369,7 @@ def test_places_are_carried_over(monkeypatch: pytest.MonkeyPatch, at_once: int) 
     after.update()
     after.take()
     after.take_over()
+    assert not after.take().rows  # it had given the places to the same ones
     book.publication = after
     assert published(book) == "/e /f"
     for going, staying in (("/f", "/d /e"), ("/e", "/c /d"), ("/d", "/b /c"), ("/c", "/a /b")):
