@@ -514,6 +514,8 @@ def test_a_reader_gets_the_paths_whose_file_was_seen_to_change() -> None:
     book.facts.hide([])
     assert taken() == {"/c"}
     assert not book.of("/c").is_hidden
+    book.observe("/a", None)
+    assert taken() == {"/a", "/c"}  # which holds it now
     book.facts.end(book.of("/a"))
     assert taken() == {"/a", "/c"}  # which is its home now
 

@@ -55,6 +55,19 @@ def test_a_file_that_comes_back_within_its_grace() -> None:
     assert "/a" in book.facts.paths
 
 
+def test_another_name_of_a_file_has_its_grace_too() -> None:
+    """Though it has counted nothing; and the name that was there first stays."""
+    book = Book(grace_s=60)
+    book.look("/a", seen(10))
+    book.look("/b", seen(10))
+    book.observe("/b", None)
+    book.expire(0)
+    book.expire(299)
+    assert [*book.facts.paths] == ["/a", "/b"]
+    book.expire(300)
+    assert [*book.facts.paths] == ["/a"]
+
+
 def test_a_path_that_was_never_there() -> None:
     """It was declared because it was seen; when the first look misses it nothing remains."""
     book = Book(PODS)
