@@ -114,14 +114,13 @@ class History:
         """Show another publication from now on; what was shown before keeps its history."""
         with publication.facts.lock, self._lock:
             before, counters = self._publication.rows, self._counters
-            is_first = self._began_s is None
             self._publication = publication
             self._counters = {}
             self._unwritten = []
             for path, row in publication.rows.items():
                 if path.appended_bytes:
                     known = path.appended_bytes
-                    if path in before and not is_first:
+                    if path in before:
                         known = min(known, counters.get(path.name, 0))
                         if known < path.appended_bytes:
                             self._unwritten.append(row)
