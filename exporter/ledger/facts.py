@@ -400,11 +400,21 @@ class Facts:
             self.cut[inode.identity] = max(inode.size, self.cut.get(inode.identity, 0))
             self._urgent.set()
         inode.size, inode.mtime_ns = size, mtime_ns
-        if any([home.has_ended for home in inode.homes]):  # noqa: C419 - a generator would be one call more
-            self._attribution.rehome(inode)
         for home in inode.homes:
-            self._books.book(home, changes=1, appended_bytes=appended_bytes, truncations=grown < 0)
-        if grown:
+            if home.has_ended:
+                self._attribution.rehome(inode)
+                break
+        # Nearly all inodes are held by their home, in the same tuple.
+        is_held_at_home = inode.holders is inode.homes
+        for home in inode.homes:
+            self._books.book(
+                home,
+                changes=1,
+                appended_bytes=appended_bytes,
+                truncations=grown < 0,
+                size_bytes=grown if is_held_at_home else 0,
+            )
+        if grown and not is_held_at_home:
             for holder in inode.holders:
                 self._books.book(holder, size_bytes=grown)
         if self._books.journal is not None:
