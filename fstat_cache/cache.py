@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import logging
 import os
 import time
 import weakref
@@ -22,8 +21,6 @@ from fstat_cache.misses import Misses
 from fstat_cache.mounts import Mount
 from fstat_cache.states import ASKED, GONE
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
-
-log = logging.getLogger(__name__)
 
 
 class CacheInfo(NamedTuple):
@@ -362,8 +359,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         for path in paths:
             try:
                 self.add_file_to_watch(path)
-            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-                log.debug("not cached: %s: %s", path, error)
+            except (OSError, ValueError):  # ValueError: a NUL in the path
                 skipped.append(os.fsdecode(path))
         return skipped
 
@@ -498,10 +494,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     engine.stat_polled()
                 if engine.late and not files.remote:
                     engine.late = {}
-            except ORDERLY:
-                raise
-            except BaseException:
-                life.throw_away()
+            except BaseException as error:
+                if not isinstance(error, ORDERLY):
+                    life.throw_away()
                 raise
 
     def audit(self, files: int | None = None) -> int:

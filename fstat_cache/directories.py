@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from fstat_cache import inotify, states
 from fstat_cache.changes import Changes, DirectoryEvent
@@ -91,7 +91,9 @@ class Directories:
         directory = self.by_path.get(path)
         is_sampled = directory is not None and directory.wd in self.sampled
         kept = 0 if is_exact else inotify.IN_MASK_ADD
-        mask = ARMED_MASK if directory is None else DISARMED_MASK if is_sampled else self._armed(directory)
+        sharers = () if directory is None else self._table.entries(directory.wd)
+        armed = ARMED_MASK | OF_FILES if any(sharer.covered for sharer in sharers) else ARMED_MASK
+        mask = DISARMED_MASK if is_sampled else armed
         try:
             wd = self._watches.add_directory(path, mask | kept)
             is_same = directory is not None and wd == directory.wd
@@ -112,17 +114,13 @@ class Directories:
             self._unbind(directory)
             self._table.bind(directory, wd)
         if self.sampled.pop(wd, None) is not None or is_sampled:  # what came and went by other paths was not reported
-            self.recheck([sharer.path for sharer in self._table.entries(wd) if sharer is not directory])
+            self.recheck([sharer for sharer in self._table.entries(wd) if sharer is not directory])
 
     def unwatch(self, path: str) -> None:
         """Forget a directory; an unknown one is no error."""
         directory = self.by_path.pop(path, None)
         if directory is not None:
             self._unbind(directory)
-
-    def _armed(self, directory: Directory) -> int:
-        is_covering = any(sharer.covered for sharer in self._table.entries(directory.wd))
-        return ARMED_MASK | OF_FILES if is_covering else ARMED_MASK
 
     def _unbind(self, directory: Directory) -> None:
         self._uncover(directory)
@@ -202,13 +200,12 @@ class Directories:
         with contextlib.suppress(OSError):
             self.watch(directory.path, is_exact=True)
         if directory.wd != wd:
-            self.recheck([directory.path])
+            self.recheck([directory])
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def recheck(self, paths: Iterable[str], event: Event = states.LOST) -> None:
+    def recheck(self, directories: Collection[Directory], event: Event = states.LOST) -> None:
         """Report directories, to be watched and listed again by their owner: events may have been lost."""
-        directories = [self.by_path[path] for path in paths if path in self.by_path]
         for directory in directories:
             self._on(directory, event)
         self._report(directories)
@@ -226,7 +223,7 @@ class Directories:
     def take_in_note(self, wd: int, mask: int) -> None:
         """Take in that something happened to a watched directory itself."""
         directories = self._table.entries(wd)
-        self.recheck([directory.path for directory in directories])
+        self.recheck(directories)
         if mask & IN_IGNORED:
             for directory in directories:
                 self._uncover(directory)

@@ -201,7 +201,8 @@ class Engine:
         self._workers.keep(self.mounts.remote)
         places = itertools.chain((os.path.dirname(entry.path) for entry in self.files), self.directories.by_path)
         moved = before.moved(self.mounts, places)
-        self.directories.recheck([path for path in self.directories.by_path if path in moved], states.MOUNTED)
+        directories = [directory for path, directory in self.directories.by_path.items() if path in moved]
+        self.directories.recheck(directories, states.MOUNTED)
         for entry in [entry for entry in self.files if os.path.dirname(entry.path) in moved]:
             is_remote = self.mounts.remote_of(entry.path) is not None
             self.files.on(entry, states.MOUNTED_REMOTE if is_remote else states.MOUNTED)

@@ -188,7 +188,7 @@ class Files:
 
     def distrust(self) -> None:
         """Serve nothing from memory before it was watched again and stat'ed: events may have been lost."""
-        self.directories.recheck(self.directories.by_path)
+        self.directories.recheck(self.directories.by_path.values())
         self.grown.clear()  # that there was no event says nothing now
         self.doubtful.update(self.served)
         for entry in self.served.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -43,9 +42,8 @@ class Worker:
             What will have its result, perhaps long after so many seconds; None when an earlier call is late.
         """
         now = time.monotonic()
-        with contextlib.suppress(IndexError):
-            if self._deadlines[0] < now:
-                return None
+        if min(self._deadlines.copy(), default=now) < now:
+            return None
         future: Future[T] = Future()
 
         def call() -> None:

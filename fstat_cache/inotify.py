@@ -105,8 +105,6 @@ class Inotify:
             descriptor.
     """
 
-    __slots__ = ("_inotify", "_pending_bytes", "add_watch", "fd")
-
     def __init__(self) -> None:
         self._inotify = INotify(nonblocking=True)
         self.fd = self._inotify.fileno()

@@ -201,11 +201,12 @@ class Life:
 
     def throw_away(self) -> None:
         """Start over after an interruption."""
-        directories = tuple(self.engine.directories.by_path)
+        paths = self.engine.directories.by_path.keys()
         end = self.start_over()
-        for path in directories:
-            self.engine.directories.add(path, LOST)
-        self.engine.directories.recheck(directories)  # to be watched anew by who asked for it, and listed
+        directories = self.engine.directories
+        for path in paths:
+            directories.add(path, LOST)
+        directories.recheck(directories.by_path.values())  # to be watched anew by who asked for it, and listed
         # The lock is held, for which the old thread may be waiting: so it is waited for elsewhere.
         threading.Thread(target=end, name="fstat-cache-end", daemon=True).start()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from fstat_cache.files import Files
-from fstat_cache.states import ASKED, GONE
+from fstat_cache.states import GONE
 from fstat_cache.stats import FileStats
 from fstat_cache.watches import Entry
 
@@ -21,8 +21,6 @@ class EvictionOrder:
     All entries are sorted by their stamps once, and then taken from that list as long as it tells the truth: an entry
     stamped since the sorting has a later stamp than every entry in the list, and so has one admitted since.
     """
-
-    __slots__ = ("_latest_first", "_sorted_at")
 
     def __init__(self) -> None:
         self._latest_first: list[Entry] = []
@@ -58,8 +56,6 @@ class Places:
         max_files: how many there are; None: as many as needed.
     """
 
-    __slots__ = ("_order", "_ordered", "evictions", "max_files", "misses", "stamps_without_hit")
-
     def __init__(self, max_files: int | None) -> None:
         self.max_files = max_files
         self.stamps_without_hit = 0
@@ -72,30 +68,13 @@ class Places:
         """Whether one more file takes the place of another."""
         return self.max_files is not None and len(files) >= self.max_files
 
-    def stat(self, files: Files, path: str, stamp: int) -> FileStats | None:
-        """Stat a file that is not served from memory; it takes a place.
+    def admit(self, files: Files, path: str, stamp: int, remote: FileStats | None = None) -> FileStats | None:
+        """Track a file that has no entry; it takes a place.
 
         Args:
             files: tracks it.
             path: the path.
             stamp: the clock at this use.
-
-        Raises:
-            OSError: what ``os.stat`` raises for anything but absence.
-        """
-        entry = files.find(path)
-        if entry is not None:
-            entry.used = stamp
-            files.on(entry, ASKED)
-            if entry.state is not GONE:
-                return entry.stats
-        return self.admit(files, path, stamp)
-
-    def admit(self, files: Files, path: str, stamp: int, remote: FileStats | None = None) -> FileStats | None:
-        """Track a file that has no entry; it takes a place.
-
-        Args:
-            files, path, stamp: as of :meth:`stat`.
             remote: what a worker has found there; None: it is a local file.
 
         Raises:

@@ -9,7 +9,7 @@ from fstat_cache.hanging import Found
 from fstat_cache.life import Life
 from fstat_cache.lru import Places
 from fstat_cache.mounts import Mount
-from fstat_cache.states import MOUNTED, REMOTE
+from fstat_cache.states import ASKED, BELIEVED, GONE, MOUNTED, REMOTE
 from fstat_cache.stats import FileStats
 
 
@@ -39,15 +39,20 @@ class Misses:
         places.stamps_without_hit += 1
         with life.lock, life as engine:
             engine.open()
-            entry = life.served.get(path)  # under a relative name, or admitted by another thread meanwhile
+            entry = engine.files.find(path)
             if entry is not None:
-                places.stamps_without_hit -= 1
                 entry.used = stamp
-                return entry.stats
+                if entry.state in BELIEVED:  # under a relative name, or admitted by another thread meanwhile
+                    places.stamps_without_hit -= 1
+                    return entry.stats
             places.misses += 1
             mount = engine.mounts.remote_of(path)
             if mount is None:
-                return places.stat(engine.files, path, stamp)
+                if entry is not None:
+                    engine.files.on(entry, ASKED)
+                    if entry.state is not GONE:
+                        return entry.stats
+                return places.admit(engine.files, path, stamp)
         return self.ask(mount, path, stamp)
 
     def ask(self, mount: Mount, path: str, stamp: int, *, makes_room: bool = True) -> FileStats | None:

@@ -52,11 +52,6 @@ class Mount:
         """Whether its files are polled, and only by a thread that may hang."""
         return self.fs_type.partition(".")[0] in REMOTE_TYPES
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether its files are polled, though a look at them never hangs."""
-        return self.fs_type in SILENT_TYPES
-
 
 def parse_mountinfo(data: bytes) -> list[Mount]:
     """Parse mountinfo.
@@ -100,7 +95,8 @@ class MountTable:
         self._mounts = {mount.point: mount for mount in mounts}
         self._links = links
         self._places: dict[str, tuple[str, Mount | None]] = {"/": ("", None)}
-        self.silent_devices = frozenset(mount.device for mount in self._mounts.values() if mount.is_silent)
+        silent = [mount for mount in self._mounts.values() if mount.fs_type in SILENT_TYPES]
+        self.silent_devices = frozenset(mount.device for mount in silent)
         self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
 
     def remote_of(self, path: str) -> Mount | None:
@@ -181,16 +177,12 @@ class MountTable:
         return walk.here, None
 
     def _target(self, path: str) -> str | None:
-        try:
-            return self._links[path]
-        except KeyError:
-            pass
-        try:
-            target = os.readlink(path)
-        except OSError:
-            target = None
-        self._links[path] = target
-        return target
+        if path not in self._links:
+            try:
+                self._links[path] = os.readlink(path)
+            except OSError:
+                self._links[path] = None
+        return self._links[path]
 
 
 class MountMonitor:

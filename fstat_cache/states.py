@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WATCHED = "watched"
 HOT = "hot"
@@ -48,24 +49,21 @@ class State:
     Attributes:
         name: its name.
         reason: why files in it are polled, one of :data:`POLL_REASONS`; None: they are not.
+        shown: how :meth:`FStatCache.how_followed` calls it.
     """
 
     name: str
     reason: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """How :meth:`FStatCache.how_followed` calls it."""
-        return self.reason or (HOT if self is SAMPLED else WATCHED)
+    shown: str = WATCHED
 
 
 EVENTS = State("events")
 """The kernel reports changes: by a watch of its own, or a file's by the watch of its directory."""
-SAMPLED = State("sampled")
+SAMPLED = State("sampled", shown=HOT)
 """Too busy for events: the watch is disarmed, a clock asks for stats."""
-POLLED = {reason: State("polled", reason) for reason in POLL_REASONS if reason != REMOTE_FILESYSTEM}
+POLLED = {reason: State("polled", reason, reason) for reason in POLL_REASONS if reason != REMOTE_FILESYSTEM}
 """Not watched: stat'ed at every sync."""
-REMOTE = State("remote", REMOTE_FILESYSTEM)
+REMOTE = State("remote", REMOTE_FILESYSTEM, REMOTE_FILESYSTEM)
 """Not watched, and stat'ed only by a worker that may hang."""
 RECHECK = State("recheck")
 """Events may have been lost: to be watched again, then stat'ed (a directory: listed) before it is believed."""
@@ -165,8 +163,7 @@ TABLE: dict[tuple[State, Event], Transition] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(NamedTuple):
     """When events are too many, so that asking now and then is cheaper than being notified.
 
     An armed watch costs a busy writer a quarter to two fifths of its write rate. So what is too busy is disarmed and
@@ -203,8 +200,6 @@ class Sampled(dict[int, float]):
     Args:
         threshold: when one does, and when it ends.
     """
-
-    __slots__ = ("_since", "_threshold", "counts")
 
     def __init__(self, threshold: Threshold) -> None:
         self.counts: dict[int, int] = {}  # of the watches that are armed; emptied where a batch has none of them
