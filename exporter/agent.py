@@ -27,7 +27,7 @@ from exporter.scrape import Scraper
 from exporter.state.checkpoint import Checkpoint
 from exporter.state.saver import Saver
 from exporter.tracker import Tracker
-from exporter.web.handlers import Site, make_application
+from exporter.web.handlers import Application, Site
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import Server, url_of
 from fstat_cache import CacheClosedError
@@ -119,10 +119,10 @@ class Agent:
             find_fault=self._find_fault,
             is_ready=lambda: self._tracker.is_ready,
             tell_progress=lambda: f"The first scan is not done yet: {_progress(self._tracker)}.",
+            web_config=self._web_config,
             reload=functools.partial(self.reload, "HTTP") if self._has_lifecycle else None,
-            headers=lambda: self._web_config.current().headers,
         )
-        server = Server(make_application(self._site), self._web_config)
+        server = Server(Application(self._site), self._web_config)
         server.add_sockets(self._sockets)
         is_tls = self._web_config.current().tls is not None
         for bound in self._sockets:

@@ -7,7 +7,7 @@ import gzip
 import http.client
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from exporter.ops.threads import KeptThread, call_in_thread
 from exporter.overview import Overview
 from exporter.scrape import Scraper
 from exporter.web import api
+from exporter.web.guard import Guard, Refusal
 from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
 from exporter.web.outbox import Outbox
-from exporter.web.page import CONTENT_SECURITY_POLICY, StaticFile, index, static_files
+from exporter.web.page import CONTENT_SECURITY_POLICY, page_files
+from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.sharing import SharedCalls
 from fstat_cache import CacheClosedError
 
@@ -31,8 +33,6 @@ _log = logging.getLogger(__name__)
 _LEAST_GZIPPED_BYTES = 1_000
 _QUERIES_AT_ONCE = 2  # besides the scrapes, which need not wait for them
 _SEND_TIMEOUT_S = 60
-
-_Scrapes = SharedCalls[list[bytes]]
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
@@ -50,9 +50,9 @@ class Site:
         find_fault: says what keeps the agent from working; None: nothing.
         is_ready: whether the first scan is done; before it there are no metrics.
         tell_progress: says how far the first scan has come.
+        web_config: who may ask, and the headers that every answer has, beside its own or in their place.
         reload: reloads the configuration, and says why that could not be done; None: it was. None where that is not to
             be had over HTTP.
-        headers: those that every answer has, beside its own or in their place.
     """
 
     scraper: Scraper
@@ -61,42 +61,49 @@ class Site:
     find_fault: Callable[[], Awaitable[str | None]]
     is_ready: Callable[[], bool]
     tell_progress: Callable[[], str]
+    web_config: WebConfigFile
     reload: Callable[[], Awaitable[str | None]] | None = None
-    headers: Callable[[], Mapping[str, str]] = dict
 
 
-def make_application(site: Site) -> web.Application:
-    """Return the application that serves `site`."""
-    arguments = {"site": site}
-    queries = asyncio.Semaphore(_QUERIES_AT_ONCE)
-    page = {"": index(site.telemetry_path)} | {f"static/{name}": file for name, file in static_files().items()}
-    scraping = {
-        "whole": SharedCalls[list[bytes]](),
-        "filtered": SharedCalls[list[bytes]](),
-        "thread": KeptThread("scrape"),
-    }
-    return _Application(
-        [
-            (re.escape(site.telemetry_path), _Metrics, {**arguments, **scraping}),
-            (r"/-/healthy", _Healthy, arguments),
-            (r"/-/ready", _Ready, arguments),
-            (r"/-/reload", _Reload, arguments),
-            *(
-                (f"/api/v1/{name}", _Api, {**arguments, "answer": answer, "slots": queries})
-                for name, answer in api.ANSWERS.items()
-            ),
-            *((f"/{re.escape(name)}", _Page, {**arguments, "file": file}) for name, file in page.items()),
-        ],
-        default_handler_class=_Unknown,
-        default_handler_args=arguments,
-        log_function=lambda handler: None,
-        outbox=Outbox(),
-    )
+class Application(web.Application):
+    """Serves a site.
 
+    Args:
+        site: what there is to see.
 
-class _Application(web.Application):
+    Attributes:
+        guard: lets requests pass, or not.
+        outbox: sends what is long.
+        whole, filtered: the scrapes of everything, and all others.
+        scrape_thread: makes them.
+        page: path without the first slash -> what is there.
+        query_slots: for the questions about files that are answered at once.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.guard = Guard(site.web_config)
+        self.outbox = Outbox()
+        self.whole: SharedCalls[list[bytes]] = SharedCalls()
+        self.filtered: SharedCalls[list[bytes]] = SharedCalls()
+        self.scrape_thread = KeptThread("scrape")
+        self.page = page_files(site.telemetry_path)
+        self.query_slots = asyncio.Semaphore(_QUERIES_AT_ONCE)
+        super().__init__(
+            [
+                (re.escape(site.telemetry_path), _Metrics),
+                ("/-/healthy", _Healthy),
+                ("/-/ready", _Ready),
+                ("/-/reload", _Reload),
+                (f"/api/v1/({'|'.join(api.ANSWERS)})", _Api),
+                (f"/({'|'.join(map(re.escape, self.page))})", _Page),
+            ],
+            default_handler_class=_Unknown,
+            log_function=lambda handler: None,
+        )
+
     def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        # The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us.
+        """Find who answers. The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us."""
         if host := _SCHEME_AND_HOST.match(request.path):
             request.path = request.path[host.end() :] or "/"
         return super().find_handler(request, **kwargs)
@@ -106,12 +113,22 @@ class _Handler(web.RequestHandler):
     """What all have in common: plain errors, no headers beyond need, a limit for clients that do not read."""
 
     ALLOW = "GET, HEAD"
+    application: Application
 
-    def initialize(self, site: Site) -> None:
-        self.site = site
+    def initialize(self) -> None:
+        self.site = self.application.site
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection)
+        self.connection = connection
         self.stream = connection.stream
+        # Tornado refuses other methods before anything else is looked at; `prepare` does it after that.
+        self.SUPPORTED_METHODS = (str(self.request.method),)
+
+    async def prepare(self) -> None:
+        """Refuse those who may not pass, whatever they ask for."""
+        await self.application.guard.judge(self.request, self.connection)
+        if self.request.method not in web.RequestHandler.SUPPORTED_METHODS:
+            raise web.HTTPError(405)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -121,9 +138,12 @@ class _Handler(web.RequestHandler):
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Send what there is so far."""
         if not self._headers_written:
-            for name, value in self.site.headers().items():
-                self.set_header(name, value)
+            self.set_headers(self.site.web_config.current().headers)
         return super().flush(include_footers)
+
+    def set_headers(self, headers: Mapping[str, str]) -> None:
+        for name, value in headers.items():
+            self.set_header(name, value)
 
     def compute_etag(self) -> None:
         """None: to hash every scrape would be for nothing, no two are alike."""
@@ -131,19 +151,18 @@ class _Handler(web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == 405:
             self.set_header("Allow", self.ALLOW)
-        self.finish(f"{status_code} {http.client.responses.get(status_code, '')}\n")
+        _, error, _ = kwargs.get("exc_info", (None, None, None))
+        if isinstance(error, Refusal):
+            self.set_headers(error.headers)
+        self.send(f"{status_code} {http.client.responses.get(status_code, '')}\n", status_code)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if not isinstance(value, (web.HTTPError, iostream.StreamClosedError)):
             _log.error("a request failed", exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
-    async def get(self) -> None:
-        """Answer GET; to be overridden."""
-        raise web.HTTPError(404)
-
-    async def head(self) -> None:
+    def head(self, *names: str) -> Awaitable[None] | None:
         """Answer HEAD: as GET, of which tornado sends no body."""
-        await self.get()
+        return self.get(*names)
 
     def send(self, body: str | bytes, status: int = 200) -> None:
         """Answer; a client that has not taken the whole answer after a while is disconnected."""
@@ -158,8 +177,7 @@ class _Handler(web.RequestHandler):
     async def send_long(self, parts: Sequence[bytes]) -> None:
         """Answer with much; beside that it is as `send`, but many who do not read what they asked for make room."""
         self.set_header("Content-Length", str(sum(map(len, parts))))
-        outbox: Outbox = self.settings["outbox"]
-        await outbox.send(self.stream, self._send_piece, parts)
+        await self.application.outbox.send(self.stream, self._send_piece, parts)
 
     def _send_piece(self, piece: bytes) -> asyncio.Future[None]:
         self.write(piece)
@@ -167,14 +185,6 @@ class _Handler(web.RequestHandler):
 
 
 class _Metrics(_Handler):
-    def initialize(  # type: ignore[override]
-        self, site: Site, whole: _Scrapes, filtered: _Scrapes, thread: KeptThread
-    ) -> None:
-        super().initialize(site)
-        self._whole = whole
-        self._filtered = filtered
-        self._thread = thread
-
     async def get(self) -> None:
         scraper = self.site.scraper
         if not self.site.is_ready():
@@ -198,12 +208,12 @@ class _Metrics(_Handler):
             )
 
         # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
-        scrapes = self._filtered if names or groups else self._whole
+        scrapes = self.application.filtered if names or groups else self.application.whole
         key = scraper, content_type, compressed, tuple(names), tuple(groups)
         limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
             async with asyncio.timeout(limit_s) as limit:
-                parts = await scrapes.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
+                parts = await self._share(scrapes, key, scrape)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -213,7 +223,7 @@ class _Metrics(_Handler):
         except CacheClosedError:
             self.send("The agent is stopping.\n", 503)
             return
-        if parts is None or self.stream.closed():
+        if parts is None:
             return
         self.set_header("Content-Type", content_type)
         self.set_header("Vary", "Accept, Accept-Encoding")
@@ -226,10 +236,19 @@ class _Metrics(_Handler):
             return [scraper.about_the_agent(generate_latest)]
 
         key = scraper, "before the first scan"
-        parts = await self._filtered.call(key, lambda: self._thread.call(scrape), lambda: not self.stream.closed())
-        if parts is not None and not self.stream.closed():
+        parts = await self._share(self.application.filtered, key, scrape)
+        if parts is not None:
             # For people: a Prometheus does not read what comes with an error.
             self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)
+
+    async def _share(
+        self, scrapes: SharedCalls[list[bytes]], key: Hashable, scrape: Callable[[], list[bytes]]
+    ) -> list[bytes] | None:
+        """Return what others who ask for the same get too, or None when the client has gone."""
+        parts = await scrapes.call(
+            key, lambda: self.application.scrape_thread.call(scrape), lambda: not self.stream.closed()
+        )
+        return None if self.stream.closed() else parts
 
 
 class _Healthy(_Handler):
@@ -252,9 +271,6 @@ class _Ready(_Handler):
 class _Reload(_Handler):
     ALLOW = "POST, PUT"
 
-    async def get(self) -> None:
-        raise web.HTTPError(405)
-
     async def post(self) -> None:
         if self.site.reload is None:
             self.send("Lifecycle API is not enabled; it is with --web.enable-lifecycle.\n", 403)
@@ -267,17 +283,11 @@ class _Reload(_Handler):
         else:
             self.send(f"The configuration was not reloaded, the old one stays:\n{error}\n", 500)
 
-    async def put(self) -> None:
-        await self.post()
+    put = post
 
 
 class _Api(_Handler):
-    def initialize(self, site: Site, answer: api.Answer, slots: asyncio.Semaphore) -> None:  # type: ignore[override]
-        super().initialize(site)
-        self._answer = answer
-        self._slots = slots
-
-    async def get(self) -> None:
+    async def get(self, name: str) -> None:
         if not self.site.is_ready():
             self.send("The first scan is not done yet.\n", 503)
             return
@@ -285,12 +295,12 @@ class _Api(_Handler):
         takes_gzip = accepts_gzip(",".join(self.request.headers.get_list("Accept-Encoding")))
 
         def answer() -> tuple[bytes, bool]:
-            body = api.encode(self._answer(self.site.overview, arguments))
+            body = api.encode(api.ANSWERS[name](self.site.overview, arguments))
             if not takes_gzip or len(body) < _LEAST_GZIPPED_BYTES:
                 return body, False
             return gzip.compress(body, compresslevel=1, mtime=0), True
 
-        async with self._slots:
+        async with self.application.query_slots:
             if self.stream.closed():
                 return
             try:
@@ -312,18 +322,16 @@ class _Api(_Handler):
 
 
 class _Page(_Handler):
-    def initialize(self, site: Site, file: StaticFile) -> None:  # type: ignore[override]
-        super().initialize(site)
-        self._file = file
-
-    async def get(self) -> None:
-        self.set_header("Content-Type", self._file.content_type)
+    async def get(self, name: str) -> None:
+        file = self.application.page[name]
+        self.set_header("Content-Type", file.content_type)
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         self.set_header("Cache-Control", "no-cache")  # another version may be started
         self.set_header("Referrer-Policy", "no-referrer")
-        self.send(self._file.body)
+        self.send(file.body)
 
 
 class _Unknown(_Handler):
-    def prepare(self) -> None:
-        raise web.HTTPError(404)  # whatever the method
+    async def prepare(self) -> None:
+        await super().prepare()
+        raise web.HTTPError(404)

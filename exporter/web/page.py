@@ -28,22 +28,15 @@ class StaticFile:
     body: bytes
 
 
-def index(telemetry_path: str) -> StaticFile:
-    """The page.
+def page_files(telemetry_path: str) -> dict[str, StaticFile]:
+    """Return the page and what it loads: path without the first slash -> file.
 
     Args:
         telemetry_path: where the metrics are.
     """
-    page = Template(_read("index.html").decode()).substitute(
+    static = resources.files("exporter.web") / "static"
+    page = Template((static / "index.html").read_text(encoding="utf-8")).substitute(
         version=html.escape(__version__), metrics=html.escape(telemetry_path)
     )
-    return StaticFile("text/html; charset=utf-8", page.encode())
-
-
-def static_files() -> dict[str, StaticFile]:
-    """What the page loads: name -> file."""
-    return {name: StaticFile(content_type, _read(name)) for name, content_type in _TYPES.items()}
-
-
-def _read(name: str) -> bytes:
-    return resources.files("exporter.web").joinpath("static", name).read_bytes()
+    files = {f"static/{name}": StaticFile(type_, (static / name).read_bytes()) for name, type_ in _TYPES.items()}
+    return {"": StaticFile("text/html; charset=utf-8", page.encode()), **files}

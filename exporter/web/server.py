@@ -11,11 +11,9 @@ import socket
 from typing import Any
 
 from tornado import httpserver, httputil, web
-from tornado.http1connection import HTTP1ServerConnection
 
 from exporter.config.fields.scalars import ListenAddress
 from exporter.web import streams
-from exporter.web.guard import Guard, GuardedRequest
 from exporter.web.security.web_config_file import WebConfigFile
 
 _MAX_CONNECTIONS = 2000
@@ -107,12 +105,6 @@ def _bind(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
     return bound
 
 
-def _stream_of(server_conn: object) -> streams.Stream:
-    assert isinstance(server_conn, HTTP1ServerConnection)
-    assert isinstance(server_conn.stream, streams.Stream)
-    return server_conn.stream
-
-
 class Server(httpserver.HTTPServer):
     """HTTP/1.1 with keep-alive, over TLS if the web configuration says so, and an end to waiting.
 
@@ -123,7 +115,7 @@ class Server(httpserver.HTTPServer):
 
     Args:
         application: answers the requests.
-        web_config: how connections and requests are protected; looked at for each of them.
+        web_config: whether connections use TLS, and with what; looked at for each of them and each request.
     """
 
     def initialize(self, application: web.Application, web_config: WebConfigFile) -> None:  # type: ignore[override]
@@ -135,7 +127,7 @@ class Server(httpserver.HTTPServer):
             body_timeout=streams.REQUEST_TIMEOUT_S,
         )
         self.conn_params.header_timeout = None  # the streams see to it; tornado's would take a task for each request
-        self._guard = Guard(web_config)
+        self._web_config = web_config
         self._tls = web_config.current().tls
         self._waiting: dict[streams.Stream, None] = {}  # for a request, the longest first
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -144,62 +136,34 @@ class Server(httpserver.HTTPServer):
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         """Take a new connection; in place of tornado's, which has one TLS context for ever."""
         self._renew_tls()
-        if not self._make_room():
-            connection.close()
-            return
-        stream: streams.Stream
+        if len(self._connections) >= self._max_connections:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                connection.close()
+                return
+            del self._waiting[longest]  # at once: many may come before its own wait has ended
+            longest.close()
+        stream = streams.Stream
         try:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-                stream = streams.TlsStream(connection, address[0])
-            else:
-                stream = streams.Stream(connection, address[0])
+                stream = streams.TlsStream
+            self.handle_stream(stream(connection, self._waiting), address)
         except OSError:  # the client has gone already
             connection.close()
-            return
-        stream.expect_request(is_begun=True)
-        self._waiting[stream] = None
-        self.handle_stream(stream, address)
 
     def _renew_tls(self) -> None:
         """Take new certificates, and have the connections of the old ones end with the answer to their next request."""
-        tls = self._guard.file.current().tls
+        tls = self._web_config.current().tls
         if tls is not self._tls:
             old = self.conn_params
             self._tls, self.conn_params = tls, copy.copy(old)
             old.no_keep_alive = True
 
-    def _make_room(self) -> bool:
-        if len(self._connections) >= self._max_connections:
-            longest = next(iter(self._waiting), None)
-            if longest is None:
-                return False
-            del self._waiting[longest]
-            longest.close()
-        return True
-
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
         """Begin to read the next request of a connection."""
-        stream = _stream_of(server_conn)
-        if stream not in self._waiting and not stream.closed():  # then it is not the first
-            stream.expect_request(is_begun=False)
-            self._waiting[stream] = None
-        inner = super().start_request(server_conn, request_conn)
-
-        def on_headers() -> None:
-            self._wait_no_more(stream)
-            self._renew_tls()
-
-        return GuardedRequest(inner, request_conn, stream, self._guard, on_headers)
-
-    def on_close(self, server_conn: object) -> None:
-        """Forget a connection."""
-        super().on_close(server_conn)
-        self._wait_no_more(_stream_of(server_conn))
-
-    def _wait_no_more(self, stream: streams.Stream) -> None:
-        stream.have_request()
-        self._waiting.pop(stream, None)
+        self._renew_tls()
+        return super().start_request(server_conn, request_conn)
 
     async def shut_down(self, timeout_s: float) -> None:
         """Stop listening and close every connection, however busy; wait for that at most `timeout_s` seconds."""

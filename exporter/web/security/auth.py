@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import enum
+import functools
 import hashlib
 import hmac
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import bcrypt
 
 from exporter.ops.threads import call_in_thread
-from exporter.web.streams import Stream
 
 _BCRYPT_BYTES = 72  # what comes after them counts in no implementation of bcrypt
 _FAILURES_KEPT = 1000
 _WAITING_AT_MOST = 64
 _WAITING_AT_MOST_EACH = 16
 _BUSY_S = 1
-_DEFAULT_COST = 10
 
-
-class Verdict(enum.Enum):
-    """What to do with a request."""
-
-    PASS = enum.auto()
-    REFUSE = enum.auto()
-    BUSY = enum.auto()
+_GiveUp = Callable[[], None]
 
 
 class Authenticator:
@@ -50,42 +42,53 @@ class Authenticator:
         self._waiting: OrderedDict[str, deque[_Question]] = OrderedDict()  # address -> its questions
         self._worker: asyncio.Task[None] | None = None
 
-    async def check(self, authorization: str, users: Mapping[bytes, bytes], stream: Stream) -> Verdict:
+    async def check(
+        self, authorization: str, users: Mapping[bytes, bytes], address: str, on_close: Callable[[_GiveUp | None], None]
+    ) -> bool | None:
         """Tell whether a request may pass.
 
         Args:
             authorization: the header's value, "" if there is none.
             users: name -> bcrypt hash.
-            stream: the client's; that it is closed ends the waiting.
+            address: of the client.
+            on_close: takes what is to be called when the client goes away, which ends the waiting; None: nothing.
+
+        Returns:
+            None when too many others wait, or the client has gone.
         """
         credentials = _parse(authorization)
         if credentials is None:
-            return Verdict.REFUSE
+            return False
         user, password = credentials
         hashed = users.get(user)
         digest = self._digest(user, hashed or b"", password)
         if hmac.compare_digest(self._passed.get(user, b""), digest):
-            return Verdict.PASS
+            return True
         if digest in self._failed:
             self._failed.move_to_end(digest)
-            return Verdict.REFUSE
-        question = _Question(hashed or self._stand_in(user, users), password)
-        if not self._ask(question, stream.address):
+            return False
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+
+        def give_up() -> None:
+            answer.cancel()
+
+        if not self._ask(_Question(hashed or self._stand_in(user, users), password[:_BCRYPT_BYTES], answer), address):
             # Not at once: who gets a quick answer is quick to ask again.
-            asyncio.get_running_loop().call_later(_BUSY_S, question.give_up)
-        stream.set_close_callback(question.give_up)
-        is_right = await question.answer
-        stream.set_close_callback(None)
-        if is_right is None:
-            return Verdict.BUSY
-        if is_right and hashed is not None:
+            loop.call_later(_BUSY_S, give_up)
+        on_close(give_up)
+        await asyncio.wait([answer])
+        on_close(None)
+        if answer.cancelled():
+            return None
+        if answer.result() and hashed is not None:
             self._passed = {name: right for name, right in self._passed.items() if name in users}
             self._passed[user] = digest
-            return Verdict.PASS
+            return True
         self._failed[digest] = None
         if len(self._failed) > _FAILURES_KEPT:
             self._failed.popitem(last=False)
-        return Verdict.REFUSE
+        return False
 
     def _digest(self, user: bytes, hashed: bytes, password: bytes) -> bytes:
         parts = (hashlib.sha256(part).digest() for part in (user, hashed, password))
@@ -93,7 +96,7 @@ class Authenticator:
 
     def _stand_in(self, user: bytes, users: Mapping[bytes, bytes]) -> bytes:
         """A hash for a user that does not exist, at the cost of one that does: always the same for the same name."""
-        costs = [hashed[4:6] for hashed in users.values()] or [b"%02d" % _DEFAULT_COST]
+        costs = [hashed[4:6] for hashed in users.values()]
         number = int.from_bytes(hmac.digest(self._key, user, "sha256")[:8]) % len(costs)
         return b"$2b$" + costs[number] + b"$" + b"." * 53
 
@@ -114,32 +117,24 @@ class Authenticator:
                 question = questions.popleft()
                 if questions:
                     self._waiting[address] = questions
-                if question.answer.done():
+                if question.answer.cancelled():
                     continue
                 began = time.monotonic()
-                is_right = await call_in_thread(question.compare, "bcrypt")
-                question.settle(is_right)
+                compare = functools.partial(bcrypt.checkpw, question.password, question.hashed)
+                is_right = await call_in_thread(compare, "bcrypt")
+                if not question.answer.cancelled():
+                    question.answer.set_result(is_right)
                 if not is_right:
                     await asyncio.sleep(time.monotonic() - began)
         finally:
             self._worker = None
 
 
+@dataclass(frozen=True, slots=True)
 class _Question:
-    def __init__(self, hashed: bytes, password: bytes) -> None:
-        self._hashed = hashed
-        self._password = password[:_BCRYPT_BYTES]
-        self.answer: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
-
-    def compare(self) -> bool:
-        return bcrypt.checkpw(self._password, self._hashed)
-
-    def settle(self, is_right: bool | None) -> None:
-        if not self.answer.done():
-            self.answer.set_result(is_right)
-
-    def give_up(self) -> None:
-        self.settle(None)
+    hashed: bytes
+    password: bytes
+    answer: asyncio.Future[bool]  # cancelled when nobody waits for it any more
 
 
 def _parse(authorization: str) -> tuple[bytes, bytes] | None:
@@ -148,6 +143,6 @@ def _parse(authorization: str) -> tuple[bytes, bytes] | None:
         return None
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     return (user, password) if colon else None

@@ -95,7 +95,6 @@ class Web:
     """The server, on a loop of its own."""
 
     def __init__(self, path: str = "/metrics", web_config_path: str | None = None) -> None:
-        self._web_config_path = web_config_path
         self.answer = Answer()
         self.answer.go_on.set()
         self.healthy = self.ready = True
@@ -104,7 +103,13 @@ class Web:
         registry.register(self.answer)
         self.known = Known()
         self._site = handlers.Site(
-            Registered(registry), self.known, path, self._find_fault, lambda: self.ready, lambda: "Not yet."
+            Registered(registry),
+            self.known,
+            path,
+            self._find_fault,
+            lambda: self.ready,
+            lambda: "Not yet.",
+            WebConfigFile(web_config_path),
         )
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
@@ -115,7 +120,7 @@ class Web:
 
     async def _serve(self, bound: socket.socket, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.server = server.Server(handlers.make_application(self._site), WebConfigFile(self._web_config_path))
+        self.server = server.Server(handlers.Application(self._site), self._site.web_config)
         self.server.add_sockets([bound])
         started.set()
         await self._stop.wait()
