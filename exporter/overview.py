@@ -31,6 +31,8 @@ LOOK_SHARED_TIMES = 20
 """It is good for so many times as long as it took: all looks together take a twentieth of a core at most."""
 _ASKED_AT_ONCE = 1_000  # files; the cache does nothing else meanwhile
 
+WINDOWS_S = range(STEP_S, STEP_S * STEPS + 1)
+"""Over how many seconds growth can be measured."""
 LEAST_WINDOW_S = 1.0
 """When growth has been written down for less than that, nobody can say how fast it is."""
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from exporter.overview import FOLLOWED, SORTS, FilesQuery, Json, Overview
-from exporter.publication.history import STEP_S, STEPS
+from exporter.overview import FOLLOWED, SORTS, WINDOWS_S, FilesQuery, Json, Overview
 
 MAX_LIMIT = 1_000
 MAX_WORDS = 8
 """How many words of a search stand for themselves; the rest of it is looked for as it is."""
-MIN_WINDOW_S, MAX_WINDOW_S = STEP_S, STEP_S * STEPS
 
 Arguments = Mapping[str, Sequence[str]]
 """The query of a URL: name -> the values that it has."""
@@ -97,7 +95,7 @@ def _number(arguments: Arguments, name: str, default: int, least: int, greatest:
 
 
 def _window_s(arguments: Arguments) -> int:
-    return _number(arguments, "window", FilesQuery().window_s, MIN_WINDOW_S, MAX_WINDOW_S)
+    return _number(arguments, "window", FilesQuery().window_s, WINDOWS_S[0], WINDOWS_S[-1])
 
 
 def _groups(arguments: Arguments, known: frozenset[str]) -> frozenset[str]:

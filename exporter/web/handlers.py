@@ -36,8 +36,6 @@ _SEND_TIMEOUT_S = 60
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
-_TEXT = "text/plain; charset=utf-8"
-
 
 @dataclass(slots=True)
 class Site:
@@ -132,7 +130,7 @@ class _Handler(web.RequestHandler):
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
-        self.set_header("Content-Type", _TEXT)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
@@ -151,13 +149,19 @@ class _Handler(web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == 405:
             self.set_header("Allow", self.ALLOW)
-        _, error, _ = kwargs.get("exc_info", (None, None, None))
-        if isinstance(error, Refusal):
-            self.set_headers(error.headers)
-        self.send(f"{status_code} {http.client.responses.get(status_code, '')}\n", status_code)
+        text = f"{status_code} {http.client.responses.get(status_code, '')}"
+        match kwargs.get("exc_info"):
+            case _, Refusal() as refusal, _:
+                self.set_headers(refusal.headers)
+            case _, api.BadQueryError() as error, _:
+                status_code, text = 400, str(error)
+            case _, CacheClosedError(), _:
+                status_code, text = 503, "The agent is stopping."
+        self.send(f"{text}\n", status_code)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        if not isinstance(value, (web.HTTPError, iostream.StreamClosedError)):
+        known = web.HTTPError, iostream.StreamClosedError, api.BadQueryError, CacheClosedError
+        if not isinstance(value, known):
             _log.error("a request failed", exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def head(self, *names: str) -> Awaitable[None] | None:
@@ -174,6 +178,13 @@ class _Handler(web.RequestHandler):
         # That the client went away while it was sent to is its own decision, and no news.
         sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def send_outcome(self, good: str, fault: str | None, status: int) -> None:
+        """Answer that something is good, or, with a status, what is wrong with it."""
+        if fault is None:
+            self.send(f"{good}\n")
+        else:
+            self.send(f"{fault}\n", status)
+
     async def send_long(self, parts: Sequence[bytes]) -> None:
         """Answer with much; beside that it is as `send`, but many who do not read what they asked for make room."""
         self.set_header("Content-Length", str(sum(map(len, parts))))
@@ -186,13 +197,17 @@ class _Handler(web.RequestHandler):
 
 class _Metrics(_Handler):
     async def get(self) -> None:
-        scraper = self.site.scraper
+        scraper, shared = self.site.scraper, self.application
         if not self.site.is_ready():
-            await self._get_before_the_first_scan(scraper)
+            first = scraper, "before the first scan"
+            parts = await self._share(shared.filtered, first, lambda: [scraper.about_the_agent(generate_latest)])
+            if parts is not None:
+                # For people: a Prometheus does not read what comes with an error.
+                self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)
             return
         headers = self.request.headers
-        encode, content_type = metrics_encoder(",".join(headers.get_list("Accept")))
-        compressed = accepts_gzip(",".join(headers.get_list("Accept-Encoding")))
+        encode, content_type = metrics_encoder(headers.get("Accept", ""))
+        compressed = accepts_gzip(headers.get("Accept-Encoding", ""))
         names, groups = (list(filter(None, self.get_query_arguments(key))) for key in ("name[]", "group"))
         if unknown := set(groups) - scraper.groups:
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
@@ -208,7 +223,7 @@ class _Metrics(_Handler):
             )
 
         # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
-        scrapes = self.application.filtered if names or groups else self.application.whole
+        scrapes = shared.filtered if names or groups else shared.whole
         key = scraper, content_type, compressed, tuple(names), tuple(groups)
         limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
@@ -220,9 +235,6 @@ class _Metrics(_Handler):
             _log.warning("a scrape was not done in the time that Prometheus gives it", extra=fields(limit_s=limit_s))
             self.send(f"The scrape was not done within {limit_s:g} s.\n", 503)
             return
-        except CacheClosedError:
-            self.send("The agent is stopping.\n", 503)
-            return
         if parts is None:
             return
         self.set_header("Content-Type", content_type)
@@ -231,41 +243,22 @@ class _Metrics(_Handler):
             self.set_header("Content-Encoding", "gzip")
         await self.send_long(parts)
 
-    async def _get_before_the_first_scan(self, scraper: Scraper) -> None:
-        def scrape() -> list[bytes]:
-            return [scraper.about_the_agent(generate_latest)]
-
-        key = scraper, "before the first scan"
-        parts = await self._share(self.application.filtered, key, scrape)
-        if parts is not None:
-            # For people: a Prometheus does not read what comes with an error.
-            self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)
-
     async def _share(
         self, scrapes: SharedCalls[list[bytes]], key: Hashable, scrape: Callable[[], list[bytes]]
     ) -> list[bytes] | None:
-        """Return what others who ask for the same get too, or None when the client has gone."""
-        parts = await scrapes.call(
-            key, lambda: self.application.scrape_thread.call(scrape), lambda: not self.stream.closed()
-        )
-        return None if self.stream.closed() else parts
+        """Return what others who ask for the same get too, or None when all of them have gone."""
+        thread = self.application.scrape_thread
+        return await scrapes.call(key, lambda: thread.call(scrape), lambda: not self.stream.closed())
 
 
 class _Healthy(_Handler):
     async def get(self) -> None:
-        fault = await self.site.find_fault()
-        if fault is None:
-            self.send("Healthy.\n")
-        else:
-            self.send(f"{fault}\n", 503)
+        self.send_outcome("Healthy.", await self.site.find_fault(), 503)
 
 
 class _Ready(_Handler):
     async def get(self) -> None:
-        if self.site.is_ready():
-            self.send("Ready.\n")
-        else:
-            self.send(f"{self.site.tell_progress()}\n", 503)
+        self.send_outcome("Ready.", None if self.site.is_ready() else self.site.tell_progress(), 503)
 
 
 class _Reload(_Handler):
@@ -276,12 +269,8 @@ class _Reload(_Handler):
             self.send("Lifecycle API is not enabled; it is with --web.enable-lifecycle.\n", 403)
             return
         error = await self.site.reload()
-        if self.stream.closed():
-            return
-        if error is None:
-            self.send("Reloaded.\n")
-        else:
-            self.send(f"The configuration was not reloaded, the old one stays:\n{error}\n", 500)
+        fault = None if error is None else f"The configuration was not reloaded, the old one stays:\n{error}"
+        self.send_outcome("Reloaded.", fault, 500)
 
     put = post
 
@@ -292,7 +281,7 @@ class _Api(_Handler):
             self.send("The first scan is not done yet.\n", 503)
             return
         arguments = {name: self.get_query_arguments(name) for name in self.request.query_arguments}
-        takes_gzip = accepts_gzip(",".join(self.request.headers.get_list("Accept-Encoding")))
+        takes_gzip = accepts_gzip(self.request.headers.get("Accept-Encoding", ""))
 
         def answer() -> tuple[bytes, bool]:
             body = api.encode(api.ANSWERS[name](self.site.overview, arguments))
@@ -303,16 +292,7 @@ class _Api(_Handler):
         async with self.application.query_slots:
             if self.stream.closed():
                 return
-            try:
-                body, is_compressed = await call_in_thread(answer, "query")
-            except api.BadQueryError as error:
-                self.send(f"{error}\n", 400)
-                return
-            except CacheClosedError:
-                self.send("The agent is stopping.\n", 503)
-                return
-        if self.stream.closed():
-            return
+            body, is_compressed = await call_in_thread(answer, "query")
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept-Encoding")

@@ -32,8 +32,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
     """Tell whether an Accept-Encoding header allows gzip: by its name, else by ``*``; ``q=0`` refuses."""
     allowed = {}
     for element in accept_encoding.split(",")[:_MAX_ELEMENTS]:
-        coding, _, parameters = element.partition(";")
-        allowed[coding.strip().lower()] = _weight(parameters) > 0
+        allowed[element.partition(";")[0].strip().lower()] = _weight(element) > 0
     return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
 
 
@@ -49,22 +48,16 @@ def patience_s(timeout: str | None) -> float | None:
 
 
 def _acceptable(media_range: str) -> bool:
-    _, _, parameters = media_range.partition(";")
-    version = _parameter(parameters, "version")
-    return _weight(parameters) > 0 and (version is None or _VERSION.fullmatch(version) is not None)
+    version = _parameters(media_range).get("version")
+    return _weight(media_range) > 0 and (version is None or _VERSION.fullmatch(version) is not None)
 
 
-def _weight(parameters: str) -> float:
-    weight = _parameter(parameters, "q")
-    if weight is None:
-        return 1
+def _weight(element: str) -> float:
+    weight = _parameters(element).get("q", "1")
     # RFC 9110, 12.4.2, but with any number of decimals. What is no weight at all is taken as none given.
     return float(weight) if re.fullmatch(r"[01](\.[0-9]*)?", weight) else 1
 
 
-def _parameter(parameters: str, name: str) -> str | None:
-    for parameter in parameters.split(";"):
-        key, equals, value = parameter.partition("=")
-        if equals and key.strip().lower() == name:
-            return value.strip()
-    return None
+def _parameters(element: str) -> dict[str, str]:
+    pairs = (parameter.partition("=") for parameter in reversed(element.split(";")[1:]))  # the first of a name counts
+    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import errno
+import os
 import resource
 import socket
 from typing import Any
@@ -40,14 +41,18 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        for family, sockaddr in _resolve(address):
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, sockaddr in sorted({(family, sockaddr) for family, _, _, _, sockaddr in found}):
             port = sockets[0].getsockname()[1] if sockets else address.port
             try:
-                sockets.append(_bind(family, (sockaddr[0], port, *sockaddr[2:])))
+                bound = socket.create_server((sockaddr[0], port, *sockaddr[2:]), family=family, backlog=_BACKLOG)
             except OSError as error:
                 # IPv4 comes first. These two are what a machine says whose IPv6 is off.
                 if not sockets or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
+            else:
+                bound.setblocking(False)
+                sockets.append(bound)
     except (OSError, UnicodeError) as error:
         for bound in sockets:
             bound.close()
@@ -55,13 +60,15 @@ def listen(address: ListenAddress) -> list[socket.socket]:
     return sockets
 
 
-def _reason(error: Exception, address: ListenAddress) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.EADDRNOTAVAIL:
+def _reason(error: OSError | UnicodeError, address: ListenAddress) -> str:
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        text = str(getattr(error, "strerror", error))
+    elif error.errno == errno.EADDRNOTAVAIL:
         return "no interface of this machine has this address"
-    if number == errno.EACCES and address.port < 1024:
+    elif error.errno == errno.EACCES and address.port < 1024:
         return "permission denied, ports below 1024 need root or CAP_NET_BIND_SERVICE"
-    text = getattr(error, "strerror", None) or str(error)
+    else:
+        text = os.strerror(error.errno or 0)  # the error's own text has the address in it once more
     return text[:1].lower() + text[1:]
 
 
@@ -81,28 +88,6 @@ def url_of(bound: socket.socket, *, is_tls: bool) -> str:
         zone = f"%25{socket.if_indextoname(scope)}" if scope else ""
         host = f"[{'::1' if host == '::' else host}{zone}]"
     return f"{'https' if is_tls else 'http'}://{host}:{port}/"
-
-
-def _resolve(address: ListenAddress) -> list[tuple[int, tuple[Any, ...]]]:
-    if not address.host:
-        return [(socket.AF_INET, ("0.0.0.0", address.port)), (socket.AF_INET6, ("::", address.port))]
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    return sorted({(int(family), sockaddr) for family, _, _, _, sockaddr in found})
-
-
-def _bind(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
-        bound.setblocking(False)
-        bound.bind(sockaddr)
-        bound.listen(_BACKLOG)
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 class Server(httpserver.HTTPServer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,11 +35,11 @@ class SharedCalls(Generic[T]):
         """
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = _Call()
-            call.task = asyncio.create_task(self._make(key, call, function))
-            call.task.add_done_callback(_take_note)
+            wanted: list[Callable[[], bool]] = []
+            call = self._calls[key] = _Call(wanted, asyncio.create_task(self._make(key, wanted, function)))
+            # Asyncio must not complain of an error that those who asked did not wait for.
+            call.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         call.wanted.append(is_wanted)
-        assert call.task is not None
         try:
             return await asyncio.shield(call.task)
         finally:
@@ -47,19 +48,15 @@ class SharedCalls(Generic[T]):
                 del self._calls[key]
                 call.task.cancel()
 
-    async def _make(self, key: Hashable, call: _Call[T], function: Callable[[], Awaitable[T]]) -> T | None:
+    async def _make(
+        self, key: Hashable, wanted: list[Callable[[], bool]], function: Callable[[], Awaitable[T]]
+    ) -> T | None:
         async with self._turn:
             del self._calls[key]
-            return await function() if any(is_wanted() for is_wanted in call.wanted) else None
+            return await function() if any(is_wanted() for is_wanted in wanted) else None
 
 
-def _take_note(task: asyncio.Task[T]) -> None:
-    """Have asyncio not complain of an error that those who asked did not wait for."""
-    if not task.cancelled():
-        task.exception()
-
-
+@dataclass(frozen=True, slots=True)
 class _Call(Generic[T]):
-    def __init__(self) -> None:
-        self.wanted: list[Callable[[], bool]] = []
-        self.task: asyncio.Task[T | None] | None = None
+    wanted: list[Callable[[], bool]]  # by each who asked
+    task: asyncio.Task[T | None]
