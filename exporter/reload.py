@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -39,8 +38,10 @@ class Reloader(Collector):
         self._apply = apply
         self._is_successful = True
         self._succeeded_at_s = time.time()
-        self._waiting: list[_Request] = []
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[str, bool]] = []  # who has asked for the next reload, and whether it is worth a line
+        self._next: asyncio.Task[str | None] | None = None  # which has not begun
+        self._tasks: set[asyncio.Task[str | None]] = set()
+        self._turn = asyncio.Lock()
         self._is_closed = False
 
     async def reload(self, reason: str, *, is_asked_for: bool) -> str | None:
@@ -55,18 +56,20 @@ class Reloader(Collector):
         """
         if self._is_closed:
             return _STOPPING
-        outcome: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(reason, is_asked_for, outcome))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
-        return await outcome
+        self._waiting.append((reason, is_asked_for))
+        if self._next is None:
+            self._next = asyncio.create_task(self._work())
+            self._tasks.add(self._next)
+            self._next.add_done_callback(self._tasks.discard)
+        task = self._next
+        await asyncio.wait([task])
+        return _STOPPING if task.cancelled() else task.result()
 
     def close(self) -> None:
         """Give up what is under way; who waits is told so."""
         self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
-        self._settle(self._waiting, _STOPPING)
+        for task in self._tasks:
+            task.cancel()
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; the start of the agent is the first success."""
@@ -83,24 +86,14 @@ class Reloader(Collector):
             ),
         )
 
-    async def _work(self) -> None:
-        while self._waiting:
-            requests, self._waiting = self._waiting, []
-            error: str | None = _STOPPING
-            try:
-                error = await self._attempt(requests)
-            finally:
-                self._settle(requests, error)
+    async def _work(self) -> str | None:
+        async with self._turn:
+            requests, self._waiting, self._next = self._waiting, [], None
+            return await self._attempt(requests)
 
-    @staticmethod
-    def _settle(requests: Sequence[_Request], error: str | None) -> None:
-        for request in requests:
-            if not request.outcome.done():  # as it is where nobody waits any more
-                request.outcome.set_result(error)
-
-    async def _attempt(self, requests: Sequence[_Request]) -> str | None:
-        reasons = ",".join(dict.fromkeys(request.reason for request in requests))
-        is_asked_for = any(request.is_asked_for for request in requests)
+    async def _attempt(self, requests: Sequence[tuple[str, bool]]) -> str | None:
+        reasons = ",".join(dict.fromkeys(reason for reason, _ in requests))
+        is_asked_for = any(is_asked_for for _, is_asked_for in requests)
         began_s = time.monotonic()
         try:
             is_different = await self._apply(is_asked_for)
@@ -124,10 +117,3 @@ class Reloader(Collector):
         self._is_successful = False
         _log.error("configuration not reloaded, the old one stays", extra=fields(by=reasons))
         return error
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    reason: str
-    is_asked_for: bool
-    outcome: asyncio.Future[str | None]

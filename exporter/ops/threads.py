@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import concurrent.futures
 import queue
 import threading
 import weakref
@@ -70,24 +70,13 @@ def _work_off(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
 
 def _as_work(function: Callable[[], T]) -> tuple[Callable[[], None], asyncio.Future[T]]:
     """Return what is to be called in another thread, and the outcome of it for the running loop."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only if it is a T
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome.set_running_or_notify_cancel()  # as if it had begun: who cancels the waiting does not cancel the call
 
     def work() -> None:
-        result, failure = None, None
         try:
-            result = function()
+            outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits any more
-            loop.call_soon_threadsafe(settle, result, failure)
+            outcome.set_exception(error)
 
-    return work, future
+    return work, asyncio.wrap_future(outcome)
