@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from exporter import __version__
 from exporter.agent import Agent
@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after a mistake of the user's, which has been told on stderr. After having served it
         does not return but ends the process with 0.
     """
-    flags = _parser().parse_args(arguments)
+    parsed = vars(_parser().parse_args(arguments))
+    # A flag's name has dots in it, an attribute's cannot.
+    flags = argparse.Namespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
     try:
         config_path = _config_path(flags)
         settings = _with_flags(_read_config(flags), flags)
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             web_config,
             read_config=None if config_path is None else lambda: _with_flags(model.load(config_path), flags),
             config_path=config_path,
-            has_lifecycle=flags.enable_lifecycle,
+            has_lifecycle=flags.web_enable_lifecycle,
             notifier=Notifier(os.environ),
         )
     except ListenError as error:
@@ -112,48 +114,30 @@ def _parser() -> argparse.ArgumentParser:
         description="Publish size, age and changes of log files as Prometheus metrics.",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "patterns",
         metavar="PATTERN",
         nargs="*",
         help="files to follow, without a configuration file; in quotes, or new ones stay unseen: '/var/log/**/*.log'",
     )
-    parser.add_argument(
-        "--config.file", dest="config_file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})"
-    )
-    parser.add_argument(
-        "--config.check", dest="config_check", action="store_true", help="check the configuration and exit"
-    )
-    parser.add_argument(
+    add("--config.file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})")
+    add("--config.check", action="store_true", help="check the configuration and exit")
+    add(
         "--web.listen-address",
-        dest="listen_address",
         metavar="ADDRESS",
         help="host:port, [IPv6 address]:port, or :port for all addresses (default: :10943)",
     )
-    parser.add_argument(
-        "--web.telemetry-path", dest="telemetry_path", metavar="PATH", help="where the metrics are (default: /metrics)"
-    )
-    parser.add_argument(
+    add("--web.telemetry-path", metavar="PATH", help="where the metrics are (default: /metrics)")
+    add(
         "--web.config.file",
-        dest="web_config_file",
         metavar="FILE",
         help="TLS and basic authentication, in the format of Prometheus' exporter-toolkit",
     )
-    parser.add_argument(
-        "--web.enable-lifecycle",
-        dest="enable_lifecycle",
-        action="store_true",
-        help="reload the configuration on POST /-/reload too",
-    )
-    parser.add_argument(
-        "--log.level", dest="log_level", choices=tuple(log.LEVELS), default="info", help="(default: info)"
-    )
-    parser.add_argument(
-        "--log.format", dest="log_format", choices=("logfmt", "json"), default="logfmt", help="(default: logfmt)"
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"fstat-exporter {__version__} (Python {platform.python_version()})"
-    )
+    add("--web.enable-lifecycle", action="store_true", help="reload the configuration on POST /-/reload too")
+    add("--log.level", choices=tuple(log.LEVELS), default="info", help="(default: info)")
+    add("--log.format", choices=("logfmt", "json"), default="logfmt", help="(default: logfmt)")
+    add("--version", action="version", version=f"fstat-exporter {__version__} (Python {platform.python_version()})")
     return parser
 
 
@@ -211,7 +195,7 @@ def _read_config(flags: argparse.Namespace) -> Config:
 def _address_remedy(flags: argparse.Namespace) -> str:
     """Say where to set another address; the flag overrides the configuration."""
     remedy = "choose another with --web.listen-address"
-    if flags.patterns or flags.listen_address is not None:
+    if flags.patterns or flags.web_listen_address is not None:
         return remedy
     return f"{remedy}, or web.listen_address in {_source(flags)}"
 
@@ -225,21 +209,20 @@ def _is_missing(path: str) -> bool:
 
 
 def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
-    web = settings.web
     mistakes = []
-    if flags.listen_address is not None:
+    given: dict[str, Any] = {}
+    for flag, key, text, parse in (
+        ("--web.listen-address", "listen_address", flags.web_listen_address, scalars.parse_listen_address),
+        ("--web.telemetry-path", "telemetry_path", flags.web_telemetry_path, scalars.parse_telemetry_path),
+    ):
         try:
-            web = replace(web, listen_address=scalars.parse_listen_address(flags.listen_address))
+            if text is not None:
+                given[key] = parse(text)
         except ValueError as error:
-            mistakes.append(Mistake("--web.listen-address", str(error)))
-    if flags.telemetry_path is not None:
-        try:
-            web = replace(web, telemetry_path=scalars.parse_telemetry_path(flags.telemetry_path))
-        except ValueError as error:
-            mistakes.append(Mistake("--web.telemetry-path", str(error)))
+            mistakes.append(Mistake(flag, str(error)))
     if mistakes:
         raise ConfigError(mistakes)
-    return replace(settings, web=web)
+    return replace(settings, web=replace(settings.web, **given))
 
 
 def _raise_descriptor_limit() -> None:
