@@ -7,8 +7,7 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 VERSIONS = {
@@ -66,11 +65,21 @@ class TlsError(Exception):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """What a server's TLS is made of; `repr` shows neither certificates nor the key.
+def make_context(
+    cert: bytes,
+    key: bytes,
+    client_ca: bytes | None,
+    *,
+    client_auth_type: str,
+    min_version: str,
+    max_version: str,
+    cipher_suites: Sequence[str],
+    prefer_server_cipher_suites: bool,
+    curve: str,
+) -> ssl.SSLContext:
+    """Return the context of a server.
 
-    Attributes:
+    Args:
         cert, key: as PEM; of a chain the server's own certificate comes first.
         client_ca: whose certificates of clients are good, as PEM; None for those that the system trusts.
         client_auth_type: one of CLIENT_AUTH_TYPES.
@@ -78,24 +87,6 @@ class TlsSettings:
         cipher_suites: names of CIPHER_SUITES, the best first; () for OpenSSL's own choice.
         prefer_server_cipher_suites: whether their order counts, or that of the client.
         curve: one of CURVES, the only one to be used; "" for OpenSSL's own choice.
-    """
-
-    cert: bytes
-    key: bytes
-    client_ca: bytes | None = None
-    client_auth_type: str = "NoClientCert"
-    min_version: str = "TLS12"
-    max_version: str = "TLS13"
-    cipher_suites: Sequence[str] = ()
-    prefer_server_cipher_suites: bool = True
-    curve: str = ""
-
-    def __repr__(self) -> str:
-        return "TlsSettings(...)"
-
-
-def make_context(settings: TlsSettings) -> ssl.SSLContext:
-    """Return the context of a server.
 
     Raises:
         TlsError: certificate, key or another part can not be used.
@@ -103,19 +94,26 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = _Socket
     context.set_alpn_protocols(["http/1.1"])
-    context.minimum_version = VERSIONS[settings.min_version]
-    context.maximum_version = VERSIONS[settings.max_version]
-    _set_cipher_suites(context, settings)
-    if settings.curve:
+    context.minimum_version = VERSIONS[min_version]
+    context.maximum_version = VERSIONS[max_version]
+    if not prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if older := list(filter(None, (CIPHER_SUITES[name] for name in cipher_suites))):
+        context.set_ciphers(":".join(older))
+    elif cipher_suites:
+        if max_version != "TLS13":
+            raise TlsError("cipher_suites", "all of them are of TLS 1.3, which max_version excludes")
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if curve:
         try:
-            context.set_ecdh_curve(CURVES[settings.curve])
+            context.set_ecdh_curve(CURVES[curve])
         except (ValueError, ssl.SSLError):
-            text = f"the OpenSSL of this Python cannot use {settings.curve} alone, expected another curve or none"
+            text = f"the OpenSSL of this Python cannot use {curve} alone, expected another curve or none"
             raise TlsError("curve_preferences", text) from None
-    _load_pair(context, settings.cert, settings.key)
-    context.verify_mode = CLIENT_AUTH_TYPES[settings.client_auth_type]
-    if settings.client_ca is not None:
-        _load_authorities(context, settings.client_ca, "client_ca")
+    _load_pair(context, cert, key)
+    context.verify_mode = CLIENT_AUTH_TYPES[client_auth_type]
+    if client_ca is not None:
+        _load_authorities(context, client_ca, "client_ca")
     elif context.verify_mode != ssl.CERT_NONE:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     return context
@@ -141,21 +139,6 @@ def _short_address(text: str) -> str:
     return text
 
 
-def _set_cipher_suites(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    if settings.prefer_server_cipher_suites:
-        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    else:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    if not settings.cipher_suites:
-        return
-    if older := list(filter(None, (CIPHER_SUITES[name] for name in settings.cipher_suites))):
-        context.set_ciphers(":".join(older))
-    elif settings.max_version == "TLS13":
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-    else:
-        raise TlsError("cipher_suites", "all of them are of TLS 1.3, which max_version excludes")
-
-
 def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
     _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, "cert")
     is_encrypted = False
@@ -166,7 +149,10 @@ def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         return ""
 
     # The ssl module reads these two from files only. Both are of the same moment here, and inline ones touch no disk.
-    with _memory_file(cert) as cert_path, _memory_file(key) as key_path:
+    with open(os.memfd_create("cert"), "wb", 0) as cert_file, open(os.memfd_create("key"), "wb", 0) as key_file:
+        cert_file.write(cert)
+        key_file.write(key)
+        cert_path, key_path = (f"/proc/self/fd/{file.fileno()}" for file in (cert_file, key_file))
         try:
             context.load_cert_chain(cert_path, key_path, password)
         except (ssl.SSLError, OSError, ValueError) as error:
@@ -177,7 +163,7 @@ def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
                 raise TlsError("key", "is not the key of the certificate") from None
             if b" PRIVATE KEY-----" not in key or reason is None:
                 raise TlsError("key", "no private key in it, expected one in PEM") from None
-            raise TlsError("cert", f"can not be used: {_told(reason)}") from None
+            raise TlsError("cert", f"can not be used: {reason.lower().replace('_', ' ')}") from None
 
 
 def _load_authorities(context: ssl.SSLContext, pem: bytes, key: str) -> None:
@@ -185,20 +171,6 @@ def _load_authorities(context: ssl.SSLContext, pem: bytes, key: str) -> None:
         context.load_verify_locations(cadata=pem.decode("ascii", "replace").replace("\ufffd", "?"))
     except (ssl.SSLError, ValueError):
         raise TlsError(key, "no certificate in it, expected at least one in PEM") from None
-
-
-@contextlib.contextmanager
-def _memory_file(content: bytes) -> Iterator[str]:
-    descriptor = os.memfd_create("pem")
-    try:
-        os.write(descriptor, content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def _told(reason: str) -> str:
-    return reason.lower().replace("_", " ")
 
 
 class _Socket(ssl.SSLSocket):

@@ -45,12 +45,6 @@ _NO_ANY = (
 )
 
 
-def _parse_file_name(name: str) -> str:
-    if "\0" in name:
-        raise ValueError("a NUL character, expected the name of a file")
-    return name
-
-
 def _parse_client_auth_type(name: str) -> str:
     if name in ("RequireAnyClientCert", "RequireClientCert"):
         raise ValueError(_NO_ANY)
@@ -93,7 +87,7 @@ def _section(kinds: Mapping[str, Kind[Any]]) -> Fields[dict[str, Any]]:
 
 
 _TEXT = text("a string", str, is_secret=True)
-_FILE = text("the name of a file", _parse_file_name, is_secret=True)
+_FILE = text("the name of a file", str, is_secret=True)
 _SWITCH = boolean(is_secret=True)
 _VERSION = one_of("version", tls.VERSIONS, is_secret=True)
 _TLS = _section(
@@ -165,6 +159,7 @@ class WebConfigReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._report = Report(path)
+        self._wrong = self._report.wrong
         self._warnings: list[str] = []
         self._digest = hashlib.sha256()
         self.files = [path]
@@ -194,24 +189,20 @@ class WebConfigReader:
         config = self._web_config(root) if root is not None and root.tag != NULL else WebConfig()
         if self._report:
             raise self._report.error()
-        return replace(config, warnings=tuple(self._warnings))
-
-    def _wrong(self, node: yaml.Node, key_path: str, text: str) -> None:
-        self._report.wrong(node, key_path, text)
+        return config
 
     def _web_config(self, root: yaml.Node) -> WebConfig:
         nodes = _WEB_CONFIG.nodes(root, "", self._report) or {}
         config = WebConfig()
-        if "tls_server_config" in nodes:
-            config = self._tls(nodes["tls_server_config"], config)
-        if "http_server_config" in nodes:
-            config = replace(config, headers=self._http(nodes["http_server_config"]))
-        if "basic_auth_users" in nodes:
-            users = _USERS.read(nodes["basic_auth_users"], "basic_auth_users", self._report) or {}
-            config = replace(config, users={name.encode(): hashed for name, hashed in users.items()})
-        if "rate_limit" in nodes:
-            config = replace(config, rate_limit=self._rate_limit(nodes["rate_limit"]))
-        return config
+        for name, read in {
+            "tls_server_config": self._tls,
+            "http_server_config": self._http,
+            "basic_auth_users": self._users,
+            "rate_limit": self._rate_limit,
+        }.items():
+            if name in nodes:
+                config = read(nodes[name], config)
+        return replace(config, warnings=tuple(self._warnings))
 
     def _tls(self, node: yaml.Node, config: WebConfig) -> WebConfig:
         nodes = _TLS.nodes(node, _TLS_PATH, self._report)
@@ -232,19 +223,18 @@ class WebConfigReader:
             self._check_allowed_sans(sans, auth_type)
         if cert is None or key is None:
             return config
-        settings = tls.TlsSettings(
-            cert,
-            key,
-            client_ca,
-            auth_type,
-            min_version,
-            max_version,
-            cipher_suites=values.get("cipher_suites", ()),
-            prefer_server_cipher_suites=values.get("prefer_server_cipher_suites", True),
-            curve=curves[0] if len(curves) == 1 else "",
-        )
         try:
-            context = tls.make_context(settings)
+            context = tls.make_context(
+                cert,
+                key,
+                client_ca,
+                client_auth_type=auth_type,
+                min_version=min_version,
+                max_version=max_version,
+                cipher_suites=values.get("cipher_suites", ()),
+                prefer_server_cipher_suites=values.get("prefer_server_cipher_suites", True),
+                curve=curves[0] if len(curves) == 1 else "",
+            )
         except tls.TlsError as error:
             name = error.key if error.key in nodes and nodes[error.key].value else f"{error.key}_file"
             name = name if name in nodes else error.key
@@ -266,8 +256,9 @@ class WebConfigReader:
         try:
             with open(path, "rb") as opened:
                 pem = opened.read(_MAX_PEM_BYTES + 1)
-        except OSError as error:
-            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"can not be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error  # of a NUL in the name
+            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"can not be read: {reason}")
             return None
         if len(pem) > _MAX_PEM_BYTES:
             self._wrong(nodes[file], f"{_TLS_PATH}.{file}", "is larger than 1 MiB, expected certificates or a key")
@@ -311,21 +302,26 @@ class WebConfigReader:
         if auth_type != "RequireAndVerifyClientCert":
             self._wrong(node, key, "expected client_auth_type to be RequireAndVerifyClientCert")
 
-    def _http(self, node: yaml.Node) -> dict[str, str]:
+    def _http(self, node: yaml.Node, config: WebConfig) -> WebConfig:
         values = _HTTP.read(node, "http_server_config", self._report) or {}
         if values.get("http2"):
             self._warnings.append("http_server_config.http2: HTTP/2 is not spoken; clients use HTTP/1.1")
-        return {name: value for name, value in values.get("headers", {}).items() if value}
+        headers = {name: value for name, value in values.get("headers", {}).items() if value}
+        return replace(config, headers=headers)
 
-    def _rate_limit(self, node: yaml.Node) -> RateLimit | None:
+    def _users(self, node: yaml.Node, config: WebConfig) -> WebConfig:
+        users = _USERS.read(node, "basic_auth_users", self._report) or {}
+        return replace(config, users={name.encode(): hashed for name, hashed in users.items()})
+
+    def _rate_limit(self, node: yaml.Node, config: WebConfig) -> WebConfig:
         nodes = _RATE_LIMIT.nodes(node, "rate_limit", self._report) or {}
         if "interval" not in nodes or nodes["interval"].value == "0":
-            return None
+            return config
         values = _RATE_LIMIT.values(nodes, "rate_limit", self._report)
         if "burst" not in nodes:
             self._wrong(node, "rate_limit.burst", "the key is missing, expected a whole number of requests")
         interval_s, burst = values.get("interval"), values.get("burst")
-        return RateLimit(interval_s, burst) if interval_s and burst else None
+        return replace(config, rate_limit=RateLimit(interval_s, burst)) if interval_s and burst else config
 
 
 def _is_given(nodes: Mapping[str, yaml.Node], name: str) -> bool:
