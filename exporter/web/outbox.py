@@ -25,16 +25,13 @@ class Outbox:
 
     async def send(
         self, stream: iostream.IOStream, write: Callable[[bytes], asyncio.Future[None]], parts: Iterable[bytes]
-    ) -> bool:
-        """Send all parts.
+    ) -> None:
+        """Send all parts, unless the connection is closed meanwhile.
 
         Args:
             stream: where they go in the end.
             write: sends some bytes; what it returns is done when they have left.
             parts: the answer.
-
-        Returns:
-            Whether all of it has been taken.
         """
         with contextlib.suppress(iostream.StreamClosedError):
             for piece in _pieces(parts):
@@ -43,25 +40,20 @@ class Outbox:
                 if not written.done():
                     await self._wait(stream, written)
                 if stream.closed():
-                    return False
-            return True
-        return False
+                    return
 
     async def _wait(self, stream: iostream.IOStream, written: asyncio.Future[None]) -> None:
         self._stalled[stream] = None
         if len(self._stalled) > _STALLED_AT_MOST:
-            self._close_longest()
+            longest = next(iter(self._stalled))
+            del self._stalled[longest]  # at once: many may begin to wait before its own wait has ended
+            longest.close()
         timer = asyncio.get_running_loop().call_later(STALL_TIMEOUT_S, stream.close)
         try:
             await written
         finally:
             timer.cancel()
             self._stalled.pop(stream, None)
-
-    def _close_longest(self) -> None:
-        stream = next(iter(self._stalled))
-        del self._stalled[stream]  # at once: many may begin to wait before its own wait has ended
-        stream.close()
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:

@@ -59,14 +59,12 @@ class WebConfigFile(Collector):
         for warning in self._current.warnings:
             _log.warning(warning, extra=fields(file=self._path))
 
-    def describe(self) -> Iterable[Metric]:
-        """Return the family."""
-        return self.collect()
-
     def collect(self) -> Iterable[Metric]:
         """Return whether the latest version is in force."""
         text = "Whether the web configuration and the files that it names could be used when they were read last."
         return [GaugeMetricFamily("fstat_exporter_web_config_last_reload_successful", text, not self._told)]
+
+    describe = collect
 
     def _read(self, path: str) -> None:
         before = _look(self._state)
@@ -77,10 +75,20 @@ class WebConfigFile(Collector):
                 raise ConfigError([Mistake(path, "is empty now, expected a configuration; {} is one without any key")])
         except ConfigError as error:
             self._remember((*reader.files, *before), before)
-            self._refuse(str(error))
+            told, self._told = self._told, str(error)
+            if self._told != told:
+                what = "the web configuration can not be used, the one before stays in force"
+                _log.error(what, extra=fields(error=self._told))
             return
         self._remember(reader.files, before)
-        self._accept(config, reader.fingerprint)
+        if reader.fingerprint != self._fingerprint:
+            self._current, self._fingerprint = config, reader.fingerprint
+            is_tls = "yes" if config.tls is not None else "no"
+            _log.info("web configuration read again", extra=fields(tls=is_tls, users=len(config.users)))
+            self.tell_warnings()
+        elif self._told:
+            _log.info("the web configuration is as before again")
+        self._told = ""
 
     def _remember(self, files: Iterable[str], before: _State | None = None) -> None:
         """Take the state of the files that have been read just now.
@@ -91,22 +99,6 @@ class WebConfigFile(Collector):
         changed = any(file in self._state and self._state[file] != state for file, state in (before or {}).items())
         newest_ns = max((state[-1] for state in self._state.values() if state), default=0)
         self._is_settled = not changed and time.time_ns() - newest_ns > _SETTLED_NS
-
-    def _accept(self, config: WebConfig, fingerprint: bytes) -> None:
-        if fingerprint != self._fingerprint:
-            self._current, self._fingerprint = config, fingerprint
-            is_tls = "yes" if config.tls is not None else "no"
-            _log.info("web configuration read again", extra=fields(tls=is_tls, users=len(config.users)))
-            self.tell_warnings()
-        elif self._told:
-            _log.info("the web configuration is as before again")
-        self._told = ""
-
-    def _refuse(self, text: str) -> None:
-        if text != self._told:
-            what = "the web configuration can not be used, the one before stays in force"
-            _log.error(what, extra=fields(error=text))
-        self._told = text
 
 
 def _look(files: Iterable[str]) -> _State:

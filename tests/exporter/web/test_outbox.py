@@ -47,7 +47,7 @@ async def _send_at_once(count: int, parts: list[bytes]) -> int:
         tracemalloc.stop()
     for stream in streams:
         stream.close()
-    assert await asyncio.gather(*tasks) == [False] * count
+    await asyncio.gather(*tasks)
     return held_bytes
 
 
