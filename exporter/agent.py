@@ -112,17 +112,17 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
-        self._site = Site(
+        tracker = self._tracker
+        site = Site(
             scraper=self._scraper,
-            overview=Overview(self._tracker, self._scraper),
+            overview=Overview(tracker, self._scraper),
             telemetry_path=self._config.web.telemetry_path,
             find_fault=self._find_fault,
-            is_ready=lambda: self._tracker.is_ready,
-            tell_progress=lambda: f"The first scan is not done yet: {_progress(self._tracker)}.",
+            progress=lambda: None if tracker.is_ready else f"The first scan is not done yet: {_progress(tracker)}.",
             web_config=self._web_config,
             reload=functools.partial(self.reload, "HTTP") if self._has_lifecycle else None,
         )
-        server = Server(Application(self._site), self._web_config)
+        server = Server(Application(site), self._web_config)
         server.add_sockets(self._sockets)
         is_tls = self._web_config.current().tls is not None
         for bound in self._sockets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Mapping
 
 from tornado import httputil, web
 from tornado.http1connection import HTTP1Connection
@@ -17,9 +18,9 @@ from exporter.web.security.web_config_file import WebConfigFile
 class Refusal(web.HTTPError):
     """What is answered to those who may not pass."""
 
-    def __init__(self, status: int, **headers: str) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.headers = headers or {}
 
 
 class Guard:
@@ -55,9 +56,9 @@ class Guard:
                 credentials, config.users, str(request.remote_ip), connection.set_close_callback
             )
             if passes is None:
-                raise Refusal(429, Retry_After="1")
+                raise Refusal(429, {"Retry-After": "1"})
             if not passes:
-                raise Refusal(401, WWW_Authenticate='Basic realm="fstat-exporter", charset="UTF-8"')
+                raise Refusal(401, {"WWW-Authenticate": 'Basic realm="fstat-exporter", charset="UTF-8"'})
 
 
 class _Bucket:

@@ -37,17 +37,16 @@ _SEND_TIMEOUT_S = 60
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Site:
     """What the handlers are about.
 
     Attributes:
-        scraper: answers /metrics, in threads, several at once. Another one after a reload.
+        scraper: answers /metrics, in threads, several at once.
         overview: answers /api/v1/, likewise.
         telemetry_path: where the metrics are.
         find_fault: says what keeps the agent from working; None: nothing.
-        is_ready: whether the first scan is done; before it there are no metrics.
-        tell_progress: says how far the first scan has come.
+        progress: says how far the first scan has come, before which there are no metrics; None: it is done.
         web_config: who may ask, and the headers that every answer has, beside its own or in their place.
         reload: reloads the configuration, and says why that could not be done; None: it was. None where that is not to
             be had over HTTP.
@@ -57,8 +56,7 @@ class Site:
     overview: Overview
     telemetry_path: str
     find_fault: Callable[[], Awaitable[str | None]]
-    is_ready: Callable[[], bool]
-    tell_progress: Callable[[], str]
+    progress: Callable[[], str | None]
     web_config: WebConfigFile
     reload: Callable[[], Awaitable[str | None]] | None = None
 
@@ -198,12 +196,11 @@ class _Handler(web.RequestHandler):
 class _Metrics(_Handler):
     async def get(self) -> None:
         scraper, shared = self.site.scraper, self.application
-        if not self.site.is_ready():
-            first = scraper, "before the first scan"
-            parts = await self._share(shared.filtered, first, lambda: [scraper.about_the_agent(generate_latest)])
-            if parts is not None:
+        if (progress := self.site.progress()) is not None:
+            about = await self._share(shared.filtered, "about", lambda: [scraper.about_the_agent(generate_latest)])
+            if about is not None:
                 # For people: a Prometheus does not read what comes with an error.
-                self.send(b"".join([f"# {self.site.tell_progress()}\n".encode(), *parts]), 503)
+                self.send(b"".join([f"# {progress}\n".encode(), *about]), 503)
             return
         headers = self.request.headers
         encode, content_type = metrics_encoder(headers.get("Accept", ""))
@@ -224,7 +221,7 @@ class _Metrics(_Handler):
 
         # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
         scrapes = shared.filtered if names or groups else shared.whole
-        key = scraper, content_type, compressed, tuple(names), tuple(groups)
+        key = content_type, compressed, tuple(names), tuple(groups)
         limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
             async with asyncio.timeout(limit_s) as limit:
@@ -258,7 +255,7 @@ class _Healthy(_Handler):
 
 class _Ready(_Handler):
     async def get(self) -> None:
-        self.send_outcome("Ready.", None if self.site.is_ready() else self.site.tell_progress(), 503)
+        self.send_outcome("Ready.", self.site.progress(), 503)
 
 
 class _Reload(_Handler):
@@ -277,7 +274,7 @@ class _Reload(_Handler):
 
 class _Api(_Handler):
     async def get(self, name: str) -> None:
-        if not self.site.is_ready():
+        if self.site.progress() is not None:
             self.send("The first scan is not done yet.\n", 503)
             return
         arguments = {name: self.get_query_arguments(name) for name in self.request.query_arguments}

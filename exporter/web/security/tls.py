@@ -16,7 +16,7 @@ VERSIONS = {
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
 }
-"""The versions by the names of the web configuration, in their order."""
+"""The versions by the names of the web configuration."""
 
 CLIENT_AUTH_TYPES = {
     "NoClientCert": ssl.CERT_NONE,

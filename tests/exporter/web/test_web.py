@@ -107,8 +107,7 @@ class Web:
             self.known,
             path,
             self._find_fault,
-            lambda: self.ready,
-            lambda: "Not yet.",
+            lambda: None if self.ready else "Not yet.",
             WebConfigFile(web_config_path),
         )
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
