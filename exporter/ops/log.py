@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import TextIO
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 """The levels by the names that the flag --log.level knows."""
@@ -43,15 +43,14 @@ class _Handler(logging.StreamHandler[TextIO]):
         """Do nothing: where the log can not be written (a full disk, a reader that has gone) nothing can be told."""
 
 
-def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    pairs: dict[str, Any] = {
-        "ts": f"{seconds}.{int(record.msecs):03d}Z",
+def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
+    pairs: dict[str, object] = {
+        "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": _LEVEL_NAMES.get(record.levelno, record.levelname.lower()),
         "logger": record.name,
         "msg": record.getMessage(),
+        **getattr(record, "fields", {}),
     }
-    pairs.update(getattr(record, "fields", {}))
     if record.exc_info:
         pairs["exception"] = formatter.formatException(record.exc_info)
     return pairs
@@ -62,12 +61,8 @@ class LogfmtFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`."""
-        return " ".join(f"{key}={self._value(value)}" for key, value in _pairs(record, self).items())
-
-    @staticmethod
-    def _value(value: object) -> str:
-        text = str(value)
-        return text if _PLAIN.fullmatch(text) else json.dumps(text)
+        texts = {key: str(value) for key, value in _pairs(record, self).items()}
+        return " ".join(f"{key}={text if _PLAIN.fullmatch(text) else json.dumps(text)}" for key, text in texts.items())
 
 
 class JsonFormatter(logging.Formatter):
