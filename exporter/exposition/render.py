@@ -17,6 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exporter.config.groups import FILE_METRICS
+from exporter.exposition.catalogue import file_families, sample_name, totals_families
 from exporter.exposition.chunks import ABSENT, K, Rows, Section
 from exporter.exposition.deflate import Deflater, gzip_member, join
 from exporter.publication.publication import Changed, Publication
@@ -164,65 +165,6 @@ class Exposition:
         own = dict(zip(self._aggregate_by[totals.group], totals.values, strict=True))
         own["group"] = self._groups[totals.group]
         return [own.get(name, "") for name in self._aggregate_names]
-
-
-def file_families() -> dict[str, Metric]:
-    """The families of the files, without samples: what FILE_METRICS calls them -> the family."""
-    return {
-        "size": Metric("fstat_file_size_bytes", "Size of the file at the time of the scrape.", "gauge", "bytes"),
-        "mtime": Metric(
-            "fstat_file_mtime_seconds",
-            "Last modification of the file, seconds since the epoch, with the fraction.",
-            "gauge",
-            "seconds",
-        ),
-        "changes": Metric(
-            "fstat_file_changes",
-            "Distinct combinations of size, modification time and inode seen after the first one. Changes closer "
-            "together than one look count once: this is not the number of writes.",
-            "counter",
-        ),
-        "appended_bytes": Metric(
-            "fstat_file_appended_bytes",
-            "Bytes appended since the file was first seen, across truncation and rotation: what arrives in a rotated "
-            "file counts for the name that it had first.",
-            "counter",
-            "bytes",
-        ),
-        "truncations": Metric("fstat_file_truncations", "How often the file was found smaller than before.", "counter"),
-        "rotations": Metric(
-            "fstat_file_rotations", "How often another file took the place of the one of this name.", "counter"
-        ),
-    }
-
-
-def totals_families(kind: str, whose: str) -> dict[str, Metric]:
-    """The families of groups or aggregates, without samples: what :class:`Totals` calls them -> the family."""
-
-    def family(name: str, text: str, kind_of_metric: str, unit: str = "") -> Metric:
-        return Metric(f"fstat_{kind}_{name}", text, kind_of_metric, unit)
-
-    return {
-        "files": family("files", f"Files of {whose}.", "gauge"),
-        "size_bytes": family("size_bytes", f"Sum of the sizes of {whose}, each inode once.", "gauge", "bytes"),
-        "newest_mtime_seconds": family(
-            "newest_mtime_seconds",
-            f"Last modification of any file of {whose}, seconds since the epoch.",
-            "gauge",
-            "seconds",
-        ),
-        "changes": family("changes", f"Changes of {whose}, files that have gone included.", "counter"),
-        "appended_bytes": family(
-            "appended_bytes", f"Bytes appended to {whose}, files that have gone included.", "counter", "bytes"
-        ),
-        "truncations": family("truncations", f"Truncations of {whose}, files that have gone included.", "counter"),
-        "rotations": family("rotations", f"Rotations of {whose}, files that have gone included.", "counter"),
-    }
-
-
-def sample_name(family: Metric) -> str:
-    """The name of a family's samples."""
-    return family.name + "_total" if family.type == "counter" else family.name
 
 
 def labels_writer(names: Sequence[str]) -> Callable[[Sequence[str]], str]:
