@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from prometheus_client.utils import floatToGoString
@@ -172,9 +172,7 @@ class Rows(Generic[K]):
     def _chunk_with_room(self) -> _Chunk[K]:
         if self._roomy:
             return next(iter(self._roomy))
-        chunk = self._sparse = _Chunk[K](
-            len(self._chunks), [array("d") for _ in self.names], [_Page() for _ in self.names]
-        )
+        chunk = self._sparse = _Chunk[K](len(self._chunks), len(self.names))
         self._chunks.append(chunk)
         if len(self._chunks) % _RUN_CHUNKS == 1:
             for runs in self._runs:
@@ -227,28 +225,32 @@ class Rows(Generic[K]):
                 runs.pop()
 
 
-@dataclass(slots=True, eq=False)
 class _Chunk(Generic[K]):
     """Some rows: what they are, and in each family their values and what they look like."""
 
-    number: int
-    columns: list[array[float]]
-    pages: list[_Page]
-    keys: list[K] = field(default_factory=list)
-    has_new_rows: bool = False  # than when it was written last
+    __slots__ = ("columns", "has_new_rows", "keys", "number", "pages")
+
+    def __init__(self, number: int, families: int) -> None:
+        self.number = number
+        self.keys: list[K] = []
+        self.columns = [array("d") for _ in range(families)]
+        self.pages = [_Page() for _ in range(families)]
+        self.has_new_rows = False  # than when it was written last
 
     @property
     def is_sparse(self) -> bool:
         return 2 * len(self.keys) <= CHUNK_ROWS
 
 
-@dataclass(slots=True, eq=False)
 class _Page:
     """The lines of a chunk in one family; ``stale`` has a bit for each row whose line is to be written."""
 
-    stale: int = _ALL_LINES
-    block: Block | None = None
-    _text: bytes = b""  # empty when only the block is kept
+    __slots__ = ("_text", "block", "stale")
+
+    def __init__(self) -> None:
+        self.stale = _ALL_LINES
+        self.block: Block | None = None
+        self._text = b""  # empty when only the block is kept
 
     def text(self) -> bytes:
         """The lines."""

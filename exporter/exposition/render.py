@@ -6,6 +6,7 @@ hundred lines, and they go behind these.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter, itemgetter
@@ -42,28 +43,23 @@ class Exposition:
 
     def __init__(self, publication: Publication) -> None:
         self.publication = publication
-        groups = publication.config
-        self._groups = [group.group for group in groups]
-        self._aggregate_by = [group.aggregate_by for group in groups]
+        self._config = groups = publication.config
         self._columns = [
             [column for column, name in enumerate(FILE_METRICS) if name in group.metrics] for group in groups
         ]
-        aggregate_names = [name for names in self._aggregate_by for name in names]
-        self._aggregate_names = tuple(dict.fromkeys(("group", *aggregate_names)))
+        self._aggregate_names = tuple(
+            dict.fromkeys(("group", *(name for group in groups for name in group.aggregate_by)))
+        )
         file_labels, group_labels = labels_writer(publication.labeller.names), labels_writer(("group",))
         aggregate_labels = labels_writer(self._aggregate_names)
         self._lock = threading.Lock()  # protects what is below; taken before the facts', never after
-        self._files = _Table[Row](file_families().values(), self._columns, lambda row: file_labels(row.values))
+        self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
         # Groups are few, but so they are of the same moment as their files.
-        self._totals = _table_of_totals(
-            "group", "the group", len(groups), lambda totals: group_labels([self._groups[totals.group]])
-        )
-        self._aggregates = _table_of_totals(
-            "aggregate",
-            "the files with these labels",
-            len(groups),
-            lambda totals: aggregate_labels(self._values(totals)),
-        )
+        families = totals_families("group", "the group")
+        columns = [range(len(families))] * len(groups)
+        self._totals = _Table[Totals](families, columns, lambda totals: group_labels([groups[totals.group].group]))
+        families = totals_families("aggregate", "the files with these labels")
+        self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
         self._tables = self._files, self._totals, self._aggregates
         self._deflater = Deflater()
         self._text_is_kept_for = 0
@@ -103,7 +99,7 @@ class Exposition:
             names: those of the samples, as the library's ``restricted_registry`` has it: families without any are left
                 out, and what stays is told without its unit. None for all.
         """
-        numbers = [number for number, group in enumerate(self._groups) if groups is None or group in groups]
+        numbers = [number for number, group in enumerate(self._config) if groups is None or group.group in groups]
         sections = []
         with self._lock:
             deflater = self._deflater if is_compressed else None
@@ -112,7 +108,7 @@ class Exposition:
                 bodies = table.bodies(numbers, names, deflater, keeps_text=self._text_is_kept_for > 0)
                 for family, body in bodies:
                     if names is None or any(section.has_lines for section in body):
-                        sections += [family.head(is_openmetrics, names is not None, is_compressed), *body]
+                        sections += [family.heads[is_openmetrics, names is not None, is_compressed], *body]
             sections.append(_section(rest, deflater))
         parts = [part for section in sections for part in section.parts]
         if not is_compressed:
@@ -148,22 +144,13 @@ class Exposition:
             rows.discard(totals)
             return
         newest = None if totals.newest is None else totals.newest.path.stats
-        rows.put(
-            totals,
-            (
-                totals.files,
-                totals.size_bytes,
-                ABSENT if newest is None else newest.mtime,
-                totals.changes,
-                totals.appended_bytes,
-                totals.truncations,
-                totals.rotations,
-            ),
-        )
+        mtime = ABSENT if newest is None else newest.mtime
+        counters = totals.changes, totals.appended_bytes, totals.truncations, totals.rotations
+        rows.put(totals, (totals.files, totals.size_bytes, mtime, *counters))
 
     def _values(self, totals: Totals) -> list[str]:
-        own = dict(zip(self._aggregate_by[totals.group], totals.values, strict=True))
-        own["group"] = self._groups[totals.group]
+        group = self._config[totals.group]
+        own = {"group": group.group, **dict(zip(group.aggregate_by, totals.values, strict=True))}
         return [own.get(name, "") for name in self._aggregate_names]
 
 
@@ -188,29 +175,22 @@ class _Family:
     def __init__(self, metric: Metric) -> None:
         self.name = sample_name(metric)
         deflater = Deflater()
-        self._heads = {}
-        for is_restricted in (False, True):
+        self.heads = {}  # what stands before the samples, by how it is asked for
+        for key in itertools.product((False, True), repeat=3):
+            is_openmetrics, is_restricted, is_compressed = key
             shown = Metric(metric.name, metric.documentation, metric.type) if is_restricted else metric
-            collector = SimpleNamespace(collect=lambda shown=shown: [shown])
-            for is_openmetrics in (False, True):
-                encode = generate_openmetrics if is_openmetrics else generate_latest
-                text = encode(collector).removesuffix(_EOF)
-                for is_compressed in (False, True):
-                    key = is_openmetrics, is_restricted, is_compressed
-                    self._heads[key] = _section(text, deflater if is_compressed else None)
-
-    def head(self, is_openmetrics: bool, is_restricted: bool, is_compressed: bool) -> Section:
-        """What stands before the samples."""
-        return self._heads[is_openmetrics, is_restricted, is_compressed]
+            encode = generate_openmetrics if is_openmetrics else generate_latest
+            text = encode(SimpleNamespace(collect=lambda shown=shown: [shown])).removesuffix(_EOF)
+            self.heads[key] = _section(text, deflater if is_compressed else None)
 
 
 class _Table(Generic[K]):
     """Families, and by group the rows that have samples in some of them."""
 
     def __init__(
-        self, metrics: Collection[Metric], columns: Sequence[Sequence[int]], labels_text: Callable[[K], str]
+        self, families: Mapping[str, Metric], columns: Sequence[Sequence[int]], labels_text: Callable[[K], str]
     ) -> None:
-        self._families = [_Family(metric) for metric in metrics]
+        self._families = [_Family(metric) for metric in families.values()]
         self.rows = [Rows([self._families[column].name for column in group], labels_text) for group in columns]
 
     def bodies(
@@ -227,11 +207,6 @@ class _Table(Generic[K]):
             for name, section in zip(wanted, rows.sections(wanted, deflater, keeps_text=keeps), strict=True):
                 found[name].append(section)
         return [(family, found[family.name]) for family in self._families if family.name in found]
-
-
-def _table_of_totals(kind: str, whose: str, groups: int, labels_text: Callable[[Totals], str]) -> _Table[Totals]:
-    families = totals_families(kind, whose)
-    return _Table(families.values(), [range(len(families))] * groups, labels_text)
 
 
 def _section(text: bytes, deflater: Deflater | None) -> Section:

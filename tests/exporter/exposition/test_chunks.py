@@ -109,7 +109,7 @@ class Model(RuleBasedStateMachine):
         """Whatever has been there, there are at most twice as many chunks as are needed, and one."""
         assert len(self.rows) == len(self.values)
         assert self.rows.chunks <= 2 * len(self.values) / CHUNK_ROWS + 1
-        assert self.values.keys() == {key for key in self.values if key in self.rows}
+        assert self.values.keys() == self.rows._places.keys()
 
 
 TestModel = Model.TestCase
