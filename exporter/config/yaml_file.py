@@ -7,14 +7,17 @@ there, and no alias is expanded.
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import re
 import select
 import time
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from exporter.config.errors import ConfigError, Mistake, Report, shortened
 
@@ -104,14 +107,19 @@ def compose(text: str, source: str, loader: Loader = LOADER) -> yaml.Node | None
         line, column = _position(text[: wrong.start()])
         report.wrong_at(line, column, f"not YAML: the character U+{ord(wrong[0]):04X} is not allowed")
         raise report.error()
+    composer = _Composer(loader(text), report)
     try:
-        _check_bounds(text, report, loader)
-        root: yaml.Node | None = yaml.compose(text, Loader=loader)
+        root = composer.get_node() if composer.check_node() else None
+        if composer.check_node():
+            composer.refuse(composer.peek_event(), "a second document begins, expected only one")
     except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        if mark is not None and "maximum nesting depth" in str(error.problem):
+            # libyaml scans ahead and itself refuses a depth of 1000 (since PyYAML 6.0.4), perhaps before its first
+            # event. The text before that place has the same events, among them the first one that is too deep.
+            return compose(text[: mark.index], source, loader)
         _report_syntax(error, text, report)
         raise report.error() from None
-    if root is not None:
-        _check_size(root, report)
     return root
 
 
@@ -138,75 +146,44 @@ def _position(text_before: str) -> tuple[int, int]:
     return len(lines) + 1, len(last) + 1
 
 
-def _check_bounds(text: str, report: Report, loader: Loader) -> None:
-    """Refuse what may not be composed: PyYAML's composers recur, the one in C until the process dies of it.
+class _Composer(Composer, Resolver):
+    """Makes nodes of a parser's events, within bounds: PyYAML's composer in C recurs until the process dies of it."""
 
-    libyaml scans ahead and itself refuses a depth of 1000 (since PyYAML 6.0.4), perhaps before its first event. The
-    text before that place has the same events, among them the first one that is too deep, with its own place.
-    """
-    try:
-        _check_events(yaml.parse(text, Loader=loader), report)
-        return
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        if mark is None or "maximum nesting depth" not in str(error.problem):
-            raise
-    _check_events(yaml.parse(text[: mark.index], Loader=loader), report)
+    def __init__(self, parser: yaml.SafeLoader | yaml.CSafeLoader, report: Report) -> None:
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self.check_event, self.get_event, self.peek_event = parser.check_event, parser.get_event, parser.peek_event
+        self._report = report
+        self._nodes = 0
+        self._depth = 0
+        self._sizes: dict[yaml.Node, int] = {}  # of the nodes that are complete, aliases expanded
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        is_collection = isinstance(event, yaml.CollectionStartEvent)
+        self._nodes += 1
+        self._depth += is_collection
+        if self._nodes > MAX_NODES:
+            self.refuse(event, f"more than {MAX_NODES} values")
+        if self._depth > MAX_DEPTH:
+            self.refuse(event, f"nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        assert node is not None
+        self._depth -= is_collection
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self._sizes:
+                self.refuse(node, "an alias in it refers to itself")
+            return node
+        children = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        self._sizes[node] = 1 + sum(self._sizes[child] for child in children) if is_collection else 1
+        if self._sizes[node] > MAX_NODES:
+            self.refuse(node, f"more than {MAX_NODES} values (aliases expanded)")
+        return node
 
-def _check_events(events: Iterable[yaml.Event], report: Report) -> None:
-    depth = nodes = documents = 0
-    for event in events:
-        what = ""
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                what = "a second document begins, expected only one"
-        elif isinstance(event, yaml.NodeEvent):
-            nodes += 1
-            if nodes > MAX_NODES:
-                what = f"more than {MAX_NODES} values"
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    what = f"nested more than {MAX_DEPTH} deep"
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if what:
-            assert event.start_mark is not None  # as none has that was not read from a text
-            report.wrong_at(event.start_mark.line + 1, event.start_mark.column + 1, what)
-            raise report.error()
-
-
-def _check_size(root: yaml.Node, report: Report) -> None:
-    """Refuse what aliases blow up, and a node that contains itself. Looks at each node once, as written."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
-    stack = [(root, False)]
-    while stack:
-        node, done = stack.pop()
-        children = _children(node)
-        if done:
-            open_nodes.discard(id(node))
-            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
-            if sizes[id(node)] > MAX_NODES:
-                report.wrong(node, "", f"more than {MAX_NODES} values (aliases expanded)")
-                raise report.error()
-        elif id(node) in open_nodes:
-            report.wrong(node, "", "an alias in it refers to itself")
-            raise report.error()
-        elif id(node) not in sizes:
-            open_nodes.add(id(node))
-            stack.append((node, True))
-            stack.extend((child, False) for child in children)
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        return list(node.value)
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return []
+    def refuse(self, at: Any, what: str) -> NoReturn:
+        """Report what is wrong at an event or a node, and end."""
+        self._report.wrong(at, "", what)
+        raise self._report.error()
 
 
 def _report_syntax(error: yaml.MarkedYAMLError, text: str, report: Report) -> None:
