@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from exporter.config.fields.scalars import (
     NONEMPTY,
     JsonSchema,
     Kind,
+    Scalar,
     boolean,
     one_of,
     parse_nonempty,
@@ -72,35 +73,33 @@ def _parse_aggregate_label(name: str) -> str:
     return name
 
 
-class _Pattern(Kind[str]):
-    """A pattern of files, which keeps what it is compiled to.
+class _Pattern(Scalar[globs.Pattern]):
+    """A pattern of files, which keeps what it is compiled to."""
 
-    Args:
-        compiler: checks and compiles it.
-        known_bad: regular expressions of bad patterns, beside those that are bad in all places.
-    """
-
-    expected = "a string"
-
-    def __init__(self, compiler: type[globs.Pattern], known_bad: Sequence[str]) -> None:
-        def compile_pattern(pattern: str) -> globs.Pattern:
-            try:
-                return compiler(pattern)
-            except globs.PatternError as error:
-                raise ValueError(f"bad pattern '{shortened(pattern)}': {error}" if pattern else str(error)) from None
-
-        not_good = {"pattern": "|".join((*_KNOWN_BAD, *known_bad))}
-        schema = {"minLength": 1, "maxLength": globs.MAX_LENGTH, "not": not_good}
-        self._compiled = text(self.expected, compile_pattern, schema)
-
-    def read(self, node: yaml.Node, key_path: str, report: Report) -> str | None:
-        pattern = self._compiled.read(node, key_path, report)
+    def read(self, node: yaml.Node, key_path: str, report: Report) -> globs.Pattern | None:
+        pattern = super().read(node, key_path, report)
         if pattern is not None:
             report.spend(len(pattern.globs), _MAX_GLOBS, "patterns, their braces expanded", node, key_path)
         return pattern
 
-    def schema(self) -> JsonSchema:
-        return self._compiled.schema()
+
+def _pattern(compiler: type[globs.Pattern], *known_bad: str) -> Kind[Any]:
+    """A pattern that `compiler` checks and compiles.
+
+    Args:
+        compiler: of patterns.
+        known_bad: regular expressions of bad patterns, beside those that are bad in all places.
+    """
+
+    def compile_pattern(pattern: str) -> globs.Pattern:
+        try:
+            return compiler(pattern)
+        except globs.PatternError as error:
+            raise ValueError(f"bad pattern '{shortened(pattern)}': {error}" if pattern else str(error)) from None
+
+    not_good = {"pattern": "|".join((*_KNOWN_BAD, *known_bad))}
+    schema = {"type": "string", "minLength": 1, "maxLength": globs.MAX_LENGTH, "not": not_good}
+    return _Pattern("a string", compile_pattern, schema, has_advice=True)
 
 
 class _Metrics(Kind[frozenset[str]]):
@@ -161,13 +160,13 @@ class LogGroup:
     group: str = field(metadata=key(NONEMPTY, "Its name, the label 'group' of its series."))
     paths: tuple[str, ...] = field(
         metadata=key(
-            ListOf("patterns", _Pattern(globs.Include, ("^[^/{]", "/$")), "at least one pattern"),
+            ListOf("patterns", _pattern(globs.Include, "^[^/{]", "/$"), "at least one pattern"),
             "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
             "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
         )
     )
     exclude: tuple[str, ...] = optional(
-        ListOf("patterns", _Pattern(globs.Exclude, ("^[^/{]+/",))),
+        ListOf("patterns", _pattern(globs.Exclude, "^[^/{]+/")),
         (),
         "Patterns of what is left out: without a / for the base name, else for the whole path.",
     )

@@ -186,21 +186,12 @@ class Section(Fields[T]):
 
     def __init__(self, made: Callable[..., T]) -> None:
         self._made = made
-        self._fields: dict[str, str] = {}
-        self._defaults: dict[str, object] = {}
-        self._descriptions: dict[str, str] = {}
-        kinds: dict[str, Kind[Any]] = {}
-        for field in dataclasses.fields(made):  # type: ignore[arg-type]  # any callable to mypy
-            declared: _Key = field.metadata["key"]
-            name = declared.name or field.name
-            kinds[name] = declared.kind
-            self._fields[name] = field.name
-            self._descriptions[name] = declared.description
-            if field.default is not MISSING:
-                self._defaults[name] = field.default
-            elif field.default_factory is not MISSING:
-                self._defaults[name] = field.default_factory()
-        super().__init__(kinds)
+        fields = dataclasses.fields(made)  # type: ignore[arg-type]  # any callable to mypy
+        self._fields = {field.metadata["key"].name or field.name: field for field in fields}
+        super().__init__({name: field.metadata["key"].kind for name, field in self._fields.items()})
+        self._required = [
+            name for name, field in self._fields.items() if field.default is MISSING is field.default_factory
+        ]
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> T | None:
         nodes = self.nodes(node, key_path, report)
@@ -219,13 +210,13 @@ class Section(Fields[T]):
             is_whole: whether these are all values; if not, none is missed.
         """
         values = self.values(nodes, key_path, report)
-        missing = [name for name in self.kinds if name not in nodes and name not in self._defaults]
+        missing = [name for name in self._required if name not in nodes]
         for name in missing if is_whole else ():
             report.wrong(node, joined(key_path, name), f"the key is missing, expected {self.kinds[name].expected}")
         self.check(values, nodes, key_path, report, is_whole=is_whole)
         if missing or any(name not in values for name in self.kinds if name in nodes):
             return None
-        return self._made(**{self._fields[name]: value for name, value in values.items()})
+        return self._made(**{self._fields[name].name: value for name, value in values.items()})
 
     def check(
         self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
@@ -242,12 +233,12 @@ class Section(Fields[T]):
 
     def schema(self) -> JsonSchema:
         schema = super().schema()
-        for name, kind in self.kinds.items():
-            described = {"description": self._descriptions[name], **schema["properties"][name]}
-            default = self._defaults.get(name)
-            if default is not None and not isinstance(kind, Section):
-                described["default"] = kind.written(default)
+        for name, field in self._fields.items():
+            described = {"description": field.metadata["key"].description, **schema["properties"][name]}
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            if default not in (None, MISSING) and not isinstance(self.kinds[name], Section):
+                described["default"] = self.kinds[name].written(default)
             schema["properties"][name] = described
-        if required := [name for name in self.kinds if name not in self._defaults]:
-            schema["required"] = required
+        if self._required:
+            schema["required"] = self._required
         return schema
