@@ -190,6 +190,24 @@ class _FileTests:
     compressed_tests: tuple[tuple[Test, tuple[int, ...]], ...]
     excludes: tuple[Test, ...]
 
+    @classmethod
+    def of(cls, last: Iterable[_Step], name_excludes: tuple[Test, ...]) -> _FileTests:
+        """Return the tests of a group's last steps, and of what it excludes by name."""
+        names: dict[str, tuple[int, ...]] = {}
+        tests, compressed_tests, excludes = [], [], [*name_excludes]
+        for step in last:
+            test, literal = step.segment.test, step.segment.literal
+            if step.pattern is None:
+                excludes.append(test)
+                continue
+            if step.compressed:
+                compressed_tests.append((test, (step.pattern,)))
+            if literal is None:
+                tests.append((test, (step.pattern,)))
+            else:
+                names[literal] = (*names.get(literal, ()), step.pattern)
+        return cls(names, tuple(tests), tuple(compressed_tests), tuple(excludes))
+
 
 class Directory:
     """What can match in a directory. Made by :class:`PathMatcher` only; two directories alike share one object.
@@ -200,50 +218,20 @@ class Directory:
         follows_links: whether a symbolic link in it can lead to a directory that matters.
     """
 
-    __slots__ = (
-        "_endings",
-        "_files",
-        "_is_steady",
-        "_matcher",
-        "_matches",
-        "_steadily",
-        "_steps",
-        "follows_links",
-        "listed",
-        "names",
-    )
-
     def __init__(self, matcher: PathMatcher, steps: tuple[_Step, ...]) -> None:
         self._matcher = matcher
         self._matches = matcher._matches
         self._steps = steps
         includes = [(step, step.pattern) for step in steps if step.pattern is not None]
-        files = []
-        for group in sorted({step.group for step, _ in includes}):
-            last = [(step, (pattern,)) for step, pattern in includes if step.after is None and step.group == group]
-            excludes = [
-                step.segment.test
-                for step in steps
-                if step.pattern is None and step.after is None and step.group == group
-            ]
-            names: dict[str, tuple[int, ...]] = {}
-            for step, pattern in last:
-                if step.segment.literal is not None:
-                    names[step.segment.literal] = names.get(step.segment.literal, ()) + pattern
-            if last:
-                files.append(
-                    _FileTests(
-                        names=names,
-                        tests=tuple(
-                            (step.segment.test, pattern) for step, pattern in last if step.segment.literal is None
-                        ),
-                        compressed_tests=tuple(
-                            (step.segment.test, pattern) for step, pattern in last if step.compressed
-                        ),
-                        excludes=(*matcher.rules[group].name_excludes, *excludes),
-                    )
-                )
-        self._files = tuple(files)
+        ends: dict[int, list[_Step]] = {}  # of each group: the steps that a file in this directory can be at the end of
+        for step in steps:
+            if step.after is None:
+                ends.setdefault(step.group, []).append(step)
+        self._files = tuple(
+            _FileTests.of(last, matcher.rules[group].name_excludes)
+            for group, last in sorted(ends.items())
+            if any(step.pattern is not None for step in last)
+        )
         literals = [step.segment.literal for step, _ in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals

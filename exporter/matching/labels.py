@@ -106,7 +106,3 @@ class Labeller:
             for position, name in places:
                 values[position] = printable(match[name] or "")
         return Labels(tuple(values), is_unlabelled=match is None and regex is not None)
-
-    def values(self, group: int, path: str) -> tuple[str, ...]:
-        """Return the values of :meth:`label`."""
-        return self.label(group, path).values

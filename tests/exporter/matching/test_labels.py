@@ -18,10 +18,10 @@ def test_labels() -> None:
         ]
     )
     assert labeller.names == ("group", "path", "pod", "team", "uid")
-    assert labeller.values(0, "/a") == ("system", "/a", "", "infra", "")
-    assert labeller.values(1, "/a/b_1/c") == ("pods", "/a/b_1/c", "b", "", "1")
-    assert labeller.values(1, "/a/b_x/c") == ("pods", "/a/b_x/c", "b", "", "")
-    assert labeller.values(1, "/a/b/c") == ("pods", "/a/b/c", "", "", "")
+    assert labeller.label(0, "/a").values == ("system", "/a", "", "infra", "")
+    assert labeller.label(1, "/a/b_1/c").values == ("pods", "/a/b_1/c", "b", "", "1")
+    assert labeller.label(1, "/a/b_x/c").values == ("pods", "/a/b_x/c", "b", "", "")
+    assert labeller.label(1, "/a/b/c").values == ("pods", "/a/b/c", "", "", "")
 
 
 def test_paths_that_get_no_labels() -> None:
@@ -38,7 +38,7 @@ def test_paths_that_get_no_labels() -> None:
 def test_positions_of_labels() -> None:
     """The values of some labels are taken out of all values by their positions, in the order asked for."""
     labeller = Labeller([LabelRule("g", {"team": "infra"}, re.compile("/(?P<pod>.)"))])
-    values = labeller.values(0, "/a")
+    values = labeller.label(0, "/a").values
     assert [values[position] for position in labeller.positions(["team", "pod"])] == ["infra", "a"]
     assert labeller.positions([]) == ()
 
@@ -46,7 +46,7 @@ def test_positions_of_labels() -> None:
 def test_labels_of_undecodable_names() -> None:
     """Labels taken out of such a name are escaped as well."""
     labeller = Labeller([LabelRule("g", {}, re.compile("/(?P<name>.*)"))])
-    assert labeller.values(0, os.fsdecode(b"/a\xff\\")) == ("g", r"/a\xff\\", r"a\xff\\")
+    assert labeller.label(0, os.fsdecode(b"/a\xff\\")).values == ("g", r"/a\xff\\", r"a\xff\\")
 
 
 def test_printable() -> None:
