@@ -13,7 +13,6 @@ from inotify_simple import INotify, flags
 
 from exporter.ops.log import fields
 from exporter.ops.threads import call_in_thread
-from exporter.ops.transitions import Transitions
 from fstat_cache.paths import Walk
 
 _log = logging.getLogger(__name__)
@@ -58,10 +57,9 @@ class ConfigWatch:
         # Watch -> directory, and the names in it over which the path leads; none for the watch of the file itself.
         self._watched: dict[int, tuple[str, set[str]]] = {}
         self._is_being_written = False
-        self._is_missing = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._check: asyncio.Task[None] | None = None
-        self._faults = Transitions()
+        self._heard = asyncio.Event()  # of something that concerns us
+        self._task: asyncio.Task[None] | None = None
+        self._is_deaf = False
 
     def start(self) -> None:
         """Begin to watch, unless it is a pipe or the like, of which there is nothing more to read."""
@@ -73,27 +71,47 @@ class ConfigWatch:
             self._tell(error)
             return
         asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._hear)
-        self._check_after(0)
+        self._task = asyncio.create_task(self._follow())
 
     def close(self) -> None:
         """End; idempotent."""
-        if self._inotify is None:
-            return
-        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-        for pending in (self._timer, self._check):
-            if pending is not None:
-                pending.cancel()
-        self._inotify.close()
-        self._inotify = None
+        if self._task is not None:
+            self._task.cancel()
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
+
+    async def _follow(self) -> None:
+        was_there = True
+        while True:
+            is_there = await call_in_thread(self._arm, "config-watch")
+            has_news = is_there and self._is_being_written and await self._hears_within(PATIENCE_S)
+            if not has_news:
+                self._is_being_written = False
+                if is_there or was_there:
+                    self._on_change()
+                was_there = is_there
+                has_news = await self._hears_within(None if is_there else MISSING_S)
+            while has_news:
+                has_news = await self._hears_within(SETTLE_S)
+
+    async def _hears_within(self, timeout_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+        except TimeoutError:
+            return False
+        self._heard.clear()
+        return True
 
     def _hear(self) -> None:
         if self._inotify is None:
             return
         with contextlib.suppress(BlockingIOError):
-            events = self._inotify.read(timeout=0)
-            concern_us = [self._concerns_us(wd, mask, name) for wd, mask, _, name in events]  # each: they are noted
-            if any(concern_us):
-                self._check_after(SETTLE_S)
+            for wd, mask, _, name in self._inotify.read(timeout=0):
+                if self._concerns_us(wd, mask, name):
+                    self._heard.set()
 
     def _concerns_us(self, wd: int, mask: int, name: str) -> bool:
         if mask & flags.IGNORED:
@@ -107,30 +125,6 @@ class ConfigWatch:
         elif mask & (flags.MODIFY | flags.CLOSE_WRITE):
             self._is_being_written = bool(mask & flags.MODIFY)
         return True
-
-    def _check_after(self, seconds: float, *, is_patience: bool = False) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin_check, is_patience)
-
-    def _begin_check(self, is_patience: bool) -> None:
-        if self._check is not None and not self._check.done():
-            self._check_after(SETTLE_S, is_patience=is_patience)
-            return
-        if is_patience:
-            self._is_being_written = False
-        self._check = asyncio.create_task(self._check_now())
-
-    async def _check_now(self) -> None:
-        is_there = await call_in_thread(self._arm, "config-watch")
-        if not is_there:
-            self._check_after(MISSING_S)
-        elif self._is_being_written:
-            self._check_after(PATIENCE_S, is_patience=True)
-            return
-        if is_there or not self._is_missing:
-            self._on_change()
-        self._is_missing = not is_there
 
     def _arm(self) -> bool:
         """Watch all that the path leads over now; return whether a file is at its end."""
@@ -146,8 +140,7 @@ class ConfigWatch:
                     watched[inotify.add_watch(directory, _OF_DIRECTORY)] = directory, names
             # After the directories: what takes its place from now on is heard of.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                wd = inotify.add_watch(self._path, _OF_FILE)
-                watched[wd] = "", set()
+                watched[inotify.add_watch(self._path, _OF_FILE)] = "", set()
                 is_there = True
             before, self._watched = self._watched, watched
             for wd in before.keys() - watched.keys():
@@ -161,12 +154,12 @@ class ConfigWatch:
         return is_there
 
     def _tell(self, error: Exception | None) -> None:
-        changed = self._faults.update(() if error is None else ("it",))
-        if changed.begun:
+        if error is not None and not self._is_deaf:
             text = "the configuration file can not be watched: after a change send SIGHUP"
             _log.warning(text, extra=fields(path=self._path, error=error))
-        if changed.ended:
+        if error is None and self._is_deaf:
             _log.info("the configuration file is watched again", extra=fields(path=self._path))
+        self._is_deaf = error is not None
 
 
 def _way(path: str) -> dict[str, set[str]]:
