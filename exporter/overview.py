@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -100,12 +99,8 @@ class Overview:
                 chosen.sort(key=key, reverse=is_descending)
             names = [_label_names(publication, position) for position in range(len(publication.config))]
             rows = [_file(row, names[row.group], recent) for row in chosen]
-        for shown, (how, reason), steps in zip(
-            rows,
-            self._how_followed(chosen),
-            self._scraper.history.of_files([row.path.name for row in chosen]),
-            strict=True,
-        ):
+        history = self._scraper.history.of_files([row.path.name for row in chosen])
+        for shown, (how, reason), steps in zip(rows, self._how_followed(chosen), history, strict=True):
             shown["followed"], shown["polled_reason"], shown["history"] = how, reason, _rounded(steps)
         return {**_times(recent), "matched": len(candidates), "files": rows}
 
@@ -194,10 +189,11 @@ class Overview:
             found = [row for row, (how, _) in zip(found, followed, strict=True) if how == query.followed]
         return found
 
-    def _how_followed(self, rows: Iterable[Row]) -> Iterator[tuple[str, str | None]]:
+    def _how_followed(self, rows: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
         """How each is followed, of :data:`FOLLOWED`, and the reason if it is polled."""
-        for some in _batches(rows, _ASKED_AT_ONCE):
-            for how in self._tracker.cache.how_followed([row.path.name for row in some]):
+        for first in range(0, len(rows), _ASKED_AT_ONCE):
+            paths = [row.path.name for row in rows[first : first + _ASKED_AT_ONCE]]
+            for how in self._tracker.cache.how_followed(paths):
                 if how in (WATCHED, HOT):
                     yield how, None
                 else:
@@ -277,12 +273,6 @@ def _first(candidates: list[Row], limit: int, keys: Iterable[tuple[Key, bool]]) 
         chosen += [row for row, value in zip(candidates, values, strict=True) if is_before(value, last)]
         candidates = [row for row, value in zip(candidates, values, strict=True) if value == last]
     return chosen + candidates[: limit - len(chosen)]
-
-
-def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while some := list(itertools.islice(iterator, size)):
-        yield some
 
 
 def _times(recent: Recent) -> Json:
