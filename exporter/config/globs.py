@@ -19,6 +19,17 @@ MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than line
 _MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
 _PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always there, if only as nothing
+_BRACKETS = re.compile(
+    r"""
+    \\.                           # an escaped character, so no bracket
+    | \[ [!^]?+ (?P<class>        # what stands in a "[...]"
+        \]?+                      # a "]" at its beginning is one of its characters
+        (?: \\. | \[(?=:).*?:\] | [^\\/\]] )*+   # an escaped one, a "[:class:]", any but "/"
+      ) \]
+    | [\[{}]                      # another bracket; a "[" has no end
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 _CLASS_MEMBER = re.compile(r"\[:[^\]]*:\]|\\.|.", re.DOTALL)
 _CLASSES = (
     *("alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph"),
@@ -138,39 +149,22 @@ def _alternatives(text: str) -> list[str]:
 
 def _check_brackets(text: str) -> None:
     opened: list[int] = []
-    position = 0
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character == "[":
-            position = _end_of_class(text, position)
-        elif character == "{":
-            opened.append(position)
-        elif character == "}" and opened:
+    for found in _BRACKETS.finditer(text):
+        if found["class"] is not None:
+            _check_class(found["class"])
+        elif found[0] == "[":
+            raise _never_closed(text, found.start())
+        elif found[0] == "{":
+            opened.append(found.start())
+        elif found[0] == "}" and opened:
             opened.pop()
-        position += 1
     if opened:
-        raise PatternError(
-            rf"the '{{' of '{_quoted(text, opened[-1])}' is never closed; write '\{{' for the character itself"
-        )
+        raise _never_closed(text, opened[-1])
 
 
-def _end_of_class(text: str, start: int) -> int:
-    position = start + 1
-    if text[position : position + 1] in ("!", "^"):
-        position += 1
-    first = position
-    while position < len(text) and text[position] != "/":
-        if text[position] == "\\":
-            position += 1
-        elif text.startswith("[:", position) and ":]" in text[position:]:
-            position = text.index(":]", position) + 1
-        elif text[position] == "]" and position > first:
-            _check_class(text[first:position])
-            return position
-        position += 1
-    raise PatternError(rf"the '[' of '{_quoted(text, start)}' is never closed; write '\[' for the character itself")
+def _never_closed(text: str, start: int) -> PatternError:
+    what = f"the '{text[start]}' of '{_quoted(text, start)}' is never closed"
+    return PatternError(rf"{what}; write '\{text[start]}' for the character itself")
 
 
 def _quoted(text: str, start: int) -> str:
