@@ -12,7 +12,7 @@ import yaml
 
 from exporter.config import globs
 from exporter.config.errors import Report, shortened
-from exporter.config.fields.nodes import hint, joined, list_node, string_node
+from exporter.config.fields.nodes import hint, joined, made_node
 from exporter.config.fields.scalars import (
     NONEMPTY,
     JsonSchema,
@@ -118,9 +118,6 @@ class _Metrics(Kind[frozenset[str]]):
     def schema(self) -> JsonSchema:
         return self._list.schema()
 
-    def written(self, value: frozenset[str]) -> object:
-        return [name for name in FILE_METRICS if name in value]
-
 
 # They match no good pattern. The agent finds the bad ones that they do not match.
 _KNOWN_BAD = (
@@ -146,7 +143,6 @@ _PATH_REGEX = text(
         "pattern": f"\\(\\?P<{_LABEL_NAME}>",
         "not": {"pattern": "^[^\\\\\\[]*\\(\\?P<(group>|path>|__)"},
     },
-    lambda regex: regex.pattern,
 )
 _AGGREGATE_LABEL = text(
     "a string", _parse_aggregate_label, {"pattern": f"^{_LABEL_NAME}$", "not": {"enum": ["group", "path"]}}
@@ -187,7 +183,9 @@ class LogGroup:
         None,
         "How many files have series of their own at most, and how many aggregates. Without it there is no bound.",
     )
-    metrics: frozenset[str] = optional(_Metrics(), DEFAULT_FILE_METRICS, "What is published of each file.")
+    metrics: frozenset[str] = optional(
+        _Metrics(), DEFAULT_FILE_METRICS, "What is published of each file.", written=FILE_METRICS[:4]
+    )
 
 
 class GroupSection(Section[LogGroup]):
@@ -208,10 +206,7 @@ class GroupSection(Section[LogGroup]):
         if preset is None:
             self.made(node, nodes, key_path, report, is_whole=False)
             return None
-        added = {
-            key: string_node(value, named.start_mark) if isinstance(value, str) else list_node(value, named.start_mark)
-            for key, value in PRESETS[preset].items()
-        }
+        added = {key: made_node(value, named.start_mark) for key, value in PRESETS[preset].items()}
         return self.made(node, {**added, **nodes}, key_path, report)
 
     def check(

@@ -30,13 +30,17 @@ class CacheConfig:
         "but each of them costs an os.stat at each scrape.",
     )
     cpu_budget: float = optional(
-        scalars.PERCENTAGE, 0.01, "How much of one core following the changes may take between scrapes."
+        scalars.PERCENTAGE,
+        0.01,
+        "How much of one core following the changes may take between scrapes.",
+        written="1%",
     )
     audit_interval_s: float = optional(
         scalars.interval(),
         300,
         "How often cached files are compared with the truth when nobody scrapes; each scrape compares some.",
         "audit_interval",
+        written="5m",
     )
 
 
@@ -48,6 +52,7 @@ class WebConfig:
         scalars.LISTEN_ADDRESS,
         ListenAddress("", 10943),
         "An address as host:port, or :port for every address of this machine, IPv4 and IPv6.",
+        written=":10943",
     )
     telemetry_path: str = optional(scalars.TELEMETRY_PATH, "/metrics", "Where the metrics are.")
 
@@ -75,7 +80,7 @@ class Config:
     state: StateConfig = optional(Section(StateConfig), StateConfig(), "What outlives the agent.")
     web: WebConfig = optional(Section(WebConfig), WebConfig(), "The HTTP side.")
     rescan_interval_s: float = optional(
-        scalars.interval(), 300, "How often a full look for files heals what was missed.", "rescan_interval"
+        scalars.interval(), 300, "How often a full look for files heals what was missed.", "rescan_interval", "5m"
     )
     stale_grace_s: float = optional(
         scalars.interval(or_zero=True),
@@ -83,6 +88,7 @@ class Config:
         "How long the series of a file that is gone stay, so that its last bytes are scraped; "
         "two scrapes if that is later.",
         "stale_grace",
+        written="1m",
     )
 
 

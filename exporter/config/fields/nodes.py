@@ -52,14 +52,11 @@ def entries(
     return pairs
 
 
-def string_node(text: str, mark: yaml.Mark) -> yaml.Node:
-    """Return the node of a string that is not in the file, as if it were at the mark."""
-    return yaml.ScalarNode(STRING, text, mark)
-
-
-def list_node(texts: Iterable[str], mark: yaml.Mark) -> yaml.Node:
-    """Return the node of a list of strings that is not in the file, as if it were at the mark."""
-    return yaml.SequenceNode(LIST, [string_node(text, mark) for text in texts], mark)
+def made_node(value: str | Iterable[str], mark: yaml.Mark) -> yaml.Node:
+    """Return the node of a string, or of a list of some, that is not in the file, as if it were at the mark."""
+    if isinstance(value, str):
+        return yaml.ScalarNode(STRING, value, mark)
+    return yaml.SequenceNode(LIST, [made_node(text, mark) for text in value], mark)
 
 
 def found(node: yaml.Node, *, is_secret: bool = False) -> str:

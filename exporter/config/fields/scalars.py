@@ -51,10 +51,6 @@ class Kind(ABC, Generic[T]):
     def schema(self) -> JsonSchema:
         """Return a JSON Schema (draft 7) that allows all that `read` accepts, and little else."""
 
-    def written(self, value: T) -> object:
-        """Return the value as the file has it."""
-        return value
-
     def _refuse(self, node: yaml.Node, key_path: str, report: Report, advice: str = "") -> None:
         report.wrong(node, key_path, f"expected {self.expected}, found {found(node, is_secret=self.is_secret)}{advice}")
 
@@ -67,7 +63,6 @@ class Scalar(Kind[T]):
         parse: makes the value of the text. Returns None if it is not `expected`, or raises a ValueError that says
             what is wrong and what was expected.
         json_schema: its JSON Schema.
-        write: the reverse of `parse`.
         tag: the YAML tag of the node.
         has_advice: whether the error about another tag recommends quotes.
     """
@@ -75,7 +70,6 @@ class Scalar(Kind[T]):
     expected: str
     parse: Callable[[str], T | None]
     json_schema: JsonSchema
-    write: Callable[[T], object] = str
     tag: str = STRING
     is_secret: bool = False
     has_advice: bool = False
@@ -101,22 +95,14 @@ class Scalar(Kind[T]):
     def schema(self) -> JsonSchema:
         return dict(self.json_schema)
 
-    def written(self, value: T) -> object:
-        return self.write(value)
-
 
 def text(
-    expected: str,
-    parse: Callable[[str], T],
-    schema: JsonSchema | None = None,
-    write: Callable[[T], object] = str,
-    *,
-    is_secret: bool = False,
+    expected: str, parse: Callable[[str], T], schema: JsonSchema | None = None, *, is_secret: bool = False
 ) -> Scalar[T]:
     """A string that `parse` understands; `schema` is what a JSON Schema can say beyond that it is a string."""
     json_schema = {"type": "string", **(schema or {})}
     has_advice = is_secret or expected == "a string"
-    return Scalar(expected, parse, json_schema, write, is_secret=is_secret, has_advice=has_advice)
+    return Scalar(expected, parse, json_schema, is_secret=is_secret, has_advice=has_advice)
 
 
 def one_of(
@@ -152,7 +138,7 @@ def whole_number(what: str) -> Scalar[int]:
         return int(number)
 
     schema = {"type": "integer", "minimum": 1, "maximum": 10**_MAX_INTEGER_DIGITS - 1}
-    return Scalar(f"a whole number of {what}, 1 or more", parse_number, schema, int, INTEGER)
+    return Scalar(f"a whole number of {what}, 1 or more", parse_number, schema, INTEGER)
 
 
 def boolean(*, is_secret: bool = False) -> Scalar[bool]:
@@ -161,7 +147,7 @@ def boolean(*, is_secret: bool = False) -> Scalar[bool]:
     def parse_boolean(word: str) -> bool | None:
         return yaml.SafeLoader.bool_values.get(word.lower())
 
-    return Scalar("true or false", parse_boolean, {"type": "boolean"}, bool, BOOLEAN, is_secret)
+    return Scalar("true or false", parse_boolean, {"type": "boolean"}, BOOLEAN, is_secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +161,20 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _match(expression: str, text: str, complaint: str) -> re.Match[str]:
+    found = re.fullmatch(expression, text)
+    if found is None:
+        raise ValueError(f"{shortened(text)!r} {complaint}")
+    return found
+
+
 def parse_listen_address(text: str) -> ListenAddress:
     """Parse ``host:port``, ``[IPv6 address]:port``, or ``:port`` for all addresses.
 
     Raises:
         ValueError: it is none of these; the message says what was expected.
     """
-    found = re.fullmatch(_ADDRESS, text)
-    if found is None:
-        raise ValueError(f"{shortened(text)!r} is no address, expected host:port, [IPv6 address]:port or :port")
+    found = _match(_ADDRESS, text, "is no address, expected host:port, [IPv6 address]:port or :port")
     return ListenAddress(found[1] or found[2] or "", int(found[3]))
 
 
@@ -207,12 +198,8 @@ def parse_state_path(text: str) -> str:
     Raises:
         ValueError: it can not be used; the message says what was expected.
     """
-    if not re.fullmatch(_STATE_PATH, text):
-        raise ValueError(
-            f"{shortened(text)!r} can not be used, "
-            "expected the absolute path of a file such as /var/lib/fstat-exporter/state.db"
-        )
-    return text
+    expected = "the absolute path of a file such as /var/lib/fstat-exporter/state.db"
+    return _match(_STATE_PATH, text, f"can not be used, expected {expected}")[0]
 
 
 def parse_duration(text: str) -> float:
@@ -233,9 +220,7 @@ def parse_percentage(text: str) -> float:
     Raises:
         ValueError: it is not one; the message says what was expected.
     """
-    if not re.fullmatch(_PERCENTAGE, text):
-        what = "is no percentage, expected one above 0% and at most 100%, such as 1%"
-        raise ValueError(f"{shortened(text)!r} {what}")
+    _match(_PERCENTAGE, text, "is no percentage, expected one above 0% and at most 100%, such as 1%")
     return float(text[:-1]) / 100
 
 
@@ -250,15 +235,6 @@ def parse_nonempty(text: str) -> str:
     return text
 
 
-def _written_duration(duration_s: float) -> str:
-    parts = []
-    for unit, unit_s in _DURATION_UNITS_S.items():
-        count, duration_s = divmod(duration_s, unit_s)
-        if count:
-            parts.append(f"{count:.0f}{unit}")
-    return "".join(parts) or "0s"
-
-
 def interval(*, or_zero: bool = False) -> Scalar[float]:
     """A duration of 1 s to a year, in seconds."""
     expected = "0s, or 1s to 365d" if or_zero else "1s to 365d"
@@ -271,12 +247,10 @@ def interval(*, or_zero: bool = False) -> Scalar[float]:
 
     nothing = "" if or_zero else "(?=.*[1-9])"
     schema = {"pattern": f"^(?=.){nothing}(?!0*[1-9][0-9]{{0,2}}ms$){_DURATION}$", "maxLength": 30}
-    return text("a duration such as 30s, 5m or 1h30m", parse_interval, schema, _written_duration)
+    return text("a duration such as 30s, 5m or 1h30m", parse_interval, schema)
 
 
-PERCENTAGE = text(
-    "a percentage such as 1%", parse_percentage, {"pattern": f"^{_PERCENTAGE}$"}, lambda share: f"{share * 100:g}%"
-)
+PERCENTAGE = text("a percentage such as 1%", parse_percentage, {"pattern": f"^{_PERCENTAGE}$"})
 LISTEN_ADDRESS = text(
     "host:port, [IPv6 address]:port or :port in quotes", parse_listen_address, {"pattern": f"^{_ADDRESS}$"}
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any, TypeVar
 
@@ -61,9 +61,6 @@ class ListOf(Kind[tuple[T, ...]]):
         if self._distinct:
             schema["uniqueItems"] = True
         return schema
-
-    def written(self, value: Iterable[T]) -> object:
-        return [self._element.written(element) for element in value]
 
 
 class MappingOf(Kind[dict[str, T]]):
@@ -156,15 +153,16 @@ class Fields(Kind[T]):
 class _Key:
     kind: Kind[Any]
     description: str
-    name: str
+    name: str = ""
+    written: object = None
 
 
 def key(kind: Kind[Any], description: str) -> dict[str, _Key]:
     """Return the metadata that makes a dataclass' field a key."""
-    return {"key": _Key(kind, description, "")}
+    return {"key": _Key(kind, description)}
 
 
-def optional(kind: Kind[T], default: D, description: str, name: str = "") -> T | D:
+def optional(kind: Kind[T], default: D, description: str, name: str = "", written: object = None) -> T | D:
     """Make a dataclass' field a key that may be missing.
 
     Args:
@@ -172,8 +170,9 @@ def optional(kind: Kind[T], default: D, description: str, name: str = "") -> T |
         default: holds without the key.
         description: for those who edit the file.
         name: as the file has it; "" when the field has the same name.
+        written: the default as the file would have it; None when that is the same.
     """
-    made: T | D = dataclasses.field(default=default, metadata={"key": _Key(kind, description, name)})
+    made: T | D = dataclasses.field(default=default, metadata={"key": _Key(kind, description, name, written)})
     return made
 
 
@@ -234,10 +233,11 @@ class Section(Fields[T]):
     def schema(self) -> JsonSchema:
         schema = super().schema()
         for name, field in self._fields.items():
-            described = {"description": field.metadata["key"].description, **schema["properties"][name]}
+            declared: _Key = field.metadata["key"]
+            described = {"description": declared.description, **schema["properties"][name]}
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            if default not in (None, MISSING) and not isinstance(self.kinds[name], Section):
-                described["default"] = self.kinds[name].written(default)
+            if default not in (None, MISSING) and not isinstance(declared.kind, Section):
+                described["default"] = default if declared.written is None else declared.written
             schema["properties"][name] = described
         if self._required:
             schema["required"] = self._required
