@@ -194,7 +194,9 @@ def _report_syntax(error: yaml.MarkedYAMLError, text: str, report: Report) -> No
         return
     character = text[mark.index : mark.index + 1]
     told = ", ".join(part for part in (error.context, error.problem) if part)
-    if "never closed" in (what := _meaning(told, character)):
+    meanings = (meaning for words, meaning in _MEANINGS if re.search(words, told + character))
+    what = next(meanings, told.replace("{", "{{").replace("}", "}}"))
+    if "never closed" in what:
         mark = begin
     name = re.match(r"[*&]?([\w-]*)", text[mark.index :])
     what = what.format(
@@ -204,10 +206,3 @@ def _report_syntax(error: yaml.MarkedYAMLError, text: str, report: Report) -> No
         found=f"'{character}'" if character else "the end of the file",
     )
     report.wrong_at(mark.line + 1, mark.column + 1, f"not YAML: {what}")
-
-
-def _meaning(told: str, character: str) -> str:
-    for words, meaning in _MEANINGS:
-        if re.search(words, told + character):
-            return meaning
-    return told.replace("{", "{{").replace("}", "}}")

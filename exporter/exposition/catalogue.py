@@ -3,62 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from prometheus_client import Metric
 
 from exporter.config.groups import FILE_METRICS
 
-_ENDINGS = MappingProxyType({"counter": "_total", "info": "_info"})
+_ENDINGS: Mapping[str, str] = {"counter": "_total", "info": "_info"}
 _UNITS = ("bytes", "seconds")
 
-AGENT: Mapping[str, str] = MappingProxyType(
-    {
-        "fstat_group_pattern_matches": "Files that the pattern matches now.",
-        "fstat_group_files_without_series": "Files of the group for which max_series leaves no series; "
-        "they are in the sums.",
-        "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
-        "their labels are empty.",
-        "fstat_cache_hits_total": "Look-ups of files answered without os.stat. "
-        "Each published file is one look-up a scrape.",
-        "fstat_cache_misses_total": "Look-ups of files that took an os.stat. "
-        "Each published file is one look-up a scrape.",
-        "fstat_cache_hit_ratio": "Hits divided by hits and misses since the start, from 0 to 1; "
-        "0 before the first look-up.",
-        "fstat_cache_evictions_total": "Files dropped from the cache to make room for others.",
-        "fstat_cache_files": "Files in the cache, each of them watched or polled.",
-        "fstat_cache_max_files": "Upper bound of the files in the cache. "
-        "Declared files beyond it are published too, each look-up a miss.",
-        "fstat_cache_watches": "Inotify watches held. Names of one file share a watch.",
-        "fstat_cache_directory_watches": "Those of them that are on directories.",
-        "fstat_cache_hot_directories": "Directories in which files come and go all the time: "
-        "listed now and then instead of watched.",
-        "fstat_cache_hot_files": "Files written all the time: "
-        "sampled instead of watched, so that their writers are not slowed down.",
-        "fstat_cache_guarded_files": "Files that have no watch of their own, for want of watches: "
-        "that of their directory tells of them.",
-        "fstat_cache_polled_files": "Files in the cache that can not be watched and are looked at each scrape, "
-        "by the reason.",
-        "fstat_cache_late_files": "Files in the cache whose remote filesystem did not answer the latest look.",
-        "fstat_cache_queue_overflows_total": "How often the kernel's queue of events was full. "
-        "Every file is looked at again then, nothing is lost.",
-        "fstat_cache_watch_failures_total": "Files that could not be watched when that was tried, by the reason.",
-        "fstat_cache_audit_checks_total": "Cached files compared with a fresh os.stat, in rotation.",
-        "fstat_cache_audit_mismatches_total": "Cached files that had changed without an event. "
-        "They are right again, and polled from then on.",
-        "fstat_exporter_ready": "Whether the first scan for files is done: 1 or 0.",
-        "fstat_exporter_files": "Files that are looked at, found so far.",
-        "fstat_exporter_directories": "Directories in which files are looked for, found so far.",
-        "fstat_exporter_unreadable_directories": "Those that can not be listed.",
-        "fstat_exporter_unwatched_directories": "Those that can not be watched, and are looked at each scrape.",
-        "fstat_exporter_missed_changes_total": "Files and directories that had come or gone without an event "
-        "and were found by a rescan.",
-        "fstat_exporter_state_resets_total": "How often a state file was damaged or not ours, was set aside, "
-        "and the counters began anew.",
-        "fstat_exporter_state_write_failures_total": "How often the state file could not be written.",
-        "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
-    }
-)
+AGENT: Mapping[str, str] = {
+    "fstat_group_pattern_matches": "Files that the pattern matches now.",
+    "fstat_group_files_without_series": "Files of the group for which max_series leaves no series; "
+    "they are in the sums.",
+    "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
+    "their labels are empty.",
+    "fstat_cache_hits_total": "Look-ups of files answered without os.stat. "
+    "Each published file is one look-up a scrape.",
+    "fstat_cache_misses_total": "Look-ups of files that took an os.stat. Each published file is one look-up a scrape.",
+    "fstat_cache_hit_ratio": "Hits divided by hits and misses since the start, from 0 to 1; "
+    "0 before the first look-up.",
+    "fstat_cache_evictions_total": "Files dropped from the cache to make room for others.",
+    "fstat_cache_files": "Files in the cache, each of them watched or polled.",
+    "fstat_cache_max_files": "Upper bound of the files in the cache. "
+    "Declared files beyond it are published too, each look-up a miss.",
+    "fstat_cache_watches": "Inotify watches held. Names of one file share a watch.",
+    "fstat_cache_directory_watches": "Those of them that are on directories.",
+    "fstat_cache_hot_directories": "Directories in which files come and go all the time: "
+    "listed now and then instead of watched.",
+    "fstat_cache_hot_files": "Files written all the time: "
+    "sampled instead of watched, so that their writers are not slowed down.",
+    "fstat_cache_guarded_files": "Files that have no watch of their own, for want of watches: "
+    "that of their directory tells of them.",
+    "fstat_cache_polled_files": "Files in the cache that can not be watched and are looked at each scrape, "
+    "by the reason.",
+    "fstat_cache_late_files": "Files in the cache whose remote filesystem did not answer the latest look.",
+    "fstat_cache_queue_overflows_total": "How often the kernel's queue of events was full. "
+    "Every file is looked at again then, nothing is lost.",
+    "fstat_cache_watch_failures_total": "Files that could not be watched when that was tried, by the reason.",
+    "fstat_cache_audit_checks_total": "Cached files compared with a fresh os.stat, in rotation.",
+    "fstat_cache_audit_mismatches_total": "Cached files that had changed without an event. "
+    "They are right again, and polled from then on.",
+    "fstat_exporter_ready": "Whether the first scan for files is done: 1 or 0.",
+    "fstat_exporter_files": "Files that are looked at, found so far.",
+    "fstat_exporter_directories": "Directories in which files are looked for, found so far.",
+    "fstat_exporter_unreadable_directories": "Those that can not be listed.",
+    "fstat_exporter_unwatched_directories": "Those that can not be watched, and are looked at each scrape.",
+    "fstat_exporter_missed_changes_total": "Files and directories that had come or gone without an event "
+    "and were found by a rescan.",
+    "fstat_exporter_state_resets_total": "How often a state file was damaged or not ours, was set aside, "
+    "and the counters began anew.",
+    "fstat_exporter_state_write_failures_total": "How often the state file could not be written.",
+    "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
+}
 """What :mod:`exporter.exposition.collector` shows."""
 
 

@@ -222,7 +222,7 @@ class Directory:
         self._matcher = matcher
         self._matches = matcher._matches
         self._steps = steps
-        includes = [(step, step.pattern) for step in steps if step.pattern is not None]
+        includes = [step for step in steps if step.pattern is not None]
         ends: dict[int, list[_Step]] = {}  # of each group: the steps that a file in this directory can be at the end of
         for step in steps:
             if step.after is None:
@@ -232,10 +232,10 @@ class Directory:
             for group, last in sorted(ends.items())
             if any(step.pattern is not None for step in last)
         )
-        literals = [step.segment.literal for step, _ in includes]
+        literals = [step.segment.literal for step in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
-        self.follows_links = any(step.after is not None and not step.segment.any_depth for step, _ in includes)
+        self.follows_links = any(step.after is not None and not step.segment.any_depth for step in includes)
         # Whether all directories in it lead to the same, to `_steadily` once known: but for hidden ones and links.
         self._is_steady = all(
             step.segment.any_depth or (step.pattern is not None and (step.after is None or step.segment.any_name))
@@ -243,7 +243,7 @@ class Directory:
         ) and not any(matcher.rules[step.group].name_excludes for step in steps)
         self._steadily: Directory | None = None
         # Most names in a directory that fills up with something else are told from logs by these.
-        self._endings = tuple({step.segment.ending for step, _ in includes if step.after is None})
+        self._endings = tuple({step.segment.ending for step in includes if step.after is None})
 
     def match(self, name: str) -> Match | None:
         """Return what a regular file of this name in this directory is matched by, or None."""

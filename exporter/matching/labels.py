@@ -71,20 +71,17 @@ class Labeller:
     """
 
     def __init__(self, rules: Sequence[LabelRule]) -> None:
-        own: set[str] = set()
-        for rule in rules:
-            own.update(rule.labels)
-            if rule.path_regex is not None:
-                own.update(rule.path_regex.groupindex)
+        named = [rule.path_regex.groupindex if rule.path_regex is not None else {} for rule in rules]
+        own = {name for rule, groups in zip(rules, named, strict=True) for name in (*rule.labels, *groups)}
         self.names: tuple[str, ...] = ("group", "path", *sorted(own))
         # The values that all files of a group have in common, the expression, and where its named groups go.
         self._rules = [
             (
                 (rule.group, "", *(rule.labels.get(name, "") for name in self.names[2:])),
                 rule.path_regex,
-                [(self.names.index(name), name) for name in (rule.path_regex.groupindex if rule.path_regex else ())],
+                [(self.names.index(name), name) for name in groups],
             )
-            for rule in rules
+            for rule, groups in zip(rules, named, strict=True)
         ]
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
