@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import stat
@@ -66,12 +67,12 @@ class ConfigWatch:
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             return
         try:
-            self._inotify = INotify(nonblocking=True)
+            self._inotify = inotify = INotify(nonblocking=True)
         except OSError as error:
             self._tell(error)
             return
-        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._hear)
-        self._task = asyncio.create_task(self._follow())
+        asyncio.get_running_loop().add_reader(inotify.fileno(), self._hear, inotify)
+        self._task = asyncio.create_task(self._follow(inotify))
 
     def close(self) -> None:
         """End; idempotent."""
@@ -82,10 +83,10 @@ class ConfigWatch:
             self._inotify.close()
             self._inotify = None
 
-    async def _follow(self) -> None:
+    async def _follow(self, inotify: INotify) -> None:
         was_there = True
         while True:
-            is_there = await call_in_thread(self._arm, "config-watch")
+            is_there = await call_in_thread(functools.partial(self._arm, inotify), "config-watch")
             has_news = is_there and self._is_being_written and await self._hears_within(PATIENCE_S)
             if not has_news:
                 self._is_being_written = False
@@ -105,11 +106,9 @@ class ConfigWatch:
         self._heard.clear()
         return True
 
-    def _hear(self) -> None:
-        if self._inotify is None:
-            return
+    def _hear(self, inotify: INotify) -> None:
         with contextlib.suppress(BlockingIOError):
-            for wd, mask, _, name in self._inotify.read(timeout=0):
+            for wd, mask, _, name in inotify.read(timeout=0):
                 if self._concerns_us(wd, mask, name):
                     self._heard.set()
 
@@ -126,11 +125,8 @@ class ConfigWatch:
             self._is_being_written = bool(mask & flags.MODIFY)
         return True
 
-    def _arm(self) -> bool:
+    def _arm(self, inotify: INotify) -> bool:
         """Watch all that the path leads over now; return whether a file is at its end."""
-        inotify = self._inotify
-        if inotify is None:
-            return True
         watched: dict[int, tuple[str, set[str]]] = {}
         is_there = False
         error: Exception | None = None

@@ -11,6 +11,8 @@ from typing import Self
 import bracex
 from wcmatch import fnmatch
 
+from exporter.config.errors import shortened
+
 COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
 """Endings of files that are left out unless a pattern names them: compressed files are copies, not growth."""
 
@@ -163,13 +165,8 @@ def _check_brackets(text: str) -> None:
 
 
 def _never_closed(text: str, start: int) -> PatternError:
-    what = f"the '{text[start]}' of '{_quoted(text, start)}' is never closed"
+    what = f"the '{text[start]}' of '{shortened(text[start:], 20)}' is never closed"
     return PatternError(rf"{what}; write '\{text[start]}' for the character itself")
-
-
-def _quoted(text: str, start: int) -> str:
-    """Enough of it to be found."""
-    return text[start:] if len(text) < start + 20 else text[start : start + 20] + "..."
 
 
 def _check_class(content: str) -> None:
