@@ -55,9 +55,7 @@ class Rows(Generic[K]):
         self.names = tuple(names)
         self._label_text = label_text
         self._places: dict[K, int] = {}  # number of the chunk times CHUNK_ROWS, plus the row in it
-        self._chunks: list[_Chunk[K]] = []
-        self._roomy: dict[_Chunk[K], None] = {}  # those that are not full
-        self._sparse: _Chunk[K] | None = None  # no other one is half empty
+        self._chunks: list[_Chunk[K]] = []  # all are full but the last one
         self._stale: set[_Chunk[K]] = set()  # those with pages to be written
         self._runs: list[list[Block | None]] = [[] for _ in self.names]  # of each family
 
@@ -66,14 +64,14 @@ class Rows(Generic[K]):
 
     @property
     def chunks(self) -> int:
-        """How many chunks there are: at most one more than if each was half full."""
+        """How many chunks there are: no more than are needed."""
         return len(self._chunks)
 
     def put(self, key: K, values: Iterable[float]) -> None:
         """Set the values of a row, new or not: one a family, :data:`ABSENT` where there is no sample."""
         place = self._places.get(key)
         if place is None:
-            self._append(self._chunk_with_room(), key, values)
+            self._append(key, values)
             return
         number, row = divmod(place, CHUNK_ROWS)
         chunk = self._chunks[number]
@@ -88,22 +86,26 @@ class Rows(Generic[K]):
                 page.stale |= _ALL_LINES if before == ABSENT or value == ABSENT else line
 
     def discard(self, key: K) -> None:
-        """Take a row out, if it is there."""
+        """Take a row out, if it is there; the last one takes its place."""
         place = self._places.pop(key, None)
         if place is None:
             return
         number, row = divmod(place, CHUNK_ROWS)
-        chunk = self._chunks[number]
-        last = chunk.keys.pop()
-        values = [column.pop() for column in chunk.columns]
+        chunk, last = self._chunks[number], self._chunks[-1]
+        moved = last.keys.pop()
+        values = [column.pop() for column in last.columns]
+        self._touch(len(self._chunks) - 1)
         if row < len(chunk.keys):
-            chunk.keys[row] = last
-            self._places[last] = place
+            chunk.keys[row] = moved
+            self._places[moved] = place
             for column, value in zip(chunk.columns, values, strict=True):
                 column[row] = value
-        self._roomy[chunk] = None
-        self._touch(chunk)
-        self._settle(chunk)
+            self._touch(number)
+        if not last.keys:
+            self._stale.discard(self._chunks.pop())
+            if len(self._chunks) % _RUN_CHUNKS == 0:
+                for runs in self._runs:
+                    runs.pop()
 
     def sections(
         self, names: Iterable[str], deflater: Deflater | None = None, *, keeps_text: bool = True
@@ -158,88 +160,42 @@ class Rows(Generic[K]):
             if not any(page.stale for page in chunk.pages):
                 self._stale.remove(chunk)
 
-    # -- chunks -------------------------------------------------------------------------------------------------------
-
-    def _append(self, chunk: _Chunk[K], key: K, values: Iterable[float]) -> None:
-        self._places[key] = chunk.number * CHUNK_ROWS + len(chunk.keys)
+    def _append(self, key: K, values: Iterable[float]) -> None:
+        place = len(self._places)
+        number = place // CHUNK_ROWS
+        if number == len(self._chunks):
+            self._chunks.append(_Chunk(len(self.names)))
+            if number % _RUN_CHUNKS == 0:
+                for runs in self._runs:
+                    runs.append(None)
+        chunk = self._chunks[number]
+        self._places[key] = place
         chunk.keys.append(key)
         for column, value in zip(chunk.columns, values, strict=True):
             column.append(value)
-        if len(chunk.keys) == CHUNK_ROWS:
-            del self._roomy[chunk]
-        self._touch(chunk)
+        self._touch(number)
 
-    def _chunk_with_room(self) -> _Chunk[K]:
-        if self._roomy:
-            return next(iter(self._roomy))
-        chunk = self._sparse = _Chunk[K](len(self._chunks), len(self.names))
-        self._chunks.append(chunk)
-        if len(self._chunks) % _RUN_CHUNKS == 1:
-            for runs in self._runs:
-                runs.append(None)
-        self._roomy[chunk] = None
-        self._touch(chunk)
-        return chunk
-
-    def _touch(self, chunk: _Chunk[K]) -> None:
+    def _touch(self, number: int) -> None:
         """A chunk has got other rows."""
+        chunk = self._chunks[number]
         if not chunk.has_new_rows:
             chunk.has_new_rows = True
-            for page in chunk.pages:
+            for page, runs in zip(chunk.pages, self._runs, strict=True):
                 page.stale = _ALL_LINES
+                runs[number // _RUN_CHUNKS] = None
             self._stale.add(chunk)
-            self._forget_run(chunk)
-
-    def _forget_run(self, chunk: _Chunk[K]) -> None:
-        for runs in self._runs:
-            runs[chunk.number // _RUN_CHUNKS] = None
-
-    def _settle(self, chunk: _Chunk[K]) -> None:
-        """A chunk has fewer rows: keep only one that is half empty."""
-        if not chunk.is_sparse or (chunk is self._sparse and chunk.keys):
-            return
-        other = self._sparse
-        if other is None or other is chunk or not other.is_sparse:
-            self._sparse = chunk if chunk.keys else None
-        else:
-            for row, key in enumerate(chunk.keys):
-                self._append(other, key, [column[row] for column in chunk.columns])
-            chunk.keys.clear()
-        if not chunk.keys:
-            self._remove(chunk)
-
-    def _remove(self, chunk: _Chunk[K]) -> None:
-        """Take out a chunk without rows; the last one gets its number."""
-        self._stale.discard(chunk)
-        del self._roomy[chunk]
-        self._forget_run(chunk)
-        last = self._chunks.pop()
-        self._forget_run(last)
-        if last is not chunk:
-            last.number = chunk.number
-            self._chunks[last.number] = last
-            for row, key in enumerate(last.keys):
-                self._places[key] = last.number * CHUNK_ROWS + row
-        if len(self._chunks) % _RUN_CHUNKS == 0:
-            for runs in self._runs:
-                runs.pop()
 
 
 class _Chunk(Generic[K]):
     """Some rows: what they are, and in each family their values and what they look like."""
 
-    __slots__ = ("columns", "has_new_rows", "keys", "number", "pages")
+    __slots__ = ("columns", "has_new_rows", "keys", "pages")
 
-    def __init__(self, number: int, families: int) -> None:
-        self.number = number
+    def __init__(self, families: int) -> None:
         self.keys: list[K] = []
         self.columns = [array("d") for _ in range(families)]
         self.pages = [_Page() for _ in range(families)]
         self.has_new_rows = False  # than when it was written last
-
-    @property
-    def is_sparse(self) -> bool:
-        return 2 * len(self.keys) <= CHUNK_ROWS
 
 
 class _Page:

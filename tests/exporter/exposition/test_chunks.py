@@ -106,9 +106,9 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_given_back(self) -> None:
-        """Whatever has been there, there are at most twice as many chunks as are needed, and one."""
+        """Whatever has been there, there are no more chunks than are needed."""
         assert len(self.rows) == len(self.values)
-        assert self.rows.chunks <= 2 * len(self.values) / CHUNK_ROWS + 1
+        assert self.rows.chunks == math.ceil(len(self.values) / CHUNK_ROWS)
         assert self.values.keys() == self.rows._places.keys()
 
 
