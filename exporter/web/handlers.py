@@ -102,6 +102,8 @@ class Application(web.Application):
         """Find who answers. The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us."""
         if host := _SCHEME_AND_HOST.match(request.path):
             request.path = request.path[host.end() :] or "/"
+        # Nobody reads a form, and tornado would answer what is wrong in one before it is known who asks.
+        request.headers.pop("Content-Type", None)
         return super().find_handler(request, **kwargs)
 
 

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from unittest import mock
 
+import bcrypt
 import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
@@ -348,6 +350,19 @@ def test_other_methods(web: Web, method: str, path: str) -> None:
     reply = web.get(path, method, Content_Length="0", Origin="http://elsewhere")
     assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
     assert reply.body == b"405 Method Not Allowed\n"
+
+
+def test_who_may_not_ask_learns_nothing(make: Callable[..., Web], tmp_path: Path) -> None:
+    """Not whether there is such a method, nor what is wrong with a form; the connection can be used again."""
+    path = tmp_path / "web.yml"
+    path.write_text(f"basic_auth_users: {{a: '{bcrypt.hashpw(b'b', bcrypt.gensalt(4)).decode()}'}}")
+    with make(web_config_path=str(path)).connect() as connection:
+        for method, kind in (("BREW", "text/plain"), ("POST", "multipart/form-data"), ("GET", "text/plain")):
+            connection.send(method, "/", Content_Type=kind, Content_Length="3")
+            connection.socket.sendall(b"x=%")
+            reply = connection.read()
+            assert (reply.status, reply.body) == (401, b"401 Unauthorized\n")
+            assert reply.headers["www-authenticate"].startswith("Basic ")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/x", "/api/v1/files"])
