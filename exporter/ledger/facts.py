@@ -113,8 +113,9 @@ class Facts:
                 if inode is None:
                     return
                 is_booked = path is not None
-            if stats.size != inode.size or stats.mtime_ns != inode.mtime_ns:
-                self._change(inode, stats.size, stats.mtime_ns, data_begins)
+            size, mtime_ns = stats.size, stats.mtime_ns
+            if size != inode.size or mtime_ns != inode.mtime_ns:
+                self._change(inode, size, mtime_ns, data_begins)
                 is_booked = path in inode.homes
             if path is not None and path.stats is not stats:
                 before, path.stats = path.stats, stats

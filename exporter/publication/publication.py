@@ -239,6 +239,7 @@ class Publication:
             return
         totals_of_path = (self.groups[position],) if row is None else row.totals
         is_counted = self._before is None or self._before._position(path) is None
+        mtime_ns = path.stats.mtime_ns if path.is_present and path.stats is not None else None
         for totals in totals_of_path:
             if is_counted:
                 totals.changes += booking.changes
@@ -247,8 +248,8 @@ class Publication:
                 totals.rotations += booking.rotations
             if row is not None:  # else the file is not there any more, and never was in the sum
                 totals.size_bytes += booking.size_bytes
-                if path.is_present and path.stats is not None and path.stats.mtime_ns >= totals.newest_mtime_ns:
-                    totals.newest, totals.newest_mtime_ns, totals.newest_is_known = row, path.stats.mtime_ns, True
+                if mtime_ns is not None and mtime_ns >= totals.newest_mtime_ns:
+                    totals.newest, totals.newest_mtime_ns, totals.newest_is_known = row, mtime_ns, True
                 elif totals.newest is row:
                     totals.newest_is_known = False
         self._changed.totals.update(totals_of_path)
