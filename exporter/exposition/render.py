@@ -75,7 +75,16 @@ class Exposition:
             changed = self.publication.take()
             # Neighbours are alike, which is good for the compression, and they come and go together.
             for row in sorted(changed.rows, key=attrgetter("path.name")):
-                self._update_file(row)
+                path, stats = row.path, row.path.stats
+                rows = self._files.rows[row.group]
+                if stats is None or path.is_hidden or not row.is_published:
+                    rows.discard(row)
+                    continue
+                counters: tuple[float, ...] = (ABSENT,) * 4
+                if path.is_counting:
+                    counters = path.changes, path.appended_bytes, path.truncations, path.rotations
+                values = (stats.size, stats.mtime, *counters)
+                rows.put(row, [values[column] for column in self._columns[row.group]])
             for totals in sorted(changed.totals, key=attrgetter("values")):
                 self._update_totals(totals)
             return changed
@@ -124,19 +133,6 @@ class Exposition:
                 for table in self._tables:
                     for rows in table.rows:
                         rows.drop_text()
-
-    def _update_file(self, row: Row) -> None:
-        path = row.path
-        rows = self._files.rows[row.group]
-        stats = path.stats
-        if stats is None or path.is_hidden or not row.is_published:
-            rows.discard(row)
-            return
-        counters: tuple[float, ...] = (ABSENT,) * 4
-        if path.is_counting:
-            counters = path.changes, path.appended_bytes, path.truncations, path.rotations
-        values = (stats.size, stats.mtime, *counters)
-        rows.put(row, [values[column] for column in self._columns[row.group]])
 
     def _update_totals(self, totals: Totals) -> None:
         rows = (self._aggregates if totals.values else self._totals).rows[totals.group]
