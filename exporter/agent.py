@@ -130,21 +130,16 @@ class Agent:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             url = url_of(bound, is_tls=is_tls)
             _log.info("listening", extra=fields(url=url, address=address, version=__version__))
-        watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
-        if watch is not None:
-            watch.start()
         self._tracker.start()
         self._begin_tasks(is_first=True)
-        watchdog = asyncio.create_task(self._feed_watchdog())
+        others = [asyncio.create_task(self._feed_watchdog()), asyncio.create_task(self._watch_config())]
         try:
             await stop.wait()
         finally:
             self._is_stopping = True
             self._notifier.stopping()
-            if watch is not None:
-                watch.close()
             self._reloader.close()
-            for task in (*self._tasks, watchdog):
+            for task in (*self._tasks, *others):
                 task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
@@ -170,8 +165,10 @@ class Agent:
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
 
-    def _file_has_changed(self) -> None:
-        self.ask_to_reload("file", is_asked_for=False)
+    async def _watch_config(self) -> None:
+        if self._config_path is not None:
+            async for _ in ConfigWatch(self._config_path).changes():
+                self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
         self._tracker.close()

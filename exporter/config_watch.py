@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 
 from inotify_simple import INotify, flags
 
@@ -47,55 +47,47 @@ class ConfigWatch:
 
     Args:
         path: the file, absolute.
-        on_change: called when it may have changed and nobody is writing it, also once after the start: it may have
-            changed since it was read; and once after it has gone.
     """
 
-    def __init__(self, path: str, on_change: Callable[[], object]) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._on_change = on_change
-        self._inotify: INotify | None = None
         # Watch -> directory, and the names in it over which the path leads; none for the watch of the file itself.
         self._watched: dict[int, tuple[str, set[str]]] = {}
         self._is_being_written = False
         self._heard = asyncio.Event()  # of something that concerns us
-        self._task: asyncio.Task[None] | None = None
         self._is_deaf = False
 
-    def start(self) -> None:
-        """Begin to watch, unless it is a pipe or the like, of which there is nothing more to read."""
+    async def changes(self) -> AsyncIterator[None]:
+        """Give a value when the file may have changed and nobody is writing it, also once at the beginning: it may have
+        changed since it was read; and once after it has gone.
+
+        It ends at once for a pipe or the like, of which there is nothing more to read.
+        """
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             return
         try:
-            self._inotify = inotify = INotify(nonblocking=True)
+            inotify = INotify(nonblocking=True)
         except OSError as error:
             self._tell(error)
             return
-        asyncio.get_running_loop().add_reader(inotify.fileno(), self._hear, inotify)
-        self._task = asyncio.create_task(self._follow(inotify))
-
-    def close(self) -> None:
-        """End; idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-        if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-            self._inotify.close()
-            self._inotify = None
-
-    async def _follow(self, inotify: INotify) -> None:
-        was_there = True
-        while True:
-            is_there = await call_in_thread(functools.partial(self._arm, inotify), "config-watch")
-            has_news = is_there and self._is_being_written and await self._hears_within(PATIENCE_S)
-            if not has_news:
-                self._is_being_written = False
-                if is_there or was_there:
-                    self._on_change()
-                was_there = is_there
-                has_news = await self._hears_within(None if is_there else MISSING_S)
-            while has_news:
-                has_news = await self._hears_within(SETTLE_S)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(inotify.fileno(), self._hear, inotify)
+        try:
+            was_there = True
+            while True:
+                is_there = await call_in_thread(functools.partial(self._arm, inotify), "config-watch")
+                has_news = is_there and self._is_being_written and await self._hears_within(PATIENCE_S)
+                if not has_news:
+                    self._is_being_written = False
+                    if is_there or was_there:
+                        yield
+                    was_there = is_there
+                    has_news = await self._hears_within(None if is_there else MISSING_S)
+                while has_news:
+                    has_news = await self._hears_within(SETTLE_S)
+        finally:
+            loop.remove_reader(inotify.fileno())
+            inotify.close()
 
     async def _hears_within(self, timeout_s: float | None) -> bool:
         try:
@@ -129,7 +121,7 @@ class ConfigWatch:
         """Watch all that the path leads over now; return whether a file is at its end."""
         watched: dict[int, tuple[str, set[str]]] = {}
         is_there = False
-        error: Exception | None = None
+        error: OSError | None = None
         try:
             for directory, names in _way(self._path).items():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -142,14 +134,15 @@ class ConfigWatch:
             for wd in before.keys() - watched.keys():
                 with contextlib.suppress(OSError):  # it went with what it was on
                     inotify.rm_watch(wd)
-        except (OSError, ValueError) as failure:  # ValueError: closed meanwhile
+        except ValueError:
+            return is_there  # closed meanwhile
+        except OSError as failure:
             error = failure
             is_there = os.path.exists(self._path)
-        if self._inotify is not None:
-            self._tell(error)
+        self._tell(error)
         return is_there
 
-    def _tell(self, error: Exception | None) -> None:
+    def _tell(self, error: OSError | None) -> None:
         if error is not None and not self._is_deaf:
             text = "the configuration file can not be watched: after a change send SIGHUP"
             _log.warning(text, extra=fields(path=self._path, error=error))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from exporter.exposition.collector import AgentCollector, audit_share, make_registry
+from exporter.collector import AgentCollector, audit_share, make_registry
 from exporter.exposition.families import Encode, FamilyTexts
 from exporter.exposition.render import Exposition
 from exporter.publication.history import History

@@ -55,7 +55,7 @@ AGENT: Mapping[str, str] = {
     "fstat_exporter_state_write_failures_total": "How often the state file could not be written.",
     "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
 }
-"""What :mod:`exporter.exposition.collector` shows."""
+"""What :mod:`exporter.collector` shows."""
 
 
 def family(name: str, text: str) -> Metric:

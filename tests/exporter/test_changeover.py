@@ -86,7 +86,7 @@ def group(tmp_path: Path) -> GroupOf:
 
 
 def test_other_labels(tmp_path: Path, group: GroupOf) -> None:
-    """What is kept has its counters, under the new labels; and growth at any moment of the succession is in them."""
+    """What is kept has its counters, under the new labels; and growth at any moment of the changeover is in them."""
     touch(tmp_path / "x-1.log", tmp_path / "y-1.log")
     line = Line(group("g", "*.log"))
     append(tmp_path / "x-1.log", "1")
@@ -103,7 +103,7 @@ def test_other_labels(tmp_path: Path, group: GroupOf) -> None:
 
 
 def test_what_comes_and_goes_during_the_succession(tmp_path: Path, group: GroupOf) -> None:
-    """Is known to both; what was truncated or deleted before the successor had looked is in its counters too."""
+    """Is known to both; what was truncated or deleted before the changeover is over is in the counters too."""
     touch(tmp_path / "cut.log", tmp_path / "deleted.log", tmp_path / "rotated.log")
     line = Line(group("g", "*.log"))
     line.tracker.refresh(0)
@@ -252,7 +252,7 @@ def test_a_grace_goes_on(tmp_path: Path, group: GroupOf) -> None:
 
 
 def test_abandoned(tmp_path: Path, group: GroupOf) -> None:
-    """Then all is as it was before, and the successor leaves nothing behind."""
+    """Then all is as it was before, and the changeover leaves nothing behind."""
     touch(tmp_path / "a" / "a.log", tmp_path / "b" / "b.log")
     line = Line(group("g", "a/*.log"))
     watched = line.watched()

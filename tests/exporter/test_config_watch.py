@@ -29,9 +29,10 @@ class Heard:
         self.count = 0
         self._told = asyncio.Event()
 
-    def tell(self) -> None:
-        self.count += 1
-        self._told.set()
+    async def listen(self) -> None:
+        async for _ in self.watch.changes():
+            self.count += 1
+            self._told.set()
 
     async def wait(self) -> None:
         """Wait until it tells, once."""
@@ -49,13 +50,14 @@ def watched(path: Path, scenario: Callable[[Heard], Coroutine[object, object, No
 
     async def run() -> Heard:
         heard = Heard()
-        heard.watch = watch = ConfigWatch(str(path), heard.tell)
-        watch.start()
+        heard.watch = ConfigWatch(str(path))
+        listening = asyncio.create_task(heard.listen())
         try:
             await heard.wait()
             await scenario(heard)
         finally:
-            watch.close()
+            listening.cancel()
+            await asyncio.wait([listening])
         return heard
 
     return asyncio.run(run())
@@ -260,12 +262,7 @@ def test_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(path)
 
     async def run() -> None:
-        heard = Heard()
-        watch = ConfigWatch(str(path), heard.tell)
-        watch.start()
-        assert watch._inotify is None
-        assert (watch._task, heard.count) == (None, 0)
-        watch.close()
+        assert [change async for change in ConfigWatch(str(path)).changes()] == []
 
     asyncio.run(run())
 
@@ -279,9 +276,7 @@ def test_without_inotify(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.setattr(config_watch, "INotify", refuse)
 
     async def run() -> None:
-        watch = ConfigWatch(str(path), lambda: None)
-        watch.start()
-        watch.close()
+        assert [change async for change in ConfigWatch(str(path)).changes()] == []
 
     asyncio.run(run())
     assert [record.getMessage() for record in caplog.records] == [

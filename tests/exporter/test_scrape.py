@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from exporter.collector import AgentCollector
 from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.config.model import Config
-from exporter.exposition.collector import AgentCollector
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import FStatCache

@@ -24,14 +24,14 @@ def survey(cache: FStatCache, paths: Set[str]) -> dict[str, OSError]:
 
 
 @contextmanager
-def driven(cache: FStatCache, on_change: Callable[[Change], object]) -> Iterator[FStatCache]:
+def driven(cache: FStatCache, report: Callable[[Change], object]) -> Iterator[FStatCache]:
     """Have a thread drive a cache and take its changes, until it is closed."""
 
     def drive() -> None:
         while cache.wait():
             cache.advance()
             for change in cache.take():
-                on_change(change)
+                report(change)
 
     thread = threading.Thread(target=drive, name="owner")
     thread.start()
