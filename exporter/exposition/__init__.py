@@ -1,4 +1,4 @@
-"""Writes a scrape: rows of files kept as text and gzip blocks, families of the library, the agent's own metrics.
+"""Writes a scrape: rows of files kept as text and gzip blocks, the catalogue of families, families of the library.
 
-It imports `config` and `ledger`, and `collector` the tracker too; only the scraper imports it.
+It imports `config` and `publication`; the collector and the scraper import it.
 """
