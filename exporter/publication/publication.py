@@ -66,6 +66,8 @@ class Publication:
         self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in groups])
         self.rows: dict[Path, Row] = {}
         self.groups = tuple(Totals(position) for position in range(len(groups)))
+        for totals in self.groups:
+            totals.lineage = (totals,)
         self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
         self.unsaved: set[Totals] | None = None
         self._first = first
@@ -237,7 +239,7 @@ class Publication:
             self._note_presence(path, row)
         if position is None:
             return
-        totals_of_path = (self.groups[position],) if row is None else row.totals
+        totals_of_path = self.groups[position].lineage if row is None else row.totals
         is_counted = self._before is None or self._before._position(path) is None
         mtime_ns = path.stats.mtime_ns if path.is_present and path.stats is not None else None
         for totals in totals_of_path:
@@ -273,14 +275,15 @@ class Publication:
 
     def _begin(self, path: Path, position: int) -> Row:
         labels = self.labeller.label(position, path.name)
-        totals: tuple[Totals, ...] = (self.groups[position],)
+        totals = self.groups[position].lineage
         if self.config[position].aggregate_by:
             values = tuple([labels.values[at] for at in self._aggregate_by[position]])
             aggregate = self.aggregates.get((position, values))
             if aggregate is None:
                 aggregate = self.aggregates[position, values] = Totals(position, values, is_published=False)
+                aggregate.lineage = (*totals, aggregate)
                 self._aggregate_places[position].ask(aggregate)
-            totals = (*totals, aggregate)
+            totals = aggregate.lineage
         for each in totals:
             each.rows += 1
         row = self.rows[path] = Row(path, position, labels.values, totals, labels.is_unlabelled)

@@ -24,6 +24,7 @@ class Totals:
         newest: the row of the file that was modified last, None when there is none; ``newest_is_known`` says whether it
             is up to date.
         newest_mtime_ns: its time; no file has a later one, be it up to date or not.
+        lineage: what a row of theirs adds to: these, after their group's if they are an aggregate's.
         rows: how many rows add to these.
         is_published: whether these are shown; ``max_series`` bounds the aggregates of a group too.
         has_ended: whether these are of an aggregate whose last row has ended; another one with the same labels may
@@ -45,6 +46,7 @@ class Totals:
     newest_mtime_ns: int = LONG_AGO_NS
     rows: int = 0
     has_ended: bool = False
+    lineage: tuple[Totals, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
