@@ -1,6 +1,6 @@
 """A cache in front of :func:`os.stat` that the Linux kernel keeps true by inotify(7)."""
 
-from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache
+from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
 from fstat_cache.changes import Change, DirectoryEvent, FileChange
 from fstat_cache.engine import AUTOFS
 from fstat_cache.errors import CacheClosedError, FStatCacheError
@@ -25,6 +25,7 @@ __all__ = [
     "FStatCacheError",
     "FileChange",
     "FileStats",
+    "Surveyed",
     "file_time_ns",
     "is_settled",
 ]

@@ -67,6 +67,7 @@ class Files:
         self, session: Session, watches: Watches, changes: Changes, served: dict[str, Entry], counts: Counts
     ) -> None:
         self.served = served
+        self.left = 0  # how often entries have left `served`
         self.doubtful: dict[str, Entry] = {}
         self.polled: dict[str, Entry] = {}
         self.remote: dict[str, Entry] = {}
@@ -172,6 +173,7 @@ class Files:
         old, new = self._homes[was], self._homes.get(state)
         if old is not new:
             old.pop(entry.path, None)
+            self.left += old is self.served
         if new is not None:
             new[entry.path] = entry
         if state.reason == was.reason:
@@ -194,6 +196,7 @@ class Files:
         for entry in self.served.values():
             entry.state = TABLE[entry.state, states.LOST][0]
         self.served.clear()
+        self.left += 1
 
     def _on_covered(self, path: str, event: Event) -> None:
         self.grown.pop(path, None)

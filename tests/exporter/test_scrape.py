@@ -18,7 +18,7 @@ from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.config.model import Config
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
-from fstat_cache import FStatCache
+from fstat_cache import FStatCache, Surveyed
 from tests.exporter.tracking import Track, append, touch
 from tests.support import Scrape, parse_scrape
 
@@ -369,10 +369,10 @@ def test_one_bad_file_blanks_nothing(
     surveys = 0
     survey = FStatCache.survey
 
-    def failing(cache: FStatCache, asked: Set[str]) -> dict[str, OSError]:
+    def failing(cache: FStatCache, asked: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
         nonlocal surveys
         surveys += 1
-        return survey(cache, asked) | {
+        return survey(cache, asked, surveyed) | {
             f"{tmp_path}/{name}.log": PermissionError(13, "Permission denied") for name in bad
         }
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 
-from fstat_cache import Change, DirectoryEvent, FileChange, FileStats, FStatCache
+from fstat_cache import Change, DirectoryEvent, FileChange, FileStats, FStatCache, Surveyed
 
 
 def stats_taken(cache: FStatCache) -> list[tuple[str, FileStats | None]]:
@@ -17,10 +17,10 @@ def events_taken(cache: FStatCache) -> list[DirectoryEvent]:
     return [change for change in cache.take() if isinstance(change, DirectoryEvent)]
 
 
-def survey(cache: FStatCache, paths: Set[str]) -> dict[str, OSError]:
+def survey(cache: FStatCache, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
     """Look up many files as of now."""
     cache.sync()
-    return cache.survey(paths)
+    return cache.survey(paths, surveyed)
 
 
 @contextmanager

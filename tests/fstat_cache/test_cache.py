@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
 
-from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache
+from fstat_cache import CacheClosedError, CacheInfo, FileStats, FStatCache, Surveyed
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.fstat_cache.kernel import kernel_watches
 from tests.support import wait_until
@@ -378,6 +379,48 @@ def test_when_all_files_are_active_none_is_displaced(tmp_path: Path) -> None:
             told.update(stats_taken(cache))
             assert told == {str(path): truth(path) for path in paths}
         assert cache.cache_info().evictions == 0
+
+
+def test_a_survey_goes_through_its_paths_only_when_some_have_left_memory(tmp_path: Path) -> None:
+    """What has changed in place needs no search; a file that has gone, or was thrown out or doubted, is found."""
+
+    class Paths(set[str]):
+        searches = 0
+
+        def __le__(self, other: AbstractSet[object]) -> bool:
+            self.searches += 1
+            return other >= set(self)
+
+    paths = [tmp_path / str(number) for number in range(4)]
+    for path in paths:
+        path.touch()
+    names = Paths(map(str, paths))
+    told: dict[str, FileStats | None] = {}
+    with FStatCache(keep_changes=True) as cache:
+        surveyed = Surveyed()
+
+        def searches() -> int:
+            names.searches = 0
+            hits = sum(cache.cache_info()[:2])
+            assert survey(cache, names, surveyed) == {}
+            told.update(stats_taken(cache))
+            assert sum(cache.cache_info()[:2]) == hits + len(names)
+            assert told == {str(path): truth(path) for path in paths}
+            return names.searches
+
+        assert (searches(), searches()) == (1, 0)
+        append(paths[0])
+        assert searches() == 0
+        paths[1].unlink()
+        assert (searches(), searches()) == (1, 0)
+        paths[1].touch()
+        assert (searches(), searches()) == (0, 0)
+        cache.remove_from_watch(str(paths[2]))
+        append(paths[2])
+        assert (searches(), searches()) == (1, 0)
+        cache.invalidate()
+        append(paths[3])
+        assert (searches(), searches()) == (1, 0)
 
 
 def test_a_bound_below_one_is_refused() -> None:
