@@ -44,9 +44,10 @@ class Changeover:
         tracker.refresh(0)
         with tracker.lock:
             tracker.since_ns.update(self._inherited_since())
+        # Before the scan, which needs the numbers of new names: what it books is to count in the new totals.
+        self._publication = tracker.publish(self._config, first=self._new[0].number, before=tracker.publication)
         tracker.match(PathMatcher([*self._old, *self._new]))
         tracker.scan()
-        self._publication = tracker.publish(self._config, first=self._new[0].number, before=tracker.publication)
         self._publication.catch_up()
         return self._publication
 

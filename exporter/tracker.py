@@ -90,8 +90,9 @@ class Tracker:
 
     def publish(self, config: Config, *, first: int = 0, before: Publication | None = None) -> Publication:
         """Make a publication of the facts; see :class:`Publication`."""
-        for group in config.logs:
-            self.realms.setdefault(group.group, len(self.realms))
+        with self.facts.lock:
+            for group in config.logs:
+                self.realms.setdefault(group.group, len(self.realms))
         return Publication(
             self.facts, config.logs, self.realms, first=first, grace_s=config.stale_grace_s, before=before
         )

@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
+from exporter.matching.automaton import PathMatcher
 from exporter.matching.labels import printable
 from exporter.publication.publication import Publication
 from exporter.scrape import Scraper
@@ -214,6 +215,26 @@ def test_new_files_count_from_their_first_byte(tmp_path: Path, group: GroupOf) -
     append(tmp_path / "new.log", "6")
     line.end(changeover)
     assert line.files() == {"old.txt": (0, 0), "new.txt": (0, 2), "new.log": (0, 1)}
+    line.tracker.close()
+
+
+def test_groups_of_a_new_name(tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files are found, and what is written while they are looked for counts for the group too."""
+    append(tmp_path / "old.txt", "123")
+    line = Line(group("g", "*.log"))
+    match = line.tracker.match
+
+    def match_late(matcher: PathMatcher) -> None:
+        append(tmp_path / "new.txt", "45")
+        match(matcher)
+
+    monkeypatch.setattr(line.tracker, "match", match_late)
+    changeover = line.begin(group("g", "*.log"), group("h", "*.txt"))
+    monkeypatch.undo()
+    append(tmp_path / "old.txt", "6")
+    line.end(changeover)
+    assert line.files() == {"old.txt": (1, 1), "new.txt": (1, 2)}
+    assert line.groups() == [0, 3]
     line.tracker.close()
 
 
