@@ -336,7 +336,13 @@ class Tracker:
                 self._declare(name, match)
                 if self.facts.at(name) is not None:  # else its group is another one
                     return True
-        return self._appear(finding.path, finding.match)
+        path, match = finding.path, finding.match
+        if match.groups[0] not in self.matcher.rules:  # its directory has not gone over to the latest matcher
+            now = self.matcher.match(path)
+            if now is None:
+                return False
+            match = now
+        return self._appear(path, match)
 
     def _appear(self, name: str, match: Match) -> bool:
         self._followed.pop(name, None)

@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
+from exporter.discovery.findings import Findings
 from exporter.matching.automaton import PathMatcher
 from exporter.matching.labels import printable
 from exporter.publication.publication import Publication
@@ -235,6 +236,41 @@ def test_groups_of_a_new_name(tmp_path: Path, group: GroupOf, monkeypatch: pytes
     line.end(changeover)
     assert line.files() == {"old.txt": (1, 1), "new.txt": (1, 2)}
     assert line.groups() == [0, 3]
+    line.tracker.close()
+
+
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_files_that_come_while_groups_are_let_go(
+    tmp_path: Path,
+    group: GroupOf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_abandoned: bool,
+) -> None:
+    """In a directory that has not gone over to the latest matcher: it decides all the same."""
+    for name in "abc":
+        touch(tmp_path / name / "0.log", tmp_path / name / "0.txt")
+    line = Line(group("g", "*/*.log"))
+    changeover = line.begin(group("h", "*/*.log", "*/*.txt"))
+    if not is_abandoned:
+        changeover.finish(lambda: None)
+    begin = line.tracker.discovery.restate
+
+    def restate(matcher: PathMatcher) -> Findings:
+        yield from begin(matcher)
+        for name in "abc":
+            append(tmp_path / name / "1.log", "1")
+            append(tmp_path / name / "1.txt", "22")
+
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    monkeypatch.setattr(line.tracker.discovery, "restate", restate)
+    if is_abandoned:
+        changeover.abandon()
+    else:
+        changeover.let_go()
+    assert line.groups() == [3 if is_abandoned else 9]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     line.tracker.close()
 
 
