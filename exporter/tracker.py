@@ -204,13 +204,14 @@ class Tracker:
                 self.catch_up()
         with self.lock:
             dropped = set()
-            for path in [path for path in self.facts.paths.values() if path.name not in self._names]:
-                match = matcher.match(path.name)
-                if match is None:
-                    dropped.add(path)
-                else:
-                    self._declare(path.name, match)
-            self.facts.drop(dropped)
+            with self.facts.lock:  # a scrape may end paths meanwhile
+                for path in [path for path in self.facts.paths.values() if path.name not in self._names]:
+                    match = matcher.match(path.name)
+                    if match is None:
+                        dropped.add(path)
+                    else:
+                        self._declare(path.name, match)
+                self.facts.drop(dropped)
             for name in [name for name in self._followed if name not in self.facts.followed]:
                 self.discovery.unfollow(name)
                 self._forget(name)

@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
 from exporter.discovery.findings import Findings
-from exporter.matching.automaton import PathMatcher
+from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import printable
 from exporter.publication.publication import Publication
 from exporter.scrape import Scraper
@@ -271,6 +272,33 @@ def test_files_that_come_while_groups_are_let_go(
         changeover.let_go()
     assert line.groups() == [3 if is_abandoned else 9]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    line.tracker.close()
+
+
+def test_paths_that_end_while_groups_are_let_go(
+    tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not declared again, which nothing would ever end."""
+    touch(tmp_path / "a.log", tmp_path / "b.log")
+    line = Line(group("g", "*.log"))
+    (tmp_path / "a.log").unlink()
+    (tmp_path / "b.log").unlink()
+    changeover = line.begin(group("h", "*.log"))
+    facts, declare = line.tracker.facts, line.tracker._declare
+    ending: list[threading.Thread] = []
+
+    def declare_late(name: str, match: Match) -> None:
+        if not ending:
+            ending.append(threading.Thread(target=lambda: [facts.end(path) for path in tuple(facts.paths.values())]))
+            ending[0].start()
+            ending[0].join(0.1)
+        declare(name, match)
+
+    changeover.finish(lambda: None)
+    monkeypatch.setattr(line.tracker, "_declare", declare_late)
+    changeover.let_go()
+    ending[0].join()
+    assert not facts.paths
     line.tracker.close()
 
 
