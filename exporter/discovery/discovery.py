@@ -196,7 +196,10 @@ class Discovery:
             below.identity = None  # even if it is the same one again
         tree.look_at(folder, name, is_directory=event.is_directory)
         if event.moved_to and not event.is_directory:
-            tree.renames.move_to(folder, name, event.moved_to)
+            is_matched = folder.match(name) is not None
+            if is_matched and self._to_restate:  # the directory may not have gone over to the latest matcher
+                is_matched = tree.matches.matcher.match(path) is not None
+            tree.renames.move_to(folder, name, event.moved_to, is_matched=is_matched)
         if folder.path in tree.folders.followed:
             tree.renames.stat_again(folder.path, name)
 

@@ -37,10 +37,10 @@ class Renames:
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
 
-    def move_to(self, folder: Folder, name: str, cookie: int) -> None:
+    def move_to(self, folder: Folder, name: str, cookie: int, *, is_matched: bool) -> None:
         """Follow what a rename has brought to a name, if it matters and no pattern matches it there."""
         origin = self._moves.pop(cookie, None)
-        if origin is not None and folder.match(name) is None:
+        if origin is not None and not is_matched:
             self.follow(folder, name, origin)
 
     def follow(self, folder: Folder, name: str, origin: str = "") -> None:

@@ -275,6 +275,31 @@ def test_files_that_come_while_groups_are_let_go(
     line.tracker.close()
 
 
+def test_files_that_are_rotated_while_groups_are_let_go(
+    tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a name that only the old groups match: they go on to count for the name that they had."""
+    for name in "abc":
+        touch(tmp_path / name / "0.log")
+    line = Line(group("g", "*/*.log*"))
+    changeover = line.begin(group("h", "*/*.log"))
+    changeover.finish(lambda: None)
+    begin = line.tracker.discovery.restate
+
+    def restate(matcher: PathMatcher) -> Findings:
+        yield from begin(matcher)
+        for name in "abc":
+            (tmp_path / name / "0.log").rename(tmp_path / name / "0.log.1")
+
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    monkeypatch.setattr(line.tracker.discovery, "restate", restate)
+    changeover.let_go()
+    for name in "abc":
+        append(tmp_path / name / "0.log.1", "1")
+    assert line.groups() == [3]
+    line.tracker.close()
+
+
 def test_paths_that_end_while_groups_are_let_go(
     tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
