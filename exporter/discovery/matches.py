@@ -34,7 +34,8 @@ class Matches:
         known[path] = match
         for pattern in match.patterns:
             self.counts[pattern] += 1
-        if len(match.groups) > 1 and match.groups not in self._overlaps:
+        is_of_now = match.groups[-1] in self.matcher.rules and match.groups[0] in self.matcher.rules
+        if len(match.groups) > 1 and is_of_now and match.groups not in self._overlaps:
             self._overlaps.add(match.groups)
             first, *others = (self.matcher.rules[group].name for group in match.groups)
             _log.info(

@@ -300,6 +300,28 @@ def test_files_that_are_rotated_while_groups_are_let_go(
     line.tracker.close()
 
 
+def test_overlaps_while_groups_are_let_go(
+    tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that comes where groups overlapped that are no more is found without an error."""
+    touch(tmp_path / "a" / "0.log")
+    line = Line(group("g", "*/*.txt"), group("h", "*/*.txt"))
+    changeover = line.begin(group("i", "*/*.log", "*/*.txt"), group("j", "*/*.txt"))
+    changeover.finish(lambda: None)
+    begin = line.tracker.discovery.restate
+
+    def restate(matcher: PathMatcher) -> Findings:
+        yield from begin(matcher)
+        touch(tmp_path / "a" / "0.txt")
+
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    monkeypatch.setattr(line.tracker.discovery, "restate", restate)
+    changeover.let_go()
+    assert line.groups() == [0, 0]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    line.tracker.close()
+
+
 def test_paths_that_end_while_groups_are_let_go(
     tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
