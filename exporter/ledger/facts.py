@@ -178,6 +178,9 @@ class Facts:
     def set_realms(self, realms: Mapping[Path, int]) -> None:
         """Have paths belong to other realms; their counters stay, and so does what was counted in the old realms."""
         with self.lock:
+            for inode in self.inodes.values() if realms else ():
+                if any([home.has_ended for home in inode.homes]):  # noqa: C419 - a generator would be one call more
+                    self._attribution.rehome(inode)  # while the names that it has are of the same realm
             for path, realm in realms.items():
                 path.realm = realm
                 self._books.book(path)

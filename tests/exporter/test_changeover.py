@@ -322,6 +322,25 @@ def test_overlaps_while_groups_are_let_go(
     line.tracker.close()
 
 
+def test_homes_that_ended_go_to_the_group_of_the_file(tmp_path: Path, group: GroupOf) -> None:
+    """A file whose first name has ended while it had another one counts for the group of that only."""
+    log = tmp_path / "0.log"
+    touch(log)
+    line = Line(group("g", "*.log"))
+    log.rename(tmp_path / "1.log")
+    touch(log)
+    line.tracker.refresh(0)
+    log.unlink()
+    line.tracker.refresh(0)
+    for path in tuple(line.tracker.facts.paths.values()):
+        if not path.is_present:
+            line.tracker.facts.end(path)  # as its grace does
+    line.reload(group("h", "*.log"), group("g", "*.txt"))
+    append(tmp_path / "1.log", "123")
+    assert line.groups() == [3, 0]
+    line.tracker.close()
+
+
 def test_paths_that_end_while_groups_are_let_go(
     tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
