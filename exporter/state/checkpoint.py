@@ -141,14 +141,11 @@ class Checkpoint:
             self._publication.unsaved = set(self._publication.totals())
 
     def _group_states(self) -> tuple[GroupState, ...]:
-        return tuple(
-            GroupState(group.group, group.aggregate_by, group.paths, group.exclude)
-            for group in self._publication.config
-        )
+        groups = self._publication.config
+        return tuple(GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in groups)
 
     def _groups_statement(self) -> Statement:
-        groups = [[state.name, state.aggregate_by, state.paths, state.exclude] for state in self._group_states()]
-        return _PUT_META, [("groups", as_json(groups))]
+        return _PUT_META, [("groups", as_json(self._group_states()))]
 
     def _save(self, as_of_ns: int) -> None:
         journal = self._journal
@@ -165,6 +162,7 @@ class Checkpoint:
             journal.inodes.clear()
             unsaved, publication.unsaved = publication.unsaved, set()
             statements = [*self._pending, *self._statements(taken, unsaved)]
+            statements = [(sql, rows) for sql, rows in statements if rows]
         if not statements:
             return
         statements.append((_PUT_META, [("saved_at_ns", whole(as_of_ns))]))
@@ -177,22 +175,20 @@ class Checkpoint:
             raise
         self._pending = []
 
-    def _statements(self, taken: Journal, unsaved: Iterable[Totals]) -> Iterator[Statement]:
+    def _statements(self, taken: Journal, unsaved: Iterable[Totals]) -> tuple[Statement, ...]:
         """What writes a journal. What has ended may have a successor, in this journal or written before."""
         facts, aggregates = self._facts, self._publication.aggregates
         names = {realm: name for name, realm in self._realms.items()}
         ended = [totals for totals in unsaved if totals.has_ended and (totals.group, totals.values) not in aggregates]
         homes = {home for inode in taken.inodes for home in inode.homes if home.inode is inode}
-        for sql, rows in (
+        return (
             (_DROP_TOTALS, [self._totals_key(totals) for totals in ended]),
             (_DROP_PATH, [(os.fsencode(path.name),) for path in taken.paths if path.name not in facts.paths]),
             (_DROP_INODE, [_key(inode.identity) for inode in taken.inodes]),
             (_PUT_TOTALS, [self._totals_row(totals) for totals in unsaved if not totals.has_ended]),
             (_PUT_PATH, [self._path_row(path, names) for path in taken.paths | homes if not path.has_ended]),
             (_PUT_INODE, [row for inode in taken.inodes for row in self._inode_rows(inode, names)]),
-        ):
-            if rows:
-                yield sql, rows
+        )
 
     def _totals_key(self, totals: Totals) -> Row:
         group = self._publication.config[totals.group]
@@ -234,12 +230,14 @@ class Checkpoint:
         names = {realm: name for name, realm in self._realms.items()}
         regrouped: dict[str, str] = {}  # paths that another group shows now -> the group that they are saved with
         others: list[SavedHome] = []
-        dropped: list[Row] = []
+        paths: list[Row] = []  # that are no more
+        totals: list[Row] = []
+        inodes: list[Row] = []
         for name, group, is_counting, counters, latest in self._file.paths():
             groups = groups_of(name)
             position = publication.position_of(groups)
             if position is None:
-                dropped.append((os.fsencode(name),))
+                paths.append((os.fsencode(name),))
                 if latest is not None:
                     others.append(SavedHome(latest, name, group))
                 continue
@@ -250,24 +248,15 @@ class Checkpoint:
             facts.restore_path(name, realm, groups, counters, is_counting=is_counting, since_ns=restored.saved_at_ns)
             if latest is not None:
                 facts.restore_inode(*latest, home=name, realm=realm, is_latest=True)
-        self._drop(_DROP_PATH, dropped)
         publication.update()
-        dropped = []
         for group, label_names, values, counters in self._file.totals():
             at = positions.get(group)
-            if at is None:
-                is_known = not values  # should the group come back
-            elif not values:
-                is_known = True
-            else:
-                is_known = label_names == publication.config[at].aggregate_by and (at, values) in publication.aggregates
-            if not is_known:
-                dropped.append((group, as_json(label_names), as_json(values)))
-            elif at is not None:
+            is_same = at is not None and label_names == publication.config[at].aggregate_by
+            if values and not (is_same and (at, values) in publication.aggregates):
+                totals.append((group, as_json(label_names), as_json(values)))
+            elif at is not None:  # else they are of a group, which may come back
                 publication.restore_totals(at, values, counters)
-        self._drop(_DROP_TOTALS, dropped)
         unsaved = {saved.inode.identity for saved in others}
-        dropped = []
         others += self._file.inodes()
         for saved, home, group in others:
             path = facts.paths.get(home)
@@ -276,16 +265,12 @@ class Checkpoint:
             elif group in positions:
                 facts.restore_inode(*saved, home=home, realm=self._realms[group], is_latest=False)
             else:
-                dropped.append(_key(saved.identity))
+                inodes.append(_key(saved.identity))
             if home in regrouped or group not in positions:
                 unsaved.add(saved.identity)
-        self._drop(_DROP_INODE, dropped)
-        inodes = {inode for identity in unsaved if (inode := facts.inodes.get(identity)) is not None}
-        return restored, Journal({facts.paths[name] for name in regrouped}, inodes)
-
-    def _drop(self, sql: str, rows: list[Row]) -> None:
-        if rows:
-            self._pending.append((sql, rows))
+        self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes)]
+        unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}
+        return restored, Journal({facts.paths[name] for name in regrouped}, unsaved_inodes)
 
 
 @contextlib.contextmanager
@@ -300,13 +285,9 @@ def _nothing_is_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _counters(counting: Counting) -> Row:
-    return tuple(
-        whole(number)
-        for number in (counting.changes, counting.appended_bytes, counting.truncations, counting.rotations)
-    )
+def _counters(of: Counting) -> Row:
+    return whole(of.changes), whole(of.appended_bytes), whole(of.truncations), whole(of.rotations)
 
 
 def _key(identity: Identity) -> Row:
-    device, inode, birth_ns = identity
-    return whole(device), whole(inode), whole(birth_ns)
+    return tuple(map(whole, identity))

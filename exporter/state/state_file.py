@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -35,16 +35,18 @@ _WHOLE = 1 << 63  # SQLite's integers are below; inode numbers and times need no
 # Paths are bytes, as they need not be text; lists are JSON. Columns of numbers have no type, so one stays what it is.
 # What a path saw last is in its row if it has its home there, as nearly all do: a busy file is one row. Other inodes
 # have a row for each home.
+_COUNTERS = "changes, appended_bytes, truncations, rotations"
+_OF_INODE = "device, inode, birth_ns, size, mtime_ns"
 _INODES = (
-    "CREATE TABLE inodes (device, inode, birth_ns, size, mtime_ns, last_name BLOB, cut_from, home BLOB, "
-    "group_name TEXT, PRIMARY KEY (device, inode, birth_ns, group_name)) WITHOUT ROWID"
+    f"CREATE TABLE inodes ({_OF_INODE}, last_name BLOB, cut_from, home BLOB, group_name TEXT, "
+    "PRIMARY KEY (device, inode, birth_ns, group_name)) WITHOUT ROWID"
 )
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE totals (group_name TEXT, label_names TEXT, label_values TEXT, changes, appended_bytes, truncations, "
-    "rotations, PRIMARY KEY (group_name, label_names, label_values)) WITHOUT ROWID",
-    "CREATE TABLE series (path BLOB PRIMARY KEY, group_name TEXT, is_counting, changes, appended_bytes, truncations, "
-    "rotations, device, inode, birth_ns, size, mtime_ns, last_name BLOB, cut_from) WITHOUT ROWID",
+    f"CREATE TABLE totals (group_name TEXT, label_names TEXT, label_values TEXT, {_COUNTERS}, "
+    "PRIMARY KEY (group_name, label_names, label_values)) WITHOUT ROWID",
+    f"CREATE TABLE series (path BLOB PRIMARY KEY, group_name TEXT, is_counting, {_COUNTERS}, {_OF_INODE}, "
+    "last_name BLOB, cut_from) WITHOUT ROWID",
     _INODES,
 )
 # In version 1 an inode had one home.
@@ -60,13 +62,7 @@ _MARKS = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {
 _IS_ODD = (
     "WHERE typeof(path) <> 'blob' OR typeof(group_name) <> 'text' OR typeof(last_name) NOT IN ('blob', 'null') "
     "OR typeof(cut_from) NOT IN ('integer', 'null') OR "
-    + " OR ".join(
-        f"typeof({column}) <> 'integer'"
-        for column in (
-            *("is_counting", "changes", "appended_bytes", "truncations", "rotations"),
-            *("device", "inode", "birth_ns", "size", "mtime_ns"),
-        )
-    )
+    + " OR ".join(f"typeof({name}) <> 'integer'" for name in f"is_counting, {_COUNTERS}, {_OF_INODE}".split(", "))
 )
 
 Value = int | str | bytes | None
@@ -82,8 +78,7 @@ class UnusableError(Exception):
     """What is there is no state file of this version, or is damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupState:
+class GroupState(NamedTuple):
     """What is remembered of a group's configuration.
 
     Attributes:
@@ -164,99 +159,132 @@ class StateFile:
         self.path = path
         self.resets = 0
         self._file: tuple[int, int] | None = None
-        self._connection: sqlite3.Connection | None = self._open()
+        self._open()
 
     @property
     def is_there(self) -> bool:
         """Whether what was opened is still at its path, and not damaged."""
-        return self._connection is not None and _file_at(self.path) == self._file
+        return self._file is not None and _file_at(self.path) == self._file
 
     def open_again(self) -> None:
         """Open whatever is at the path now."""
-        if self._connection is not None:
+        if self._file is not None:
             _log.warning("the state file has gone, all of it is written again", extra=fields(path=self.path))
         self.close()
-        self._connection = self._open()
+        self._open()
 
     def close(self) -> None:
         """Let the file go. Idempotent."""
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+        self._file = None
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
 
-    def run(self, statements: Sequence[Statement]) -> None:
+    def run(self, statements: Iterable[Statement]) -> None:
         """Run all statements or none.
 
         Raises:
             sqlite3.Error: they did not run. After damage the file counts as not there.
         """
         try:
-            _run(self._connected, statements)
-        except sqlite3.Error as error:
-            if _is_damage(error):
+            self._connection.execute("BEGIN IMMEDIATE")
+            for sql, rows in statements:
+                if rows == [()]:
+                    self._connection.execute(sql)
+                else:
+                    self._connection.executemany(sql, rows)
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have done so
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and _is_damage(error):
                 self.close()  # the damage is found when it is opened
             raise
 
     def meta(self) -> Restored:
         """Read what is no row."""
-        return _read_meta(self._connected)
+        meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+        groups = json.loads(meta.get("groups", "[]"))
+        return Restored(
+            int(meta.get("saved_at_ns", 0)),
+            tuple(GroupState(name, *(tuple(part) for part in parts)) for name, *parts in groups),
+        )
 
-    def paths(self) -> Iterator[SavedPath]:
+    def paths(self, where: str = "") -> Iterator[SavedPath]:
         """Read the paths."""
-        return _read_paths(self._connected)
+        for path, group, is_counting, *numbers in self._connection.execute(f"SELECT * FROM series {where}"):
+            name = os.fsdecode(path)
+            latest = None if numbers[4] is None else _saved_inode(name, *numbers[4:])
+            yield SavedPath(name, group, bool(is_counting), Counters(*map(_count, numbers[:4])), latest)
 
     def totals(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
         """Read the totals: the group's name, the names and the values of the labels, the counters."""
-        return _read_totals(self._connected)
+        for name, label_names, values, *counters in self._connection.execute("SELECT * FROM totals"):
+            yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(_count, counters))
 
     def inodes(self) -> Iterator[SavedHome]:
         """Read the inodes that are in no row of a path."""
-        return _read_inodes(self._connected)
+        for *values, home, group in self._connection.execute("SELECT * FROM inodes"):
+            name = os.fsdecode(home)
+            yield SavedHome(_saved_inode(name, *values), name, group)
 
-    @property
-    def _connected(self) -> sqlite3.Connection:
-        assert self._connection is not None
-        return self._connection
-
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> None:
         try:
-            connection = _connect(self.path)
+            self._connect()
         except UnusableError as error:
             self.resets += 1
             kept = _set_aside(self.path)
             text = "the state file cannot be used and was set aside, the counters begin anew"
             _log.warning(text, extra=fields(path=self.path, reason=error, kept=kept))
-            connection = _connect(self.path)
+            self._connect()
         self._file = _file_at(self.path)
-        return connection
 
+    def _connect(self) -> None:
+        """Open the file for nobody else, make it a state file if it is new or empty, and check all of it.
 
-def _connect(path: str) -> sqlite3.Connection:
-    """Open the file for nobody else, make it a state file if it is new or empty, and check all of it.
+        Raises:
+            StateError: it cannot be used as things are.
+            UnusableError: it can never be used.
+        """
+        path = self.path
+        _make(path)
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise StateError(f"the state file {path} cannot be opened: {error}") from None
+        try:
+            self._prepare()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                if _code(error) == sqlite3.SQLITE_BUSY:
+                    raise StateError(f"the state file {path} is in use by another process") from None
+                if not _is_damage(error):
+                    raise StateError(f"the state file {path} cannot be opened: {error}") from None
+            if isinstance(error, sqlite3.Error | ValueError | TypeError):
+                raise UnusableError(str(error)) from None
+            raise
 
-    Raises:
-        StateError: it cannot be used as things are.
-        UnusableError: it can never be used.
-    """
-    _make(path)
-    try:
-        connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise StateError(f"the state file {path} cannot be opened: {error}") from None
-    try:
-        _prepare(connection)
-        return connection
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            if _code(error) == sqlite3.SQLITE_BUSY:
-                raise StateError(f"the state file {path} is in use by another process") from None
-            if not _is_damage(error):
-                raise StateError(f"the state file {path} cannot be opened: {error}") from None
-        if isinstance(error, sqlite3.Error | ValueError | TypeError):
-            raise UnusableError(str(error)) from None
-        raise
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        application, version, tables = (
+            self._connection.execute(sql).fetchone()[0]
+            for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        is_new = not tables and not application
+        if not is_new and application != APPLICATION_ID:
+            raise UnusableError("it belongs to another program")
+        if not is_new and version not in (1, SCHEMA):
+            raise UnusableError(f"its format has version {version}, expected {SCHEMA}")
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if is_new or version != SCHEMA:
+            self.run((sql, [()]) for sql in (*(_TABLES if is_new else _FROM_VERSION_1), *_MARKS))
+        self.meta()
+        for rows in (self.paths(_IS_ODD), self.totals(), self.inodes()):
+            for _ in rows:
+                pass
 
 
 def _make(path: str) -> None:
@@ -273,43 +301,6 @@ def _make(path: str) -> None:
     except OSError as error:
         place = "" if error.filename in (None, path) else f"{error.filename}: "
         raise StateError(f"the state file {path} cannot be made: {place}{error.strerror}") from None
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    application, version, tables = (
-        connection.execute(sql).fetchone()[0]
-        for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-    )
-    is_new = not tables and not application
-    if not is_new and application != APPLICATION_ID:
-        raise UnusableError("it belongs to another program")
-    if not is_new and version not in (1, SCHEMA):
-        raise UnusableError(f"its format has version {version}, expected {SCHEMA}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    if is_new or version != SCHEMA:
-        _run(connection, [(sql, [()]) for sql in (*(_TABLES if is_new else _FROM_VERSION_1), *_MARKS)])
-    _read_meta(connection)
-    for rows in (_read_paths(connection, _IS_ODD), _read_totals(connection), _read_inodes(connection)):
-        for _ in rows:
-            pass
-
-
-def _run(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    """Run all of them or none."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for sql, rows in statements:
-            if rows == [()]:
-                connection.execute(sql)
-            else:
-                connection.executemany(sql, rows)
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _set_aside(path: str) -> str:
@@ -356,53 +347,11 @@ def whole(number: int) -> int | str:
     return number if -_WHOLE <= number < _WHOLE else str(number)
 
 
-def _read_meta(connection: sqlite3.Connection) -> Restored:
-    meta = dict(connection.execute("SELECT key, value FROM meta"))
-    groups = (
-        GroupState(name, *(tuple(part) for part in parts)) for name, *parts in json.loads(meta.get("groups", "[]"))
-    )
-    return Restored(int(meta.get("saved_at_ns", 0)), tuple(groups))
-
-
-def _read_paths(connection: sqlite3.Connection, where: str = "") -> Iterator[SavedPath]:
-    for row in connection.execute(f"SELECT * FROM series {where}"):
-        path, group, is_counting, changes, appended_bytes, truncations, rotations, device, *rest = row
-        name = os.fsdecode(path)
-        counters = Counters(*map(_count, (changes, appended_bytes, truncations, rotations)))
-        latest = None if device is None else _saved_inode(name, device, *rest)
-        yield SavedPath(name, group, bool(is_counting), counters, latest)
-
-
-def _read_totals(
-    connection: sqlite3.Connection,
-) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
-    for name, label_names, values, *counters in connection.execute("SELECT * FROM totals"):
-        yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(_count, counters))
-
-
-def _read_inodes(connection: sqlite3.Connection) -> Iterator[SavedHome]:
-    for *values, home, group in connection.execute("SELECT * FROM inodes"):
-        name = os.fsdecode(home)
-        yield SavedHome(_saved_inode(name, *values), name, group)
-
-
-def _saved_inode(
-    home: str,
-    device: Value,
-    inode: Value,
-    birth_ns: Value,
-    size: Value,
-    mtime_ns: Value,
-    last_name: bytes | None,
-    cut_from: Value,
-) -> SavedInode:
-    return SavedInode(
-        (_number(device), _number(inode), _number(birth_ns)),
-        _number(size),
-        _number(mtime_ns),
-        home if last_name is None else os.fsdecode(last_name),
-        None if cut_from is None else _number(cut_from),
-    )
+def _saved_inode(home: str, *values: Value) -> SavedInode:
+    *numbers, last_name, cut_from = values
+    device, inode, birth_ns, size, mtime_ns = map(_number, numbers)
+    name = home if last_name is None else os.fsdecode(last_name)  # type: ignore[arg-type]  # a number raises as it should
+    return SavedInode((device, inode, birth_ns), size, mtime_ns, name, None if cut_from is None else _number(cut_from))
 
 
 def _count(value: Value) -> int:
