@@ -64,35 +64,6 @@ class Discovery:
         """How many directories cannot be watched; they are listed on every occasion."""
         return len(self._tree.folders.unwatchable)
 
-    def watches(self, path: str) -> bool:
-        """Whether a directory is to be watched."""
-        folder = self._tree.folders.get(path)
-        return folder is not None and folder.is_watched
-
-    @property
-    def watched(self) -> set[str]:
-        """The directories that are to be watched."""
-        return {folder.path for folder in self._tree.folders.values() if folder.is_watched}
-
-    def succeed(self, other: Discovery) -> Mapping[str, Match]:
-        """Before the first scan: count on where another discovery is, log no fault again, and know its remote files,
-        whose directories may not answer.
-
-        Returns:
-            Those of them that match here, with what matches them.
-        """
-        self.missed = other.missed
-        self._told_faults = other._told_faults
-        for path in other._remote_files:
-            self._tree.matches.set(self._remote_files, path, self._tree.matches.matcher.match(path))
-        return self._remote_files
-
-    def match_of(self, path: str) -> Match | None:
-        """Return what matches a known file; None if it is not known."""
-        folder = self._tree.folders.get(os.path.dirname(path))
-        match = None if folder is None else folder.files.get(path)
-        return match or self._remote_files.get(path)
-
     # -- scanning -----------------------------------------------------------------------------------------------------
 
     def begin_scan(self, lost: Mapping[str, set[int]]) -> None:
@@ -235,10 +206,6 @@ class Discovery:
             self._tree.folders.watch_names(folder)
             self._tree.renames.follow(folder, name, origin)
         return self._tree.work_off()
-
-    def origin_of(self, path: str) -> str:
-        """The path that a renamed file had that is followed; "" if that is not known."""
-        return self._tree.renames.origin_of(path) or ""
 
     def unfollow(self, path: str) -> None:
         """Follow a renamed file no longer."""

@@ -93,7 +93,6 @@ class Tree:
         self._to_stat: dict[str, _Look] = {}
         self._told: deque[Finding] = deque()  # without an answer
         self._failed: dict[str, None] = {}  # directories in which something has failed since the latest scan was begun
-        self._has_failed = False  # since then
 
     # -- working off --------------------------------------------------------------------------------------------------
 
@@ -137,14 +136,12 @@ class Tree:
         """Have an error keep nothing else from being stat'ed: the first is logged, the next scan lists it again."""
         if isinstance(error, CacheClosedError):
             raise error  # nothing can be stat'ed any more
-        self._failed[directory] = None
-        if not self._has_failed:
-            self._has_failed = True
+        if not self._failed:
             _log.error("a look has failed, it is made again by the next scan", exc_info=error)
+        self._failed[directory] = None
 
     def retry(self) -> None:
         """List again where something has failed."""
-        self._has_failed = False
         failed, self._failed = self._failed, {}
         for directory in failed:
             folder = self.folders.get(directory)

@@ -100,13 +100,15 @@ class World:
         """All that is to be as if no other patterns had ever been."""
         discovery = self.discovery
         tree = discovery._tree
-        for path, match in self.files.items():
-            assert discovery.match_of(path) == match
+        known = dict(discovery._remote_files)
+        for folder in tree.folders.values():
+            known.update(folder.files)
+        assert known == self.files
         folders = {path: (folder.files, set(folder.folders)) for path, folder in tree.folders.items()}
         return (
             self.files,
             +discovery.matches,
-            discovery.watched,
+            {folder.path for folder in tree.folders.values() if folder.is_watched},
             folders,
             {directory: set(names) for directory, names in tree.links.leads.items()},
             tree.folders.crossed,
@@ -307,7 +309,7 @@ def test_a_followed_file_that_matches(tmp_path: Path, worlds: list[World]) -> No
         world.restate_at_once(*old, *new)
         assert (set(world.files), world.moved) == ({rotated}, {})
         world.restate_at_once(*kept)
-        assert world.discovery.origin_of(rotated) == (log if kept is old else "")
+        assert world.discovery._tree.renames.origin_of(rotated) == (log if kept is old else None)
         assert (set(world.files), world.moved) == ((set(), {rotated: log}) if kept is old else ({rotated}, {}))
         os.rename(rotated, log)
 
