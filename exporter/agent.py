@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import logging
+import operator
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -89,8 +90,7 @@ class Agent:
 
     def _restore(self, path: str) -> Checkpoint:
         """Have the facts go on where they were when they were saved last."""
-        tracker = self._tracker
-        matcher = tracker.matcher
+        tracker, matcher = self._tracker, self._tracker.matcher
         checkpoint = Checkpoint(path, tracker.publication, tracker.realms)
 
         def groups_of(path: str) -> tuple[int, ...]:
@@ -130,16 +130,21 @@ class Agent:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             url = url_of(bound, is_tls=is_tls)
             _log.info("listening", extra=fields(url=url, address=address, version=__version__))
-        self._tracker.start()
+        watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
+        if watch is not None:
+            watch.start()
+        tracker.start()
         self._begin_tasks(is_first=True)
-        others = [asyncio.create_task(self._feed_watchdog()), asyncio.create_task(self._watch_config())]
+        watchdog = asyncio.create_task(self._feed_watchdog())
         try:
             await stop.wait()
         finally:
             self._is_stopping = True
             self._notifier.stopping()
+            if watch is not None:
+                watch.close()
             self._reloader.close()
-            for task in (*self._tasks, *others):
+            for task in (*self._tasks, watchdog):
                 task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
@@ -165,10 +170,8 @@ class Agent:
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
 
-    async def _watch_config(self) -> None:
-        if self._config_path is not None:
-            async for _ in ConfigWatch(self._config_path).changes():
-                self.ask_to_reload("file", is_asked_for=False)
+    def _file_has_changed(self) -> None:
+        self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
         self._tracker.close()
@@ -182,11 +185,11 @@ class Agent:
 
     def _begin_tasks(self, *, is_first: bool) -> None:
         self._tasks = [
-            asyncio.create_task(self._scan_for_ever(self._tracker, is_first=is_first)),
-            asyncio.create_task(self._audit_for_ever(self._tracker, self._scraper)),
+            asyncio.create_task(self._scan_for_ever(is_first=is_first)),
+            asyncio.create_task(self._audit_for_ever()),
         ]
 
-    async def _scan_for_ever(self, tracker: Tracker, *, is_first: bool) -> None:
+    async def _scan_for_ever(self, *, is_first: bool) -> None:
         while True:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
@@ -194,7 +197,7 @@ class Agent:
                 async with self._scanning, self._told_progress() if is_first else contextlib.nullcontext():
                     with _few_collections() if is_first else contextlib.nullcontext():
                         is_first = False
-                        await call_in_thread(tracker.scan, "scan")
+                        await call_in_thread(self._tracker.scan, "scan")
                 if not self._ready.is_set():
                     await call_in_thread(functools.partial(self._scraper.history.update, ()), "history")
                     self._ready.set()
@@ -204,28 +207,29 @@ class Agent:
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")
 
-    async def _audit_for_ever(self, tracker: Tracker, scraper: Scraper) -> None:
+    async def _audit_for_ever(self) -> None:
         """Keep everything true while nobody scrapes; each scrape does the same by itself."""
+        tracker = self._tracker
         while True:
             checks = tracker.cache.status().audit_checks
             await asyncio.sleep(self._config.cache.audit_interval_s)
             if tracker.cache.status().audit_checks == checks and tracker.is_ready:
                 try:
-                    await call_in_thread(functools.partial(scraper.look, is_scrape=False), "audit")
+                    await call_in_thread(functools.partial(self._scraper.look, is_scrape=False), "audit")
                 except Exception:  # noqa: BLE001 - whatever it was, the next one may find what this one missed
                     _log.exception("the audit failed and is tried again after the interval")
 
     @contextlib.asynccontextmanager
     async def _told_progress(self) -> AsyncIterator[None]:
         """Tell now and then how far a scan has come that may take long."""
-        telling = asyncio.create_task(self._tell_progress(self._tracker))
+        telling = asyncio.create_task(self._tell_progress())
         try:
             yield
         finally:
             telling.cancel()
 
-    async def _tell_progress(self, tracker: Tracker) -> None:
-        began_s = time.monotonic()
+    async def _tell_progress(self) -> None:
+        tracker, began_s = self._tracker, time.monotonic()
         while True:
             self._notifier.progress(f"Scanning: {_progress(tracker)}.")
             await asyncio.sleep(PROGRESS_S)
@@ -234,9 +238,7 @@ class Agent:
             _log.info("scanning", extra=found)
 
     async def _feed_watchdog(self) -> None:
-        if self._notifier.watchdog_s is None:
-            return
-        while True:
+        while self._notifier.watchdog_s is not None:
             await asyncio.sleep(self._notifier.watchdog_s / 2)
             if await self._find_fault() is None:
                 self._notifier.alive()
@@ -271,11 +273,8 @@ class Agent:
         async with self._scanning:
             if _what_is_followed(config) != _what_is_followed(self._config):
                 await self._change_over(config)
-            limits = config.cache
-            await call_in_thread(
-                functools.partial(self._tracker.cache.limit, max_files=limits.max_files, cpu_budget=limits.cpu_budget),
-                "reload",
-            )
+            files, budget = config.cache.max_files, config.cache.cpu_budget
+            await call_in_thread(lambda: self._tracker.cache.limit(max_files=files, cpu_budget=budget), "reload")
             self._config = config
         for task in self._tasks:
             task.cancel()
@@ -338,11 +337,8 @@ def _what_is_followed(config: Config) -> tuple[object, ...]:
 
 def _as_far_as_possible(config: Config, running: Config) -> Config:
     """A configuration but for what only a start can change, which is told."""
-    for key, wanted, used in (
-        ("web.listen_address", config.web.listen_address, running.web.listen_address),
-        ("web.telemetry_path", config.web.telemetry_path, running.web.telemetry_path),
-        ("state.path", config.state.path, running.state.path),
-    ):
+    for key in ("web.listen_address", "web.telemetry_path", "state.path"):
+        wanted, used = map(operator.attrgetter(key), (config, running))
         if wanted != used:
             text = "this change of the configuration takes effect at the next start"
             _log.warning(text, extra=fields(key=key, wanted=wanted, used=used))

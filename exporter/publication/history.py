@@ -105,8 +105,7 @@ class History:
                 grown = dict(heapq.nlargest(self._max_files, grown.items(), key=itemgetter(1)))
                 self._known_from = _step(now_s) + 1
             for path, size in grown.items():
-                known = self._files.pop(path, None)
-                ring = self._new_ring() if known is None else known
+                ring = self._files.pop(path, None) or self._new_ring()
                 ring.add(shares, size)
                 self._files[path] = ring  # now the one that grew most recently
 
@@ -120,10 +119,8 @@ class History:
             for path, row in publication.rows.items():
                 if path.appended_bytes:
                     known = path.appended_bytes
-                    if path in before:
-                        known = min(known, counters.get(path.name, 0))
-                        if known < path.appended_bytes:
-                            self._unwritten.append(row)
+                    if path in before and (known := min(known, counters.get(path.name, 0))) < path.appended_bytes:
+                        self._unwritten.append(row)
                     self._counters[path.name] = known
             self._files = OrderedDict((name, ring) for name, ring in self._files.items() if name in self._counters)
             appended = self._appended()
@@ -132,11 +129,8 @@ class History:
             self._groups = {name: self._groups.get(name) or _Ring(known_from) for name in appended}
 
     def _appended(self) -> dict[str, int]:
-        publication = self._publication
-        return {
-            group.group: totals.appended_bytes
-            for group, totals in zip(publication.config, publication.groups, strict=True)
-        }
+        groups = self._publication.config
+        return {groups[totals.group].group: totals.appended_bytes for totals in self._publication.groups}
 
     def _growth(self, changed: Iterable[Row]) -> dict[str, int]:
         counters = self._counters
@@ -146,13 +140,10 @@ class History:
                 self._files.pop(row.path.name, None)
         grown = {}
         for row in changed:
-            size = row.path.appended_bytes
-            if size and not row.has_ended:
-                name = row.path.name
-                before = counters.get(name, 0)
-                if size > before:
-                    grown[name] = size - before
-                    counters[name] = size
+            name, size = row.path.name, row.path.appended_bytes
+            if not row.has_ended and size > (before := counters.get(name, 0)):
+                grown[name] = size - before
+                counters[name] = size
         return grown
 
     def _new_ring(self) -> _Ring:
