@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import sqlite3
@@ -16,24 +17,12 @@ from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
-from exporter.state.state_file import (
-    GroupState,
-    Restored,
-    Row,
-    SavedHome,
-    StateError,
-    StateFile,
-    Statement,
-    as_json,
-    whole,
-)
+from exporter.state.state_file import GroupState, Restored, Row, SavedHome, StateError, StateFile, Statement, whole
 
 _log = logging.getLogger(__name__)
 
 _NO_INODE = (None,) * 7
-_EMPTY_ALL: tuple[Statement, ...] = tuple(
-    (f"DELETE FROM {table}", [()]) for table in ("meta", "totals", "series", "inodes")
-)
+_EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in ("meta", "totals", "series", "inodes")]
 _EMPTY_AGGREGATES: Statement = ("DELETE FROM totals WHERE label_values <> '[]'", [()])
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_TOTALS = "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -145,7 +134,7 @@ class Checkpoint:
         return tuple(GroupState(group.group, group.aggregate_by, group.paths, group.exclude) for group in groups)
 
     def _groups_statement(self) -> Statement:
-        return _PUT_META, [("groups", as_json(self._group_states()))]
+        return _PUT_META, [("groups", _as_json(self._group_states()))]
 
     def _save(self, as_of_ns: int) -> None:
         journal = self._journal
@@ -156,10 +145,8 @@ class Checkpoint:
                 publication.unsaved = set(publication.totals())
                 # The totals of groups that are no more stay, should they come back.
                 self._pending += [_EMPTY_AGGREGATES, self._groups_statement()]
-            taken = Journal()
-            taken.merge(journal)
-            journal.paths.clear()
-            journal.inodes.clear()
+            taken = Journal(journal.paths, journal.inodes)
+            journal.paths, journal.inodes = set(), set()
             unsaved, publication.unsaved = publication.unsaved, set()
             statements = [*self._pending, *self._statements(taken, unsaved)]
             statements = [(sql, rows) for sql, rows in statements if rows]
@@ -185,22 +172,18 @@ class Checkpoint:
             (_DROP_TOTALS, [self._totals_key(totals) for totals in ended]),
             (_DROP_PATH, [(os.fsencode(path.name),) for path in taken.paths if path.name not in facts.paths]),
             (_DROP_INODE, [_key(inode.identity) for inode in taken.inodes]),
-            (_PUT_TOTALS, [self._totals_row(totals) for totals in unsaved if not totals.has_ended]),
+            (_PUT_TOTALS, [(*self._totals_key(each), *_counters(each)) for each in unsaved if not each.has_ended]),
             (_PUT_PATH, [self._path_row(path, names) for path in taken.paths | homes if not path.has_ended]),
             (_PUT_INODE, [row for inode in taken.inodes for row in self._inode_rows(inode, names)]),
         )
 
     def _totals_key(self, totals: Totals) -> Row:
         group = self._publication.config[totals.group]
-        return group.group, as_json(group.aggregate_by) if totals.values else "[]", as_json(totals.values)
-
-    def _totals_row(self, totals: Totals) -> Row:
-        return (*self._totals_key(totals), *_counters(totals))
+        return group.group, _as_json(group.aggregate_by) if totals.values else "[]", _as_json(totals.values)
 
     def _path_row(self, path: Path, names: Mapping[int, str]) -> Row:
-        latest: Row = _NO_INODE
-        if path.inode is not None and path in path.inode.homes:
-            latest = self._inode_values(path.inode, path)
+        inode = path.inode
+        latest = _NO_INODE if inode is None or path not in inode.homes else self._inode_values(inode, path)
         return os.fsencode(path.name), names[path.realm], path.is_counting, *_counters(path), *latest
 
     def _inode_rows(self, inode: Inode, names: Mapping[int, str]) -> Iterator[Row]:
@@ -253,7 +236,7 @@ class Checkpoint:
             at = positions.get(group)
             is_same = at is not None and label_names == publication.config[at].aggregate_by
             if values and not (is_same and (at, values) in publication.aggregates):
-                totals.append((group, as_json(label_names), as_json(values)))
+                totals.append((group, _as_json(label_names), _as_json(values)))
             elif at is not None:  # else they are of a group, which may come back
                 publication.restore_totals(at, values, counters)
         unsaved = {saved.inode.identity for saved in others}
@@ -283,6 +266,10 @@ def _nothing_is_garbage() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _counters(of: Counting) -> Row:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 APPLICATION_ID = 0x66737461  # "fsta"; marks the file as ours
 SCHEMA = 2
 
-_LOCK_TIMEOUT_S = 1.0  # as long as an agent that is told to stop may take
+_TIMEOUT_S = 1.0  # as long as an agent that is told to stop may take
 _SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite keeps beside each other
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ)
 _WHOLE = 1 << 63  # SQLite's integers are below; inode numbers and times need not be, they are text then
@@ -203,11 +203,8 @@ class StateFile:
     def meta(self) -> Restored:
         """Read what is no row."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
-        groups = json.loads(meta.get("groups", "[]"))
-        return Restored(
-            int(meta.get("saved_at_ns", 0)),
-            tuple(GroupState(name, *(tuple(part) for part in parts)) for name, *parts in groups),
-        )
+        groups = (GroupState(name, *map(tuple, parts)) for name, *parts in json.loads(meta.get("groups", "[]")))
+        return Restored(int(meta.get("saved_at_ns", 0)), tuple(groups))
 
     def paths(self, where: str = "") -> Iterator[SavedPath]:
         """Read the paths."""
@@ -248,9 +245,7 @@ class StateFile:
         path = self.path
         _make(path)
         try:
-            self._connection = sqlite3.connect(
-                path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
+            self._connection = sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise StateError(f"the state file {path} cannot be opened: {error}") from None
         try:
@@ -335,11 +330,6 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
-
-
-def as_json(value: object) -> str:
-    """Return what a list is in a row."""
-    return json.dumps(value, separators=(",", ":"))
 
 
 def whole(number: int) -> int | str:
