@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -17,21 +17,6 @@ from exporter.ops.transitions import Transitions
 from fstat_cache.hanging import Worker
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteScan:
-    """What a scan found.
-
-    Attributes:
-        files: the regular files (symbolic links to one included), each with what it is matched by.
-        left_out: places that do not answer.
-        unreadable: how many directories (or links to files) could not be looked at.
-    """
-
-    files: dict[str, Match]
-    left_out: set[str]
-    unreadable: int
 
 
 class RemoteScanner:
@@ -48,7 +33,7 @@ class RemoteScanner:
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._hung: dict[_Place, Future[_Findings]] = {}
+        self._hung: dict[_Place, Future[RemoteScan]] = {}
         self._faults = Transitions()
 
     def scan(self, directories: Mapping[str, Directory]) -> RemoteScan:
@@ -57,9 +42,7 @@ class RemoteScanner:
         Args:
             directories: where to look, and what can match there.
         """
-        walk = _Findings()
-        walk.places += [_Place(path, directory) for path, directory in directories.items()]
-        left_out: set[str] = set()
+        walk = RemoteScan(places=[_Place(path, directory) for path, directory in directories.items()])
         parents: set[str] = set()  # of what is left out since this scan
         answers = self._take_answers()
         worker: Worker | None = None
@@ -69,10 +52,10 @@ class RemoteScanner:
                 if place in answers:
                     walk.add(answers.pop(place))
                 elif place in self._hung:
-                    left_out.add(place.path)
+                    walk.left_out.add(place.path)
                 else:
                     worker = worker or Worker("scan-walk")
-                    findings = worker.begin(partial(_Findings.at, place), self._timeout_s)
+                    findings = worker.begin(partial(RemoteScan().look_at, place), self._timeout_s)
                     assert findings is not None  # a worker that is late is left behind
                     wait((findings,), self._timeout_s)
                     if findings.done():
@@ -81,7 +64,7 @@ class RemoteScanner:
                     worker.close()
                     worker = None
                     self._hung[place] = findings
-                    self._leave_out(place, walk, left_out, parents)
+                    _leave_out(place, walk, parents)
         finally:
             if worker is not None:
                 worker.close()
@@ -91,30 +74,14 @@ class RemoteScanner:
             "remote directories or files can not be reached and are left out",
             "remote directories or files can be reached again, or are gone",
         )
-        return RemoteScan(walk.files, left_out, len(walk.faults) + len(left_out))
+        return walk
 
-    def _take_answers(self) -> dict[_Place, _Findings]:
+    def _take_answers(self) -> dict[_Place, RemoteScan]:
         answers = {}
         for place in [place for place, findings in self._hung.items() if findings.done()]:
             answers[place] = self._hung.pop(place).result()
             _log.info("a directory or file answers again", extra=fields(path=place.path))
         return answers
-
-    @staticmethod
-    def _leave_out(place: _Place, walk: _Findings, left_out: set[str], parents: set[str]) -> None:
-        _log.warning(
-            "a directory or file does not answer and is left out until it does, what was known of it is kept",
-            extra=fields(path=place.path),
-        )
-        left_out.add(place.path)
-        parent = os.path.dirname(place.path)
-        if parent in parents:
-            # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
-            # could take hours; what is left has its turn in the next scan.
-            below = os.path.join(parent, "")
-            left_out.add(parent)
-            walk.places = [other for other in walk.places if not other.path.startswith(below)]
-        parents.add(parent)
 
 
 class _Place(NamedTuple):
@@ -132,43 +99,54 @@ class _Place(NamedTuple):
     match: Match | None = None
 
 
-class _Findings:
-    """What was found at one place, or at many."""
+@dataclass(slots=True)
+class RemoteScan:
+    """What was found at one place, or at many.
 
-    __slots__ = ("faults", "files", "places")
+    Attributes:
+        files: the regular files (symbolic links to one included), each with what it is matched by.
+        left_out: places that do not answer.
+        faults: directories (or links to files) that could not be looked at -> why.
+        places: where to look next.
+    """
 
-    def __init__(self) -> None:
-        self.files: dict[str, Match] = {}
-        self.faults: dict[str, OSError] = {}
-        self.places: list[_Place] = []  # where to look next
+    files: dict[str, Match] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    faults: dict[str, OSError] = field(default_factory=dict)
+    places: list[_Place] = field(default_factory=list)
 
-    def add(self, other: _Findings) -> None:
+    @property
+    def unreadable(self) -> int:
+        """How many directories (or links to files) could not be looked at."""
+        return len(self.faults) + len(self.left_out)
+
+    def add(self, other: RemoteScan) -> None:
+        """Add what was found at another place."""
         self.files.update(other.files)
         self.faults.update(other.faults)
         self.places += other.places
 
-    @classmethod
-    def at(cls, place: _Place) -> _Findings:
-        """Look at one place, which may hang."""
-        findings = cls()
-        findings._look_at(*place)
-        return findings
-
-    def _look_at(self, path: str, directory: Directory | None, match: Match | None) -> None:
+    def look_at(self, place: _Place) -> RemoteScan:
+        """Look at one place, which may hang; return what was found."""
+        path, directory, match = place
         try:
             if match is not None:
-                self._follow(path, directory, match)
+                mode = os.stat(path).st_mode
+                if stat.S_ISREG(mode):
+                    self.files[path] = match
+                elif stat.S_ISDIR(mode) and directory is not None:
+                    self.places.append(_Place(path, directory))
+            elif directory is not None and directory.listed:
+                self._list(path, directory)
             elif directory is not None:
-                if directory.listed:
-                    self._list(path, directory)
-                else:
-                    self._look_up(path, directory)
+                self._look_up(path, directory)
         except (FileNotFoundError, NotADirectoryError):
             pass  # gone since it was seen, or never there
         except OSError as error:
             self.faults[path] = error
             if directory is not None and match is None:
                 self._look_up(path, directory)  # what is spelt out may be within reach all the same
+        return self
 
     def _list(self, path: str, directory: Directory) -> None:
         with os.scandir(path) as entries:
@@ -195,9 +173,18 @@ class _Findings:
         if match is not None or below is not None:
             self.places.append(_Place(path, below, match))
 
-    def _follow(self, path: str, directory: Directory | None, match: Match) -> None:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            self.files[path] = match
-        elif stat.S_ISDIR(mode) and directory is not None:
-            self.places.append(_Place(path, directory))
+
+def _leave_out(place: _Place, walk: RemoteScan, parents: set[str]) -> None:
+    _log.warning(
+        "a directory or file does not answer and is left out until it does, what was known of it is kept",
+        extra=fields(path=place.path),
+    )
+    walk.left_out.add(place.path)
+    parent = os.path.dirname(place.path)
+    if parent in parents:
+        # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
+        # could take hours; what is left has its turn in the next scan.
+        below = os.path.join(parent, "")
+        walk.left_out.add(parent)
+        walk.places = [other for other in walk.places if not other.path.startswith(below)]
+    parents.add(parent)

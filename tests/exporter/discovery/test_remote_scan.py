@@ -45,7 +45,7 @@ def test_what_is_found(tmp_path: Path) -> None:
     scanner = RemoteScanner()
     assert names(scanner.scan(below(tmp_path, "**/*.log"))) == {"a.log", "b.log", "c.log", "link.log"}
     assert names(scanner.scan(below(tmp_path, "d/loop/x/*.log", "d/other", "no/a"))) == {"c.log", "other"}
-    assert scanner.scan({}) == RemoteScan({}, set(), 0)
+    assert scanner.scan({}) == RemoteScan()
 
 
 @pytest.mark.alone
