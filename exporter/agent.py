@@ -130,7 +130,8 @@ class Agent:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             url = url_of(bound, is_tls=is_tls)
             _log.info("listening", extra=fields(url=url, address=address, version=__version__))
-        watch = None if self._config_path is None else ConfigWatch(self._config_path, self._file_has_changed)
+        file_has_changed = functools.partial(self.ask_to_reload, "file", is_asked_for=False)
+        watch = None if self._config_path is None else ConfigWatch(self._config_path, file_has_changed)
         if watch is not None:
             watch.start()
         tracker.start()
@@ -169,9 +170,6 @@ class Agent:
         request = asyncio.create_task(self.reload(reason, is_asked_for=is_asked_for))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
-
-    def _file_has_changed(self) -> None:
-        self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
         self._tracker.close()

@@ -141,14 +141,12 @@ class Discovery:
         unsure: dict[str, None] = {}
         for event in events:
             folder = tree.folders.get(event.directory)
-            if folder is None:
-                continue
-            if event.name is not None:
+            if folder is not None and event.name is not None:
                 self._take_in(folder, event.name, event)
-                continue
-            unsure[folder.path] = None
-            if self._suspects:
-                self._notified.add(folder.path)
+            elif folder is not None:
+                unsure[folder.path] = None
+                if self._suspects:
+                    self._notified.add(folder.path)
         yield from tree.work_off()
         if unsure:
             tree.look_again(unsure)

@@ -50,11 +50,10 @@ class Renames:
 
     def stat_again(self, directory: str, *names: str) -> None:
         """Have the followed files of a directory stat'ed, all or those of these names."""
-        followed = self._folders.followed.get(directory)
-        if followed:
-            for name in names or followed:
-                if name in followed:
-                    self.to_stat[os.path.join(directory, name)] = None
+        followed = self._folders.followed.get(directory, {})
+        for name in names or followed:
+            if name in followed:
+                self.to_stat[os.path.join(directory, name)] = None
 
     def origin_of(self, path: str) -> str | None:
         """The path that a followed file had, "" if not known; None if it is not followed."""

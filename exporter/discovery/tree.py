@@ -185,12 +185,11 @@ class Tree:
 
     def look_through(self, folder: Folder, *names: str) -> None:
         """Have the symbolic links looked at that lead over names in a directory, by default over any."""
-        crossed = self.folders.crossed.get(folder.path)
-        if crossed:
-            for name in names or tuple(crossed):
-                for link in crossed.get(name, ()):
-                    directory, link_name = os.path.split(link)
-                    self.look_at(self.folders[directory], link_name)
+        crossed = self.folders.crossed.get(folder.path, {})
+        for name in names or crossed:
+            for link in crossed.get(name, ()):
+                directory, link_name = os.path.split(link)
+                self.look_at(self.folders[directory], link_name)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -250,12 +249,10 @@ class Tree:
         is_remote = reason in (REMOTE, AUTOFS)
         state = self.matches.matcher.root
         if parent is not None and parent.state is not None:
-            is_link = False
-            is_directory = (
-                seen == self.moment and parent.reason is None and name not in self.links.leads.get(parent.path, ())
-            )
-            if not is_directory and (seen == MAYBE_LINK or not is_remote):
-                is_link = self.links.resolve(parent.path, name)
+            leads = self.links.leads.get(parent.path, ())
+            is_directory = seen == self.moment and parent.reason is None and name not in leads
+            may_be_link = not is_directory and (seen == MAYBE_LINK or not is_remote)
+            is_link = may_be_link and self.links.resolve(parent.path, name)
             state = parent.state.enter(name, is_symlink=is_link)
             parent.folders[path] = None
             if state is None and parent.state.match(name) is None:
