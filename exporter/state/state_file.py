@@ -208,10 +208,12 @@ class StateFile:
 
     def paths(self, where: str = "") -> Iterator[SavedPath]:
         """Read the paths."""
-        for path, group, is_counting, *numbers in self._connection.execute(f"SELECT * FROM series {where}"):
+        for row in self._connection.execute(f"SELECT * FROM series {where}"):
+            path, group, is_counting, changes, appended_bytes, truncations, rotations, *inode = row
             name = os.fsdecode(path)
-            latest = None if numbers[4] is None else _saved_inode(name, *numbers[4:])
-            yield SavedPath(name, group, bool(is_counting), Counters(*map(_count, numbers[:4])), latest)
+            counters = Counters(*map(_count, (changes, appended_bytes, truncations, rotations)))
+            latest = None if inode[0] is None else _saved_inode(name, *inode)
+            yield SavedPath(name, group, bool(is_counting), counters, latest)
 
     def totals(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
         """Read the totals: the group's name, the names and the values of the labels, the counters."""
@@ -338,10 +340,11 @@ def whole(number: int) -> int | str:
 
 
 def _saved_inode(home: str, *values: Value) -> SavedInode:
-    *numbers, last_name, cut_from = values
-    device, inode, birth_ns, size, mtime_ns = map(_number, numbers)
+    device, inode, birth_ns, size, mtime_ns, last_name, cut_from = values
+    identity = _number(device), _number(inode), _number(birth_ns)
     name = home if last_name is None else os.fsdecode(last_name)  # type: ignore[arg-type]  # a number raises as it should
-    return SavedInode((device, inode, birth_ns), size, mtime_ns, name, None if cut_from is None else _number(cut_from))
+    cut = None if cut_from is None else _number(cut_from)
+    return SavedInode(identity, _number(size), _number(mtime_ns), name, cut)
 
 
 def _count(value: Value) -> int:
