@@ -44,7 +44,10 @@ class RemoteScanner:
         """
         walk = RemoteScan(places=[_Place(path, directory) for path, directory in directories.items()])
         parents: set[str] = set()  # of what is left out since this scan
-        answers = self._take_answers()
+        answers: dict[_Place, RemoteScan] = {}
+        for place in [place for place, findings in self._hung.items() if findings.done()]:
+            answers[place] = self._hung.pop(place).result()
+            _log.info("a directory or file answers again", extra=fields(path=place.path))
         worker: Worker | None = None
         try:
             while walk.places:
@@ -75,13 +78,6 @@ class RemoteScanner:
             "remote directories or files can be reached again, or are gone",
         )
         return walk
-
-    def _take_answers(self) -> dict[_Place, RemoteScan]:
-        answers = {}
-        for place in [place for place, findings in self._hung.items() if findings.done()]:
-            answers[place] = self._hung.pop(place).result()
-            _log.info("a directory or file answers again", extra=fields(path=place.path))
-        return answers
 
 
 class _Place(NamedTuple):
