@@ -28,7 +28,9 @@ class Changeover:
         self._tracker = tracker
         self._config = config
         matcher = tracker.matcher
-        self._old = tuple(matcher.rules.values())
+        # No others: those of a changeover that failed half-way may still match.
+        position_of = tracker.publication.position_of
+        self._old = tuple(rules for rules in matcher.rules.values() if position_of((rules.number,)) is not None)
         self._new = number_groups(
             config.logs, first_group=max(matcher.rules) + 1, first_pattern=max(matcher.patterns, default=-1) + 1
         )

@@ -218,7 +218,7 @@ class Discovery:
         A scan then finds what only the new matcher matches.
         """
         tree = self._tree
-        tree.matches.matcher = matcher
+        tree.matches.go_over(matcher)
         tree.rejoined_before, tree.rejoined = tree.rejoined, {}
         self._to_restate = [("/", matcher.root)]
         return self._remote_files.restate(matcher)
@@ -258,6 +258,7 @@ class Discovery:
             if state is not None and folder.state is not None and folder.state is not state:
                 tree.restate(folder, state)
         if not self._to_restate:
+            tree.matches.forget_what_was()
             # A link that was left may have been all that needed a watch.
             for folder in tree.folders.values():
                 if folder.is_watched and folder.state is not None and not folder.state.listed:

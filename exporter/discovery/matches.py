@@ -23,6 +23,18 @@ class Matches:
         self.matcher = matcher
         self.counts = Counter[int]()
         self._overlaps: set[tuple[int, ...]] = set()
+        self._is_of_two = False  # configurations, whose groups overlap by their nature
+
+    def go_over(self, matcher: PathMatcher) -> None:
+        """Look for what another matcher matches."""
+        self._is_of_two = matcher.rules.keys() > self.matcher.rules.keys()
+        self.matcher = matcher
+
+    def forget_what_was(self) -> None:
+        """Forget patterns and groups that the matcher does not have, when no file is matched by them any more."""
+        for pattern in self.counts.keys() - self.matcher.patterns.keys():
+            del self.counts[pattern]
+        self._overlaps = {groups for groups in self._overlaps if self.matcher.rules.keys() >= set(groups)}
 
     def set(self, known: dict[str, Match], path: str, match: Match | None) -> None:
         """Set what matches a file among those that are known; None: the file is known no longer."""
@@ -34,8 +46,8 @@ class Matches:
         known[path] = match
         for pattern in match.patterns:
             self.counts[pattern] += 1
-        is_of_now = match.groups[-1] in self.matcher.rules and match.groups[0] in self.matcher.rules
-        if len(match.groups) > 1 and is_of_now and match.groups not in self._overlaps:
+        is_of_one = not self._is_of_two and self.matcher.rules.keys() >= set(match.groups)
+        if len(match.groups) > 1 and is_of_one and match.groups not in self._overlaps:
             self._overlaps.add(match.groups)
             first, *others = (self.matcher.rules[group].name for group in match.groups)
             _log.info(

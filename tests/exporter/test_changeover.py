@@ -455,3 +455,16 @@ def test_bounds_of_the_cache(tmp_path: Path, group: GroupOf) -> None:
         f"{number}.log": number for number in range(10)
     }
     line.tracker.close()
+
+
+def test_a_renamed_group_does_not_overlap(tmp_path: Path, group: GroupOf, caplog: pytest.LogCaptureFixture) -> None:
+    """The groups of the old and of the new configuration match the same files; that is no news, and nothing is left."""
+    touch(tmp_path / "a.log")
+    line = Line(group("one", "*.log"))
+    caplog.set_level("INFO", "exporter.discovery")
+    line.reload(group("uno", "*.log"))
+    assert [record.getMessage() for record in caplog.records] == []
+    assert line.tracker.discovery.matches == {1: 1}
+    line.reload(group("uno", "*.log"), group("due", "a*"))
+    assert [record.getMessage() for record in caplog.records] == ["groups overlap, the first one has the files"]
+    line.tracker.close()

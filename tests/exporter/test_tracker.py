@@ -740,10 +740,11 @@ import json, os, sys
 from exporter.config.groups import LogGroup
 from exporter.config.model import Config
 from exporter.tracker import Tracker
-from tests.exporter.tracking import appended, sizes
+from tests.exporter.tracking import appended, sizes, tick
 os.setgroups([]); os.setgid({UNPRIVILEGED}); os.setuid({UNPRIVILEGED})
 tracker = Tracker(Config(logs=(LogGroup("g", tuple(sys.argv[1:])),)))
 tracker.scan()
+tick()  # births have its resolution
 for _ in sys.stdin:
     found = sizes(tracker)
     discovery = tracker.discovery
