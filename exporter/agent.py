@@ -130,22 +130,16 @@ class Agent:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             url = url_of(bound, is_tls=is_tls)
             _log.info("listening", extra=fields(url=url, address=address, version=__version__))
-        file_has_changed = functools.partial(self.ask_to_reload, "file", is_asked_for=False)
-        watch = None if self._config_path is None else ConfigWatch(self._config_path, file_has_changed)
-        if watch is not None:
-            watch.start()
         tracker.start()
         self._begin_tasks(is_first=True)
-        watchdog = asyncio.create_task(self._feed_watchdog())
+        others = [asyncio.create_task(self._feed_watchdog()), asyncio.create_task(self._watch_config())]
         try:
             await stop.wait()
         finally:
             self._is_stopping = True
             self._notifier.stopping()
-            if watch is not None:
-                watch.close()
             self._reloader.close()
-            for task in (*self._tasks, watchdog):
+            for task in (*self._tasks, *others):
                 task.cancel()
             await server.shut_down(_STOP_TIMEOUT_S)
             with contextlib.suppress(TimeoutError):
@@ -170,6 +164,11 @@ class Agent:
         request = asyncio.create_task(self.reload(reason, is_asked_for=is_asked_for))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
+
+    async def _watch_config(self) -> None:
+        if self._config_path is not None:
+            async for _ in ConfigWatch(self._config_path).changes():
+                self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
         self._tracker.close()
@@ -269,7 +268,9 @@ class Agent:
     async def _follow(self, config: Config) -> None:
         """Follow another configuration."""
         async with self._scanning:
-            if _what_is_followed(config) != _what_is_followed(self._config):
+            is_same = (config.logs, config.stale_grace_s) == (self._config.logs, self._config.stale_grace_s)
+            self._tracker.max_files = config.cache.max_files
+            if not is_same:
                 await self._change_over(config)
             files, budget = config.cache.max_files, config.cache.cpu_budget
             await call_in_thread(lambda: self._tracker.cache.limit(max_files=files, cpu_budget=budget), "reload")
@@ -327,10 +328,6 @@ def _few_collections() -> Iterator[None]:
 
 def _progress(tracker: Tracker) -> str:
     return f"{tracker.files} files in {len(tracker.discovery)} directories so far"
-
-
-def _what_is_followed(config: Config) -> tuple[object, ...]:
-    return config.logs, config.stale_grace_s, config.cache.max_files
 
 
 def _as_far_as_possible(config: Config, running: Config) -> Config:

@@ -19,7 +19,7 @@ from exporter.ops.fair_lock import FairLock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
-from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, file_time_ns
+from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, Surveyed, file_time_ns
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Tracker:
         self.max_files = config.cache.max_files
         self._remote_scanner = RemoteScanner(remote_timeout_s)
         self._names: set[str] = set()  # all that are stat'ed
+        self._surveyed = Surveyed()  # another one when there are more names
         self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
         self._vanished: set[str] = set()  # by a stat, and perhaps without an event in the directory
         self._events: list[DirectoryEvent] = []  # taken from the cache, and still to be handled
@@ -148,7 +149,7 @@ class Tracker:
         Args:
             as_of_ns: a time before that, by the clock of files.
         """
-        errors = self.cache.survey(self._names)
+        errors = self.cache.survey(self._names, self._surveyed)
         self._book()
         self.perform(self.discovery.look_at_unwatchable())
         self.catch_up()
@@ -354,7 +355,7 @@ class Tracker:
             # As far as one can know; each scrape tries again, and logs it. But links that loop lead nowhere.
             is_there = error.errno != errno.ELOOP
         if is_there:
-            self._names.add(name)
+            self._add(name)
         else:
             self._names.discard(name)
         return is_there
@@ -377,7 +378,7 @@ class Tracker:
         if not is_known or inode is None:
             self._forget(name)
             return False
-        self._names.add(name)
+        self._add(name)
         self._followed.setdefault(name, (inode.size, time.monotonic()))
         return True
 
@@ -386,6 +387,11 @@ class Tracker:
             return self.cache.look(name)
         finally:
             self._book()
+
+    def _add(self, name: str) -> None:
+        if name not in self._names:
+            self._surveyed = Surveyed()
+            self._names.add(name)
 
     def _declare(self, name: str, match: Match) -> None:
         position = self.publication.position_of(match.groups)
