@@ -395,13 +395,13 @@ class Tracker:
 
     def _declare(self, name: str, match: Match) -> None:
         position = self.publication.position_of(match.groups)
-        # A file that only the groups to come match may be an old one.
-        is_new = self.is_ready and position is not None
+        is_shown = position is not None
+        is_new = self.is_ready and is_shown  # one that only the groups to come match may be old
         group = self.matcher.rules[match.groups[0]].name
         if position is not None:
             group = self.publication.config[position].group
         since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
-        self.facts.declare(name, self.realms[group], match.groups, since_ns=since_ns, is_new=is_new)
+        self.facts.declare(name, self.realms[group], match.groups, since_ns=since_ns, is_new=is_new, is_shown=is_shown)
 
     def _forget(self, name: str) -> None:
         self._followed.pop(name, None)

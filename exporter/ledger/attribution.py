@@ -46,7 +46,7 @@ class Attribution:
                 continue
             for name in (home.name, *sorted(inode.names)):
                 path = self._paths.get(name)
-                if path is not None and path.realm == home.realm:
+                if path is not None and path.realm == home.realm and path.is_shown:
                     inode.homes = tuple([path if each is home else each for each in inode.homes])
                     path.is_counting = True
                     self._books.book(path)

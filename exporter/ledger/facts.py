@@ -50,7 +50,16 @@ class Facts:
 
     # -- booking ------------------------------------------------------------------------------------------------------
 
-    def declare(self, name: str, realm: int, groups: tuple[int, ...] = (), *, since_ns: int, is_new: bool) -> None:
+    def declare(
+        self,
+        name: str,
+        realm: int,
+        groups: tuple[int, ...] = (),
+        *,
+        since_ns: int,
+        is_new: bool,
+        is_shown: bool = True,
+    ) -> None:
         """Have a path counted from its next stat on; one that is declared already only gets other groups.
 
         Args:
@@ -61,6 +70,8 @@ class Facts:
                 seen first; nanoseconds since the epoch.
             is_new: whether to take the first inode seen for born since then where the filesystem has no births. (Those
                 that take its place are.)
+            is_shown: whether it is shown already. What only a configuration to come matches gets no growth of an inode
+                that has a home: where that is shown then is not known before :meth:`set_realms`.
         """
         with self.lock:
             path = self.paths.get(name)
@@ -68,12 +79,12 @@ class Facts:
                 if (inode := self.followed.get(name)) is not None:
                     self._leave(name, None, inode)
             elif path.realm == realm:
-                path.groups = groups
+                path.groups, path.is_shown = groups, is_shown
                 return
             else:
                 self.end(path)
             self._origins.pop(name, None)
-            self.paths[name] = Path(name, realm, groups, since_ns=since_ns, is_new=is_new)
+            self.paths[name] = Path(name, realm, groups, since_ns, is_new, is_shown)
 
     def outgrows_cut(self, stats: FileStats) -> int | None:
         """Say whether a stat shows that an inode that was cut is greater than before that.
@@ -176,15 +187,19 @@ class Facts:
                         self._forget(inode)
 
     def set_realms(self, realms: Mapping[Path, int]) -> None:
-        """Have paths belong to other realms; their counters stay, and so does what was counted in the old realms."""
+        """Show paths in these realms from now on; their counters stay, and so does what was counted in other realms."""
         with self.lock:
-            for inode in self.inodes.values() if realms else ():
-                if any([home.has_ended for home in inode.homes]):  # noqa: C419 - a generator would be one call more
-                    self._attribution.rehome(inode)  # while the names that it has are of the same realm
+            for inode in self.inodes.values():
+                for home in inode.homes:
+                    if home.has_ended:
+                        self._attribution.rehome(inode)  # while the names that it has are of the same realm
+                        break
             for path, realm in realms.items():
-                path.realm = realm
-                self._books.book(path)
-            for inode in self.inodes.values() if realms else ():
+                path.is_shown = True
+                if path.realm != realm:
+                    path.realm = realm
+                    self._books.book(path)
+            for inode in self.inodes.values():
                 # Of most inodes the only name is the only home.
                 if len(inode.homes) > 1 or [self.paths.get(name) for name in inode.names] != [*inode.homes]:
                     self._attribution.settle(inode)
@@ -355,7 +370,7 @@ class Facts:
             self._books.note_inode(before)
         if is_changed:
             self._change(inode, stats.size, stats.mtime_ns, data_begins)
-        if path.realm not in [home.realm for home in inode.homes]:
+        if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
             appended_bytes = self._attribution.meet(path, inode, self._lost.forgotten_ns)
         path.is_present = True

@@ -24,7 +24,7 @@ class Path:
         is_hidden: whether its file currently fails to stat, so that nothing true is known of it.
         is_counting: whether it is or was the home of an inode; the counters of others say nothing.
         has_ended: whether it was dropped for good; another one of the same name may follow.
-        since_ns, is_new: see :meth:`Facts.declare`.
+        since_ns, is_new, is_shown: see :meth:`Facts.declare`.
         changes, appended_bytes, truncations, rotations: the counters.
     """
 
@@ -33,6 +33,7 @@ class Path:
     groups: tuple[int, ...] = ()
     since_ns: int = 0
     is_new: bool = False
+    is_shown: bool = True
     stats: FileStats | None = None
     inode: Inode | None = None
     is_present: bool = False

@@ -184,8 +184,7 @@ class Publication:
             self.update()
             known = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
             self.facts.drop(before.rows.keys() - self.rows.keys())
-            realms = {row.path: self._realms[row.group] for row in self.rows.values()}
-            self.facts.set_realms({path: realm for path, realm in realms.items() if path.realm != realm})
+            self.facts.set_realms({row.path: self._realms[row.group] for row in self.rows.values()})
             self.update()
             for totals in self.totals():
                 counters = known.get(self.label_set(totals))
