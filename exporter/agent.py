@@ -92,12 +92,7 @@ class Agent:
         """Have the facts go on where they were when they were saved last."""
         tracker, matcher = self._tracker, self._tracker.matcher
         checkpoint = Checkpoint(path, tracker.publication, tracker.realms)
-
-        def groups_of(path: str) -> tuple[int, ...]:
-            match = matcher.match(path)
-            return () if match is None else match.groups
-
-        restored = checkpoint.load(groups_of)
+        restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
             # Unknown files are new since the latest checkpoint, where their pattern was configured then.
             for number, (group, text) in matcher.patterns.items():

@@ -66,7 +66,7 @@ class Changeover:
         with tracker.lock:
             tracker.refresh_locked(as_of_ns)  # who has begun to scrape what was shown before gets what is true now
             with tracker.facts.lock:
-                publication.take_over()
+                publication.take_over(tracker.matcher.groups_of)
                 tracker.publication = publication
                 show()
 

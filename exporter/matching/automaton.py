@@ -145,6 +145,11 @@ class PathMatcher:
             directory = directory.enter(parent, is_symlink=False)
         return None if directory is None else directory.match(name)
 
+    def groups_of(self, path: str) -> tuple[int, ...]:
+        """Return the numbers of the groups that match this path, as :meth:`match` does."""
+        match = self.match(path)
+        return () if match is None else match.groups
+
     def narrow(self, match: Match) -> Match | None:
         """Return what is left of another matcher's match with the groups of this one only."""
         return self._match(tuple(number for number in match.patterns if number in self.patterns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -172,11 +172,15 @@ class Publication:
                 counters.add_to(totals)
                 self._changed.totals.add(totals)
 
-    def take_over(self) -> None:
+    def take_over(self, groups_of: Callable[[str], Iterable[int]]) -> None:
         """Take the place of the publication before: its totals, places and graces are copied, and it ends.
 
         A byte counts in the totals in which it was shown. Until now this publication has counted only what the other
         one did not show. Paths that only the other one shows are dropped.
+
+        Args:
+            groups_of: gives the numbers of the groups that match a path. A home that has ended goes to the group that
+                would show it now: there its inode is no other one when it gets a name again.
         """
         with self.facts.lock:
             before = self._before
@@ -184,7 +188,12 @@ class Publication:
             self.update()
             known = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
             self.facts.drop(before.rows.keys() - self.rows.keys())
-            self.facts.set_realms({row.path: self._realms[row.group] for row in self.rows.values()})
+            shown = {row.path: row.group for row in self.rows.values()}
+            for home in {home for inode in self.facts.inodes.values() for home in inode.homes if home.has_ended}:
+                position = self.position_of(groups_of(home.name))
+                if position is not None:
+                    shown[home] = position
+            self.facts.set_realms({path: self._realms[position] for path, position in shown.items()})
             self.update()
             for totals in self.totals():
                 counters = known.get(self.label_set(totals))

@@ -108,6 +108,6 @@ def follow(
     after = Publication(book.facts, groups, book.realms, first=first, before=before)
     after.catch_up()
     if is_over:
-        after.take_over()
+        after.take_over(lambda _: ())
         book.publication = after
     return after

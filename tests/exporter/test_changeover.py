@@ -468,3 +468,24 @@ def test_a_renamed_group_does_not_overlap(tmp_path: Path, group: GroupOf, caplog
     line.reload(group("uno", "*.log"), group("due", "a*"))
     assert [record.getMessage() for record in caplog.records] == ["groups overlap, the first one has the files"]
     line.tracker.close()
+
+
+def test_a_rotated_file_that_only_the_new_groups_match(tmp_path: Path, group: GroupOf) -> None:
+    """Its growth counts where its first name is shown, in the old group and then in the new one, and once."""
+    touch(tmp_path / "a.log")
+    line = Line(group("one", "a.log"), group("two", "*.txt"))
+    append(tmp_path / "a.log", "123")
+    assert line.groups() == [3, 0]
+    (tmp_path / "a.log").rename(tmp_path / "a.log.1")
+    touch(tmp_path / "a.log")
+    append(tmp_path / "a.log.1", "45")
+    assert line.groups() == [5, 0]
+    changeover = line.begin(group("two", "*.log*"), group("one", "*.txt"))
+    append(tmp_path / "a.log.1", "6")
+    assert line.groups() == [6, 0]
+    line.end(changeover)
+    assert line.groups() == [0, 6]
+    append(tmp_path / "a.log.1", "7")
+    assert line.groups() == [1, 6]
+    assert line.files() == {"a.log": (0, 7), "a.log.1": (0, 0)}
+    line.tracker.close()

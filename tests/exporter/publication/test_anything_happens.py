@@ -205,7 +205,7 @@ class AnythingHappens(RuleBasedStateMachine):
         own = {after.label_set(totals): Counters.of(totals) for totals in after.totals()}
         realms = {path: path.realm for path in self.facts.paths.values()}
         carried = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
-        after.take_over()
+        after.take_over(lambda _: ())
         for totals in after.totals():
             labels = after.label_set(totals)
             assert Counters.of(totals) == added(own[labels], carried.get(labels, Counters(0, 0, 0, 0)))

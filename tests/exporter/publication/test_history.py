@@ -210,7 +210,7 @@ def test_a_reload_loses_no_plot() -> None:
     after.update()
     after.take()  # as when it is made ready
     growing.now_s += 1
-    after.take_over()
+    after.take_over(lambda _: ())
     growing.history.go_on_with(after)
     book.publication = after
     assert growing.steps("a") == pytest.approx([100, 0])

@@ -321,7 +321,7 @@ def test_a_file_that_only_the_new_configuration_matches() -> None:
         book.facts.end(book.of("/c"))
         book.observe("/rotated", seen(8, 3))
         assert book.appended() == [10]
-        after.take_over()
+        after.take_over(lambda _: ())
         book.publication = after
         assert book.appended() == [10 + 5 + 8]
         assert (after.groups[0].files, after.groups[0].size_bytes) == (2, 15)
@@ -348,7 +348,7 @@ def test_all_that_was_carried_over_is_given_as_changed() -> None:
     after = follow(book, PODS, is_over=False)
     after.update()
     assert {row.path.name for row in after.take().rows} == {"/x"}
-    after.take_over()
+    after.take_over(lambda _: ())
     assert after.take().totals == {*after.totals()}
 
 
@@ -381,7 +381,7 @@ def test_places_are_carried_over(monkeypatch: pytest.MonkeyPatch, at_once: int) 
     book.observe("/a", seen(1, 9))
     after.update()
     after.take()
-    after.take_over()
+    after.take_over(lambda _: ())
     assert not after.take().rows  # it had given the places to the same ones
     book.publication = after
     assert published(book) == "/e /f"
@@ -409,7 +409,7 @@ def test_places_of_aggregates_are_carried_over(monkeypatch: pytest.MonkeyPatch, 
     after = follow(book, few, is_over=False)
     after.update()
     after.take()
-    after.take_over()
+    after.take_over(lambda _: ())
     book.publication = after
     assert shown() == "c d"
     book.facts.end(book.of("/d/1"))
@@ -436,7 +436,7 @@ def test_a_place_that_was_given_to_another_one() -> None:
     after.update()
     assert [row.path.name for row in after.rows.values() if row.is_published] == ["/x"]  # which has waited for long
     after.take()
-    after.take_over()
+    after.take_over(lambda _: ())
     book.publication = after
     assert published(book) == "/z"
     assert {row.path.name for row in after.take().rows} == {"/x", "/z"}
@@ -451,7 +451,7 @@ def test_fewer_places() -> None:
     after = follow(book, LogGroup("g", (), max_series=1), is_over=False)
     after.update()
     after.take()
-    after.take_over()
+    after.take_over(lambda _: ())
     assert sum(row.is_published for row in after.rows.values()) == 1
     assert not after.take().rows  # it had given only one
     assert after.files_without_series(0) == 3

@@ -428,7 +428,7 @@ def test_another_publication(path: Path) -> None:
     state.facts.declare("/q.1", REALMS["other"], (3,), since_ns=0, is_new=True)
     state.facts.observe("/q.1", FileStats(20, 4, 7, 1, 500))
     with state.facts.lock:
-        after.take_over()
+        after.take_over(lambda _: ())
         state.checkpoint.go_on_with(after)
     state.save(2000)
     copy = path.with_name("copy.db")
