@@ -489,3 +489,22 @@ def test_a_rotated_file_that_only_the_new_groups_match(tmp_path: Path, group: Gr
     assert line.groups() == [1, 6]
     assert line.files() == {"a.log": (0, 7), "a.log.1": (0, 0)}
     line.tracker.close()
+
+
+def test_a_file_that_comes_back_after_its_first_name_has_ended(tmp_path: Path, group: GroupOf) -> None:
+    """It counts in the group that would show that name now, and nothing of it counts again."""
+    touch(tmp_path / "in" / "kept.log", tmp_path / "out" / "other")
+    line = Line(group("one", "in/*.log"), group("two", "in/*.txt"))
+    append(tmp_path / "in" / "a.log", "123")
+    assert line.groups() == [3, 0]
+    (tmp_path / "in" / "a.log").rename(tmp_path / "out" / "a")
+    line.publication._grace_s = 0
+    for _ in range(3):
+        line.tracker.refresh(0)
+        line.tracker.expire(is_scrape=True)
+    assert f"{tmp_path}/in/a.log" not in line.tracker.facts.paths
+    line.reload(group("two", "in/*.log"), group("one", "in/*.txt"))
+    (tmp_path / "out" / "a").rename(tmp_path / "in" / "b.log")
+    append(tmp_path / "in" / "b.log", "4")
+    assert line.groups() == [1, 3]
+    line.tracker.close()
