@@ -11,7 +11,7 @@ import time
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
-from exporter.discovery.findings import Finding, Findings, Gone, Moved, Rematched
+from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.facts import Facts
 from exporter.matching.automaton import Match, PathMatcher, number_groups
@@ -169,7 +169,7 @@ class Tracker:
         with self.lock:
             as_of_ns = file_time_ns()
             self.catch_up()
-            self.discovery.begin_scan(self._lost())
+            self.discovery.begin_scan(lost_in(self.facts))
         more = True
         while more:
             with self.lock:
@@ -277,7 +277,7 @@ class Tracker:
             self._book()
             events, self._events = self._events, []
             if events:
-                lost = self._lost() if any(event.name is None for event in events) else {}
+                lost = lost_in(self.facts) if any(event.name is None for event in events) else {}
                 self.perform(self.discovery.catch_up(events, lost))
             while self._vanished:
                 vanished, self._vanished = self._vanished, set()
@@ -318,13 +318,6 @@ class Tracker:
         if changes and not self.booked.is_set():
             self.booked.set()
 
-    def _lost(self) -> dict[str, set[int]]:
-        """Return by directory the inode numbers of the files that were seen in it last and have no known name now."""
-        lost: dict[str, set[int]] = {}
-        for inode in self.facts.lost():
-            lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
-        return lost
-
     # -- what discovery finds -----------------------------------------------------------------------------------------
 
     def _answer(self, finding: Finding) -> bool:
@@ -344,11 +337,14 @@ class Tracker:
             if now is None:
                 return False
             match = now
-        return self._appear(path, match)
+        origin = finding.origin if isinstance(finding, Appeared) else ""
+        return self._appear(path, match, origin)
 
-    def _appear(self, name: str, match: Match) -> bool:
+    def _appear(self, name: str, match: Match, origin: str) -> bool:
         self._followed.pop(name, None)
         self._declare(name, match)
+        if origin and self.publication.position_of(match.groups) is None:
+            self._expect(name, origin)  # only the groups to come match its new name
         try:
             is_there = self._look(name)
         except OSError as error:
@@ -364,11 +360,7 @@ class Tracker:
         if name in self.facts.paths:
             return False  # it was declared until now, as the name of a file in another directory
         if origin and self.facts.at(name) is None:
-            # The file has lost its declared name, perhaps before its first stat.
-            match = self.matcher.match(origin)
-            if match is not None and origin not in self.facts.paths:
-                self._declare(origin, match)
-            self.facts.expect(name, origin)
+            self._expect(name, origin)
         is_known = False
         with contextlib.suppress(OSError):
             is_known = self._look(name) and self.facts.at(name) is not None
@@ -381,6 +373,13 @@ class Tracker:
         self._add(name)
         self._followed.setdefault(name, (inode.size, time.monotonic()))
         return True
+
+    def _expect(self, name: str, origin: str) -> None:
+        """A file has lost its declared name, perhaps before its first stat."""
+        match = self.matcher.match(origin)
+        if match is not None and origin not in self.facts.paths:
+            self._declare(origin, match)
+        self.facts.expect(name, origin)
 
     def _look(self, name: str) -> bool:
         try:
@@ -409,6 +408,14 @@ class Tracker:
         self.facts.observe(name, None)
         with contextlib.suppress(KeyError):
             self.cache.remove_from_watch(name)
+
+
+def lost_in(facts: Facts) -> dict[str, set[int]]:
+    """Return by directory the inode numbers of the files that were seen in it last and have no known name now."""
+    lost: dict[str, set[int]] = {}
+    for inode in facts.lost():
+        lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
+    return lost
 
 
 def data_begins(path: str, offset: int) -> int:

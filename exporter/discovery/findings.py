@@ -13,10 +13,16 @@ class Appeared:
     """A path that matches may have become a file, another one, or none: stat it.
 
     The answer is whether a file is there. Where that cannot be known, it is True.
+
+    Attributes:
+        path: the path.
+        match: what matches it.
+        origin: the name that it was just renamed from, if that mattered; else "".
     """
 
     path: str
     match: Match
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Renames:
 
     def __init__(self, folders: Folders, links: Links) -> None:
         self.to_stat: dict[str, None] = {}
+        self.arrived: dict[str, str] = {}  # names that match, until they are stat'ed -> their origins
         self._folders = folders
         self._links = links
         self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
@@ -40,7 +41,9 @@ class Renames:
     def move_to(self, folder: Folder, name: str, cookie: int, *, is_matched: bool) -> None:
         """Follow what a rename has brought to a name, if it matters and no pattern matches it there."""
         origin = self._moves.pop(cookie, None)
-        if origin is not None and not is_matched:
+        if origin is not None and is_matched:
+            self.arrived[os.path.join(folder.path, name)] = origin
+        elif origin is not None:
             self.follow(folder, name, origin)
 
     def follow(self, folder: Folder, name: str, origin: str = "") -> None:
@@ -74,6 +77,8 @@ class Renames:
         path = os.path.join(folder.path, name)
         if (origin := self.origin_of(path)) is not None:
             return origin
+        if path in self.arrived:  # and it goes on before it was stat'ed
+            return self.arrived.pop(path)
         if path in self._just_left:
             return self._just_left[path]
         for link in sorted(self._folders.crossed.get(folder.path, {}).get(name, ())):

@@ -206,7 +206,9 @@ class Tree:
         places = leads.get(folder.path, {}).get(name)
         end = self.folders[places[-1].directory] if places else None
         # A stat through a link to autofs would mount a filesystem there.
-        is_there = (end is None or end.reason != AUTOFS) and (yield Appeared(path, match))
+        is_there = (end is None or end.reason != AUTOFS) and (
+            yield Appeared(path, match, self.renames.arrived.pop(path, ""))
+        )
         if is_there and path not in folder.files:
             self.matches.set(folder.files, path, match)
         elif not is_there:

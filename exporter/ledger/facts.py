@@ -143,7 +143,8 @@ class Facts:
             origin: the path that it had, which is declared.
         """
         with self.lock:
-            if name not in self.followed and name not in self.paths:
+            path = self.paths.get(name)
+            if name not in self.followed and (path is None or not path.is_shown):
                 self._origins[name] = origin
 
     def hide(self, names: Collection[str]) -> None:
