@@ -7,10 +7,10 @@ Then the groups of the old configuration are let go. Giving up is the same, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from exporter.config.model import Config
-from exporter.matching.automaton import GroupPatterns, PathMatcher, number_groups
+from exporter.matching.automaton import PathMatcher, number_groups
 from exporter.publication.publication import Publication
 from exporter.tracker import Tracker
 from fstat_cache import file_time_ns
@@ -61,28 +61,31 @@ class Changeover:
         """
         tracker, publication = self._tracker, self._publication
         assert publication is not None
+        matcher = PathMatcher(self._new)
         as_of_ns = file_time_ns()
         tracker.cache.sync()
         with tracker.lock:
             tracker.refresh_locked(as_of_ns)  # who has begun to scrape what was shown before gets what is true now
             with tracker.facts.lock:
                 publication.take_over(tracker.matcher.groups_of)
-                tracker.publication = publication
+                tracker.matcher, tracker.publication = matcher, publication
                 show()
 
     def let_go(self) -> None:
         """Forget what only the old configuration matched."""
-        self._match_only(self._new)
+        self._match_only(self._tracker.matcher)
 
     def abandon(self) -> None:
         """Leave everything as it was, whatever was done so far."""
-        if self._publication is not None:
-            self._publication.close()
-        self._match_only(self._old)
+        matcher = PathMatcher(self._old)
+        with self._tracker.lock:
+            self._tracker.matcher = matcher
+            if self._publication is not None:
+                self._publication.close()
+        self._match_only(matcher)
 
-    def _match_only(self, groups: Iterable[GroupPatterns]) -> None:
+    def _match_only(self, matcher: PathMatcher) -> None:
         tracker = self._tracker
-        matcher = PathMatcher(groups)
         tracker.match(matcher)
         with tracker.lock:
             tracker.since_ns = {number: tracker.since_ns[number] for number in matcher.patterns}

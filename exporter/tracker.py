@@ -195,7 +195,6 @@ class Tracker:
 
     def match(self, matcher: PathMatcher) -> None:
         """Have other patterns match: what still matches is kept, the rest is forgotten. A scan finds the new files."""
-        known = set(self._names)
         with self.lock:
             self.matcher = matcher
             self.perform(self.discovery.restate(matcher))
@@ -216,10 +215,6 @@ class Tracker:
             for name in [name for name in self._followed if name not in self.facts.followed]:
                 self.discovery.unfollow(name)
                 self._forget(name)
-            # What was a name of its own may be a rotated file from now on, which still grows.
-            for inode in self.facts.lost():
-                if inode.last_name in known:
-                    self.perform(self.discovery.follow(inode.last_name, ""))
 
     def expire(self, *, is_scrape: bool) -> None:
         """Let go of what has been gone, or quiet, for long enough."""
@@ -332,12 +327,12 @@ class Tracker:
                 if self.facts.at(name) is not None:  # else its group is another one
                     return True
         path, match = finding.path, finding.match
+        origin = finding.origin if isinstance(finding, Appeared) else ""
         if match.groups[0] not in self.matcher.rules:  # its directory has not gone over to the latest matcher
             now = self.matcher.match(path)
             if now is None:
-                return False
+                return self._follow(path, origin)
             match = now
-        origin = finding.origin if isinstance(finding, Appeared) else ""
         return self._appear(path, match, origin)
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
@@ -358,7 +353,8 @@ class Tracker:
 
     def _follow(self, name: str, origin: str) -> bool:
         if name in self.facts.paths:
-            return False  # it was declared until now, as the name of a file in another directory
+            self._forget(name)  # it was declared until now
+            return False
         if origin and self.facts.at(name) is None:
             self._expect(name, origin)
         is_known = False

@@ -191,20 +191,6 @@ class Discovery:
         elif path in self._remote_files:
             yield from self._remote_files.stat(path, self._remote_files[path])
 
-    def follow(self, path: str, origin: str) -> Findings:
-        """Follow a renamed file that has no name that matches.
-
-        Args:
-            path: where it is.
-            origin: the path it had, if known, else "".
-        """
-        directory, name = os.path.split(path)
-        folder = self._tree.folders.make(directory)
-        if folder.match(name) is None:
-            self._tree.folders.watch_names(folder)
-            self._tree.renames.follow(folder, name, origin)
-        return self._tree.work_off()
-
     def unfollow(self, path: str) -> None:
         """Follow a renamed file no longer."""
         self._tree.renames.unfollow(path)
@@ -219,7 +205,6 @@ class Discovery:
         """
         tree = self._tree
         tree.matches.go_over(matcher)
-        tree.rejoined_before, tree.rejoined = tree.rejoined, {}
         self._to_restate = [("/", matcher.root)]
         return self._remote_files.restate(matcher)
 

@@ -87,9 +87,6 @@ class Tree:
         self.faults: dict[str, OSError] = {}
         self.lost: Mapping[str, set[int]] = {}
         self.moment = 1
-        # Followed files that match since the latest change of patterns -> their origins; and since the one before.
-        self.rejoined: dict[str, str] = {}
-        self.rejoined_before: dict[str, str] = {}
         self._to_stat: dict[str, _Look] = {}
         self._told: deque[Finding] = deque()  # without an answer
         self._failed: dict[str, None] = {}  # directories in which something has failed since the latest scan was begun
@@ -374,9 +371,10 @@ class Tree:
             if match == old:
                 continue
             self.matches.set(folder.files, path, match)
-            self._told.append(Gone(path) if match is None else Rematched(path, match))
-            if match is None and path in self.rejoined_before:
-                self.renames.follow(folder, os.path.basename(path), self.rejoined_before.pop(path))
+            if match is None:
+                self.renames.follow(folder, os.path.basename(path))  # it may have been renamed, and still grow
+            else:
+                self._told.append(Rematched(path, match))
         for name in tuple(self.links.leads.get(directory, ())):
             if state is None or (state.match(name) is None and state.enter(name, is_symlink=True) is None):
                 self.links.forget(directory, name)
@@ -389,12 +387,10 @@ class Tree:
             return
         if state.reaches_more_than(before):
             folder.changed_ns, folder.is_listed = 0, False
-        for name, origin in tuple(self.folders.followed.get(directory, {}).items()):
+        for name in tuple(self.folders.followed.get(directory, ())):
             if (match := state.match(name)) is not None:
                 self.folders.followed.take(directory, name)
-                path = os.path.join(directory, name)
-                self.rejoined[path] = origin
-                self._to_stat[path] = _Look(folder, name, state, match, may_be_link=True)
+                self._to_stat[os.path.join(directory, name)] = _Look(folder, name, state, match, may_be_link=True)
 
     def drop(self, folder: Folder) -> None:
         """Leave a directory, with no directories in it, in which nothing can match any more."""
@@ -424,6 +420,9 @@ class Tree:
         for name in tuple(self.folders.followed.get(folder.path, ())):
             self.folders.followed.take(folder.path, name)
             self._told.append(Gone(os.path.join(folder.path, name)))
+        for path in tuple(folder.files):
+            self.matches.set(folder.files, path, None)
+            self._told.append(Gone(path))
         for path in tuple(folder.folders):
             self._leave(path)
         self.restate(folder, None)

@@ -69,7 +69,8 @@ class Attribution:
             inode.holders = tuple([holder for holder in inode.holders if holder is not path])
             self._books.book(path, size_bytes=-inode.size)
             for other in self._declared(inode):
-                self._books.book(other, size_bytes=self.hold(inode, other))
+                if other is not path:
+                    self._books.book(other, size_bytes=self.hold(inode, other))
 
     def settle(self, inode: Inode) -> None:
         """Give an inode one home and one holder in each realm in which it has a name, after realms have changed."""

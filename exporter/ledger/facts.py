@@ -175,6 +175,10 @@ class Facts:
         """End paths that no group matches any more: what has its home there counts no longer, under whatever name."""
         with self.lock:
             for path in paths:
+                if path.is_present:  # it goes on as a name that is not declared
+                    assert path.inode is not None
+                    self._attribution.release(path.inode, path)
+                    path.is_present, self.followed[path.name] = False, path.inode
                 self.end(path)
             for inode in tuple(self.inodes.values()) if paths else ():
                 if any([home in paths for home in inode.homes]):  # noqa: C419 - a generator would be one call more

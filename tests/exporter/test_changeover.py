@@ -300,6 +300,54 @@ def test_files_that_are_rotated_while_groups_are_let_go(
     line.tracker.close()
 
 
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_rotated_files_are_followed_while_groups_are_let_go(
+    tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch, *, is_abandoned: bool
+) -> None:
+    """At each moment: one that no group that is left matches is scraped, written and deleted between two steps."""
+    folders = [tmp_path / name for name in "abcdef"]
+    for folder in folders:
+        touch(folder / "0.log")
+    groups = group("g", "*/*.log*"), group("g", "*/*.log")
+    line = Line(groups[is_abandoned])
+    line.tracker.refresh(0)
+    for folder in folders:
+        (folder / "0.log").rename(folder / "0.log.1")
+        touch(folder / "0.log")
+    line.tracker.refresh(0)
+    changeover = line.begin(groups[not is_abandoned])
+    if not is_abandoned:
+        changeover.finish(lambda: None)
+    restate_some = line.tracker.discovery.restate_some
+    written = deleted = 0
+
+    def restate_one(directories: int) -> Findings:
+        nonlocal written, deleted
+        yield from restate_some(directories)
+        for folder in folders[deleted:]:
+            append(folder / "0.log.1", "1")
+            written += 1
+        line.tracker.lock.release()
+        assert line.groups() == [written]
+        line.tracker.lock.acquire()
+        if folders[deleted:] and written > 3 * len(folders):
+            (folders[deleted] / "0.log.1").unlink()
+            deleted += 1
+
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    monkeypatch.setattr(line.tracker.discovery, "restate_some", restate_one)
+    if is_abandoned:
+        changeover.abandon()
+    else:
+        changeover.let_go()
+    for folder in folders[deleted:]:
+        append(folder / "0.log.1", "1")
+        written += 1
+    assert deleted > 2
+    assert line.groups() == [written]
+    line.tracker.close()
+
+
 def test_overlaps_while_groups_are_let_go(
     tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -604,7 +604,10 @@ def test_a_path_ends_while_its_file_is_there() -> None:
 
 
 def test_dropped_paths_count_no_longer() -> None:
-    """Nor does what has its home there: only under a name that its group still has. The rest is forgotten."""
+    """Nor does what has its home there: only under a name that its group still has. The rest is forgotten.
+
+    A name of a file that still counts goes on to be followed.
+    """
     book = Book(*TWO)
     book.look("/a", seen(10, 1))
     book.look("/b", seen(10, 1))
@@ -615,7 +618,7 @@ def test_dropped_paths_count_no_longer() -> None:
     book.facts.drop({book.of("/a"), book.of("/c")})
     assert [*book.facts.paths] == ["/b", "/p"]
     assert [inode.identity[1] for inode in book.facts.inodes.values()] == [1]
-    assert book.facts.followed == {}
+    assert [*book.facts.followed] == ["/a"]
     assert book.facts.lost() == []
     book.look("/b", seen(12, 1))
     book.observe("/c.1", seen(9, 2))
