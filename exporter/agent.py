@@ -85,7 +85,7 @@ class Agent:
         self._tracker = Tracker(config)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
-        more = [self._reloader, self._web_config]
+        more = {"config": self._reloader, "web_config": self._web_config}
         self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more)
 
     def _restore(self, path: str) -> Checkpoint:
@@ -281,7 +281,7 @@ class Agent:
         def prepare() -> Exposition:
             exposition = Exposition(changeover.prepare())
             exposition.update()
-            exposition.render(b"", is_openmetrics=False, is_compressed=True)  # ahead of the first scrape
+            exposition.render(bytes, is_openmetrics=False, is_compressed=True)  # ahead of the first scrape
             return exposition
 
         def finish(exposition: Exposition) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.registry import Collector
@@ -19,89 +19,95 @@ from fstat_cache import POLL_REASONS, WATCH_FAILURES
 _Sample = tuple[str, dict[str, str], float]  # its name, labels and value
 
 
-class AgentCollector(Collector):
-    """Shows what is not kept as text: how the groups' patterns do, and the agent itself. Changes nothing.
+class Part(Collector):
+    """Shows the families of :data:`AGENT` whose names begin alike.
 
     Args:
-        tracker: follows the files.
-        checkpoint: where the counters are kept, if at all.
+        prefix: what they begin with.
+        samples: gives their samples at present; changes nothing, safe to call from several threads.
     """
 
-    def __init__(self, tracker: Tracker, checkpoint: Checkpoint | None = None) -> None:
-        self._tracker = tracker
-        self._checkpoint = checkpoint
+    def __init__(self, prefix: str, samples: Callable[[], Iterable[_Sample]]) -> None:
+        self._texts = {name: text for name, text in AGENT.items() if name.startswith(prefix)}
+        self._samples = samples
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families. Safe to call from several threads."""
-        families = {name: family(name, text) for name, text in AGENT.items()}
-        for name, labels, value in (*self._of_groups(), *self._of_cache(), *self._of_agent()):
+        """Return the families."""
+        families = {name: family(name, text) for name, text in self._texts.items()}
+        for name, labels, value in self._samples():
             families[name].add_sample(name, labels, value)
         return families.values()
 
-    describe = collect  # for the registry, which wants to know the names; no file is asked for them
 
-    def _of_groups(self) -> Iterator[_Sample]:
-        tracker = self._tracker
-        publication = tracker.publication
-        for number, (group_number, text) in tracker.matcher.patterns.items():
-            position = publication.position_of((group_number,))
-            if position is not None:
-                labels = {"group": publication.config[position].group, "pattern": printable(text)}
-                yield "fstat_group_pattern_matches", labels, tracker.discovery.matches[number]
-        with publication.facts.lock:
-            for totals, group in zip(publication.groups, publication.config, strict=True):
-                labels = {"group": group.group}
-                yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)
-                yield "fstat_group_unlabelled_files", labels, totals.unlabelled
+def parts_of(tracker: Tracker, checkpoint: Checkpoint | None = None) -> dict[str, Collector]:
+    """Return by name what shows the groups' patterns, the cache, the agent, and its process.
 
-    def _of_cache(self) -> Iterator[_Sample]:
-        info, status = self._tracker.cache.cache_info(), self._tracker.cache.status()
-        looked_up = info.hits + info.misses
-        yield "fstat_cache_hits_total", {}, info.hits
-        yield "fstat_cache_misses_total", {}, info.misses
-        yield "fstat_cache_hit_ratio", {}, info.hits / looked_up if looked_up else 0
-        yield "fstat_cache_evictions_total", {}, info.evictions
-        yield "fstat_cache_files", {}, info.files
-        yield "fstat_cache_max_files", {}, math.inf if info.max_files is None else info.max_files
-        yield "fstat_cache_watches", {}, status.watches
-        yield "fstat_cache_directory_watches", {}, status.directories
-        yield "fstat_cache_hot_directories", {}, status.hot_directories
-        yield "fstat_cache_hot_files", {}, status.hot
-        yield "fstat_cache_guarded_files", {}, status.guarded
-        yield "fstat_cache_late_files", {}, status.late
-        yield "fstat_cache_queue_overflows_total", {}, status.queue_overflows
-        yield "fstat_cache_audit_checks_total", {}, status.audit_checks
-        yield "fstat_cache_audit_mismatches_total", {}, status.audit_mismatches
-        for reason in POLL_REASONS:
-            yield "fstat_cache_polled_files", {"reason": reason}, status.polled.get(reason, 0)
-        for reason in WATCH_FAILURES:
-            yield "fstat_cache_watch_failures_total", {"reason": reason}, status.watch_failures.get(reason, 0)
+    Args:
+        tracker: follows the files.
+        checkpoint: saves the counters, if anything does.
+    """
+    return {
+        "groups": Part("fstat_group_", lambda: _of_groups(tracker)),
+        "cache": Part("fstat_cache_", lambda: _of_cache(tracker)),
+        "agent": Part("fstat_exporter_", lambda: _of_agent(tracker, checkpoint)),
+        "process": ProcessCollector(registry=None),
+        "platform": PlatformCollector(registry=None),
+        "gc": GCCollector(registry=CollectorRegistry()),
+    }
 
-    def _of_agent(self) -> Iterator[_Sample]:
-        tracker, discovery, checkpoint = self._tracker, self._tracker.discovery, self._checkpoint
-        yield "fstat_exporter_ready", {}, int(tracker.is_ready)
-        yield "fstat_exporter_files", {}, tracker.files
-        yield "fstat_exporter_directories", {}, len(discovery)
-        yield "fstat_exporter_unreadable_directories", {}, discovery.unreadable
-        yield "fstat_exporter_unwatched_directories", {}, discovery.unwatchable
-        yield "fstat_exporter_missed_changes_total", {}, discovery.missed
-        yield "fstat_exporter_state_resets_total", {}, checkpoint.resets if checkpoint else 0
-        yield "fstat_exporter_state_write_failures_total", {}, checkpoint.failures if checkpoint else 0
-        versions = {"version": __version__, "python_version": platform.python_version()}
-        yield "fstat_exporter_build_info", versions, 1
+
+def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
+    publication = tracker.publication
+    for number, (group_number, text) in tracker.matcher.patterns.items():
+        position = publication.position_of((group_number,))
+        if position is not None:
+            labels = {"group": publication.config[position].group, "pattern": printable(text)}
+            yield "fstat_group_pattern_matches", labels, tracker.discovery.matches[number]
+    with publication.facts.lock:
+        for totals, group in zip(publication.groups, publication.config, strict=True):
+            labels = {"group": group.group}
+            yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)
+            yield "fstat_group_unlabelled_files", labels, totals.unlabelled
+
+
+def _of_cache(tracker: Tracker) -> Iterator[_Sample]:
+    info, status = tracker.cache.cache_info(), tracker.cache.status()
+    looked_up = info.hits + info.misses
+    yield "fstat_cache_hits_total", {}, info.hits
+    yield "fstat_cache_misses_total", {}, info.misses
+    yield "fstat_cache_hit_ratio", {}, info.hits / looked_up if looked_up else 0
+    yield "fstat_cache_evictions_total", {}, info.evictions
+    yield "fstat_cache_files", {}, info.files
+    yield "fstat_cache_max_files", {}, math.inf if info.max_files is None else info.max_files
+    yield "fstat_cache_watches", {}, status.watches
+    yield "fstat_cache_directory_watches", {}, status.directories
+    yield "fstat_cache_hot_directories", {}, status.hot_directories
+    yield "fstat_cache_hot_files", {}, status.hot
+    yield "fstat_cache_guarded_files", {}, status.guarded
+    yield "fstat_cache_late_files", {}, status.late
+    yield "fstat_cache_queue_overflows_total", {}, status.queue_overflows
+    yield "fstat_cache_audit_checks_total", {}, status.audit_checks
+    yield "fstat_cache_audit_mismatches_total", {}, status.audit_mismatches
+    for reason in POLL_REASONS:
+        yield "fstat_cache_polled_files", {"reason": reason}, status.polled.get(reason, 0)
+    for reason in WATCH_FAILURES:
+        yield "fstat_cache_watch_failures_total", {"reason": reason}, status.watch_failures.get(reason, 0)
+
+
+def _of_agent(tracker: Tracker, checkpoint: Checkpoint | None) -> Iterator[_Sample]:
+    discovery = tracker.discovery
+    yield "fstat_exporter_ready", {}, int(tracker.is_ready)
+    yield "fstat_exporter_files", {}, tracker.files
+    yield "fstat_exporter_directories", {}, len(discovery)
+    yield "fstat_exporter_unreadable_directories", {}, discovery.unreadable
+    yield "fstat_exporter_unwatched_directories", {}, discovery.unwatchable
+    yield "fstat_exporter_missed_changes_total", {}, discovery.missed
+    yield "fstat_exporter_state_resets_total", {}, checkpoint.resets if checkpoint else 0
+    yield "fstat_exporter_state_write_failures_total", {}, checkpoint.failures if checkpoint else 0
+    versions = {"version": __version__, "python_version": platform.python_version()}
+    yield "fstat_exporter_build_info", versions, 1
 
 
 def audit_share(files: int) -> int:
     """How many of the cached files to compare each time, so that every one has its turn in 120 times."""
     return max(100, files // 120)
-
-
-def make_registry(*collectors: Collector) -> CollectorRegistry:
-    """Return a registry of its own with `collectors` and the process, platform and garbage collector metrics."""
-    registry = CollectorRegistry()
-    for collector in collectors:
-        registry.register(collector)
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return registry

@@ -86,8 +86,6 @@ class Reloader(Collector):
             ),
         )
 
-    describe = collect  # so that `name[]` finds them
-
     async def _work(self) -> str | None:
         async with self._turn:
             requests, self._waiting, self._next = self._waiting, [], None

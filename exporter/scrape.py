@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from exporter.collector import AgentCollector, audit_share, make_registry
+from exporter.collector import audit_share, parts_of
+from exporter.exposition.catalogue import SCRAPE, family
 from exporter.exposition.families import Encode, FamilyTexts
 from exporter.exposition.render import Exposition
+from exporter.ops.log import fields
+from exporter.ops.transitions import Transitions
 from exporter.publication.history import History
 from exporter.publication.publication import Publication
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
+from fstat_cache import CacheClosedError
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Scraper:
@@ -23,7 +34,7 @@ class Scraper:
         tracker: follows the files.
         save: called before anything is shown, so that no counter that was shown ever goes back.
         checkpoint: where to, if at all.
-        more: what else to show of the agent.
+        more: other parts by their names.
 
     Attributes:
         history: what has grown within the last quarter of an hour.
@@ -34,11 +45,12 @@ class Scraper:
         tracker: Tracker,
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
-        more: Sequence[Collector] = (),
+        more: Mapping[str, Collector] | None = None,
     ) -> None:
         self._tracker = tracker
         self._save = save
-        self._registry = make_registry(AgentCollector(tracker, checkpoint), *more)
+        self._parts = {**parts_of(tracker, checkpoint), **(more or {})}
+        self._failed = Transitions()
         self._family_texts = FamilyTexts()
         self._exposition = Exposition(tracker.publication)
         self.history = History(tracker.publication)
@@ -68,7 +80,7 @@ class Scraper:
 
     def about_the_agent(self, encode: Encode) -> bytes:
         """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
-        return encode(_WithoutGroups(self._registry))
+        return encode(_Filtered(self._collect(_Attempts()), lambda sample: not sample.name.startswith("fstat_group_")))
 
     def scrape(
         self,
@@ -91,43 +103,94 @@ class Scraper:
         Returns:
             The answer in parts, which nothing changes any more.
         """
-        exposition = self.look(is_scrape=True)
-        source: Collector = self._registry
+        attempts = _Attempts()
+        exposition = attempts.run("files", lambda: self.look(is_scrape=True))
+        source = self._collect(attempts)
         if names:
-            source = self._registry.restricted_registry(names)
+            source = _Filtered(source, lambda sample: sample.name in names)
         if groups:
-            source = _OfGroups(source, groups)
-        parts = exposition.render(
-            self._family_texts.encode(encode, source),
+            source = _Filtered(source, lambda sample: sample.labels.get("group") in groups)
+        parts = (exposition or self._exposition).render(
+            lambda: self._family_texts.encode(encode, source),
             is_openmetrics=is_openmetrics,
             is_compressed=is_compressed,
-            names=names or None,
+            names=() if exposition is None else names or None,
             groups=groups or None,
         )
         self._save()  # after the text was made: another scrape may have written a later value into it
         return parts
 
+    def _collect(self, attempts: _Attempts) -> Collector:
+        return _Collected(self._parts, attempts, self._tell)
 
-class _WithoutGroups(Collector):
-    """What another collector gives, but for what it tells of groups."""
+    def _tell(self, errors: Mapping[str, Exception]) -> None:
+        changed = self._failed.update(errors)
+        for name in sorted(changed.begun):
+            _log.error(
+                "a part of the scrape failed and is left out", extra=fields(collector=name), exc_info=errors[name]
+            )
+        for name in sorted(changed.ended):
+            _log.info("a part of the scrape succeeds again", extra=fields(collector=name))
 
-    def __init__(self, source: Collector) -> None:
+
+class _Attempts:
+    """What the parts of one scrape took, and which of them failed."""
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._durations_s: dict[str, float] = {}
+        self.errors: dict[str, Exception] = {}
+
+    def run(self, name: str, part: Callable[[], T]) -> T | None:
+        """Return what a part gives; None if it fails, unless the agent is stopping."""
+        began_s = time.perf_counter()
+        try:
+            return part()
+        except CacheClosedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the other parts are shown
+            self.errors[name] = error
+            return None
+        finally:
+            self._durations_s[name] = time.perf_counter() - began_s
+
+    def families(self) -> Iterator[Metric]:
+        """Return the families that show this."""
+        whole, duration, success = (family(name, text) for name, text in SCRAPE.items())
+        for name, duration_s in self._durations_s.items():
+            duration.add_sample(duration.name, {"collector": name}, duration_s)
+            success.add_sample(success.name, {"collector": name}, int(name not in self.errors))
+        whole.add_sample(whole.name, {}, time.perf_counter() - self._began_s)
+        return iter((whole, duration, success))
+
+
+class _Collected(Collector):
+    """The families of all parts, then how the parts did."""
+
+    def __init__(
+        self, parts: Mapping[str, Collector], attempts: _Attempts, tell: Callable[[Mapping[str, Exception]], None]
+    ) -> None:
+        self._parts = parts
+        self._attempts = attempts
+        self._tell = tell
+
+    def collect(self) -> Iterator[Metric]:
+        for name, part in self._parts.items():
+            yield from self._attempts.run(name, lambda part=part: list(part.collect())) or ()  # type: ignore[misc]
+        self._tell(self._attempts.errors)
+        yield from self._attempts.families()
+
+
+class _Filtered(Collector):
+    """Those samples of another collector that are asked for, without their unit, as the library filters them."""
+
+    def __init__(self, source: Collector, is_asked_for: Callable[[Sample], bool]) -> None:
         self._source = source
+        self._is_asked_for = is_asked_for
 
     def collect(self) -> Iterable[Metric]:
-        return (family for family in self._source.collect() if not family.name.startswith("fstat_group_"))
-
-
-class _OfGroups(Collector):
-    """What another collector gives, but for the samples that are of no group or of another one."""
-
-    def __init__(self, source: Collector, groups: Sequence[str]) -> None:
-        self._source = source
-        self._groups = groups
-
-    def collect(self) -> Iterable[Metric]:
-        for family in self._source.collect():
-            samples = [sample for sample in family.samples if sample.labels.get("group") in self._groups]
-            if samples:
-                family.samples = samples
-                yield family
+        for each in self._source.collect():
+            if samples := [sample for sample in each.samples if self._is_asked_for(sample)]:
+                found = Metric(each.name, each.documentation, each.type)
+                found.samples = samples
+                yield found

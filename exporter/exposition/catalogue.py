@@ -16,7 +16,7 @@ AGENT: Mapping[str, str] = {
     "fstat_group_files_without_series": "Files of the group for which max_series leaves no series; "
     "they are in the sums.",
     "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
-    "their labels are empty.",
+    "they lack its labels.",
     "fstat_cache_hits_total": "Look-ups of files answered without os.stat. "
     "Each published file is one look-up a scrape.",
     "fstat_cache_misses_total": "Look-ups of files that took an os.stat. Each published file is one look-up a scrape.",
@@ -56,6 +56,15 @@ AGENT: Mapping[str, str] = {
     "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
 }
 """What :mod:`exporter.collector` shows."""
+
+SCRAPE: Mapping[str, str] = {
+    "fstat_exporter_scrape_duration_seconds": "Duration of this scrape, until these lines were written.",
+    "fstat_exporter_scrape_collector_duration_seconds": "Duration of a part of this scrape. The part files has the "
+    "files, groups and aggregates.",
+    "fstat_exporter_scrape_collector_success": "Whether a part of this scrape succeeded: 1 or 0. The metrics of a part "
+    "that failed are absent.",
+}
+"""How the parts of a scrape did."""
 
 
 def family(name: str, text: str) -> Metric:

@@ -91,7 +91,7 @@ class Exposition:
 
     def render(
         self,
-        rest: bytes,
+        rest: Callable[[], bytes],
         *,
         is_openmetrics: bool,
         is_compressed: bool,
@@ -101,7 +101,7 @@ class Exposition:
         """Return a whole answer in parts, which nothing changes any more.
 
         Args:
-            rest: the other families as the library writes them, in OpenMetrics with the end of it.
+            rest: writes the other families, when all else is written: as the library does, in OpenMetrics with the end.
             is_openmetrics: whether to write OpenMetrics, otherwise the classic format.
             is_compressed: whether to give a gzip file.
             groups: those of the samples; None for all.
@@ -118,7 +118,7 @@ class Exposition:
                 for family, body in bodies:
                     if names is None or any(section.has_lines for section in body):
                         sections += [family.heads[is_openmetrics, names is not None, is_compressed], *body]
-            sections.append(_section(rest, deflater))
+            sections.append(_section(rest(), deflater))
         parts = [part for section in sections for part in section.parts]
         if not is_compressed:
             return parts
@@ -151,16 +151,25 @@ class Exposition:
 
 
 def labels_writer(names: Sequence[str]) -> Callable[[Sequence[str]], str]:
-    """Return a function that gives the labels as they stand in a line, from the values in the order of `names`."""
-    in_order: Callable[[Sequence[str]], object] = itemgetter(*sorted(range(len(names)), key=names.__getitem__))
-    template = "{" + ",".join(f'{name}="%s"' for name in sorted(names)) + "}"
+    """Return a function that gives the labels as they stand in a line, from the values in the order of `names`.
+
+    An empty label is left out, which to Prometheus is the same. One of the values is not empty.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    known: dict[tuple[bool, ...], tuple[str, Callable[[Sequence[str]], object], int]] = {}
 
     def write(values: Sequence[str]) -> str:
-        text: str = template % in_order(values)
-        if "\\" not in text and "\n" not in text and text.count('"') == 2 * len(names):
+        present = tuple(map(bool, values))
+        if present not in known:
+            shown = [at for at in order if present[at]]
+            template = "{" + ",".join([f'{names[at]}="%s"' for at in shown]) + "}"
+            known[present] = template, itemgetter(*shown), 2 * len(shown)
+        template, pick, quotes = known[present]
+        text: str = template % pick(values)
+        if "\\" not in text and "\n" not in text and text.count('"') == quotes:
             return text  # as nearly every one, in a third of the time
         escaped = [value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values]
-        return str(template % in_order(escaped))
+        return str(template % pick(escaped))
 
     return write
 

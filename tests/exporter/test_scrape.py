@@ -13,7 +13,6 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.collector import AgentCollector
 from exporter.config.groups import FILE_METRICS, LogGroup
 from exporter.config.model import Config
 from exporter.scrape import Scraper
@@ -134,16 +133,15 @@ def test_groups(tmp_path: Path, show: Show) -> None:
 
 
 def test_labels(tmp_path: Path, show: Show) -> None:
-    """Static ones and those of the expression; a label of another group is empty; what does not match is counted."""
+    """Static ones and those of the expression; no label is empty; what does not match is counted."""
     touch(tmp_path / "shop/web.log", tmp_path / "loose.log", tmp_path / "x.txt")
     regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[a-z]+)/(?P<app>[a-z]+)\.log$")
     one = LogGroup("one", (f"{tmp_path}/**/*.log",), labels={"team": "infra"}, path_regex=regex, aggregate_by=("site",))
     shown = show(one, LogGroup("two", (f"{tmp_path}/x.txt",), labels={"stage": "test"}))
     scrape = shown.scrape()
     found = {frozenset(dict(labels).items()) for name, labels in scrape.samples if name == "fstat_file_size_bytes"}
-    every = {"team": "", "stage": "", "site": "", "app": ""}
     assert found == {
-        frozenset({**every, **labels}.items())
+        frozenset(labels.items())
         for labels in (
             {"group": "one", "path": f"{tmp_path}/shop/web.log", "team": "infra", "site": "shop", "app": "web"},
             {"group": "one", "path": f"{tmp_path}/loose.log", "team": "infra"},
@@ -151,7 +149,10 @@ def test_labels(tmp_path: Path, show: Show) -> None:
         )
     }
     assert scrape.value("fstat_group_unlabelled_files", group="one") == 1
-    assert {dict(labels)["site"] for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {"shop", ""}
+    assert {dict(labels).get("site") for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {
+        "shop",
+        None,
+    }
     (tmp_path / "loose.log").unlink()
     assert shown.scrape().value("fstat_group_unlabelled_files", group="one") == 0
 
@@ -167,12 +168,12 @@ def test_aggregates(tmp_path: Path, show: Show) -> None:
     append(tmp_path / "shop/h2/a.log", "22")
     append(tmp_path / "blog/h1/a.log", "333")
     scrape = shown.scrape()
-    shop = {"group": "sites", "site": "shop", "kind": ""}
+    shop = {"group": "sites", "site": "shop"}
     assert scrape.samples["fstat_aggregate_files", frozenset(shop.items())] == 2
     assert scrape.value("fstat_aggregate_size_bytes", **shop) == 3
     assert scrape.value("fstat_aggregate_appended_bytes_total", **shop) == 3
     assert scrape.value("fstat_aggregate_changes_total", **shop) == 2
-    assert scrape.value("fstat_aggregate_files", group="others", kind="text", site="") == 1
+    assert scrape.value("fstat_aggregate_files", group="others", kind="text") == 1
     assert paths(scrape) == {"x.txt"}
     append(tmp_path / "blog/h1/a.log", "4")
     shown.scrape()
@@ -348,13 +349,55 @@ def test_both_formats(tmp_path: Path, show: Show) -> None:
     assert {name for name, _ in classic.samples} == {name for name, _ in scrape.samples}
 
 
-def test_describe_asks_no_file(show: Show) -> None:
-    """Registration needs the names only: the same as those of a scrape."""
+def test_a_part_that_fails(
+    tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is absent, and a metric says so; all else is true at that scrape. The log has a line at begin and end."""
+    caplog.set_level(logging.INFO, "exporter.scrape")
+    touch(tmp_path / "a.log")
     shown = show()
-    collector = AgentCollector(shown.tracker)
-    described = [(family.name, family.type) for family in collector.describe()]
-    assert described == [(family.name, family.type) for family in collector.collect()]
-    assert shown.tracker.cache.cache_info().hits + shown.tracker.cache.cache_info().misses == 0
+    parts = {
+        "files": (Tracker, "expire", "fstat_file_size_bytes", "fstat_group_files"),
+        "cache": (FStatCache, "status", "fstat_cache_files", "fstat_cache_watches"),
+        "process": (shown.scraper._parts["process"], "collect", "process_open_fds", "process_start_time_seconds"),
+    }
+    everything = {name for name, _ in shown.scrape().samples}
+    for size, (part, (owner, method, *names)) in enumerate(parts.items(), start=1):
+        append(tmp_path / "a.log", "x")
+
+        def fail(*_: object, **__: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(owner, method, fail)
+        for openmetrics in (False, True):
+            scrape = shown.scrape(openmetrics=openmetrics)
+            present = {name for name, _ in scrape.samples}
+            assert not present.intersection(names)
+            prefixes = ("fstat_file_", "fstat_group_") if part == "files" else (f"fstat_{part}_", f"{part}_")
+            assert {name for name in everything - present if not name.startswith(prefixes)} == set()
+            success = "fstat_exporter_scrape_collector_success"
+            assert [
+                dict(labels)["collector"]
+                for (name, labels), value in scrape.samples.items()
+                if name == success and not value
+            ] == [part]
+            if part != "files":
+                assert scrape.value("fstat_file_size_bytes") == size
+        monkeypatch.undo()
+        caplog.set_level(logging.INFO, "exporter.scrape")
+        assert {name for name, _ in shown.scrape().samples} == everything
+    assert [(record.levelname, record.fields["collector"]) for record in caplog.records] == [  # type: ignore[attr-defined]
+        (level, part) for part in parts for level in ("ERROR", "INFO")
+    ]
+
+
+def test_durations(tmp_path: Path, show: Show) -> None:
+    """Of the whole scrape, and of its parts, which took no longer."""
+    touch(tmp_path / "a.log")
+    scrape = show().scrape()
+    parts = scrape.values("fstat_exporter_scrape_collector_duration_seconds")
+    assert len(parts) == len(scrape.values("fstat_exporter_scrape_collector_success")) == 7
+    assert 0 < sum(parts) <= (scrape.value("fstat_exporter_scrape_duration_seconds") or 0)
 
 
 def test_one_bad_file_blanks_nothing(
@@ -434,7 +477,7 @@ def test_concurrent_scrapes(tmp_path: Path, show: Show) -> None:
 def test_registry_is_not_global(show: Show) -> None:
     """Two agents in one process do not meet, and nothing of either stays when it is dropped."""
     one, two = show(), show()
-    assert one.scraper._registry is not two.scraper._registry
+    assert one.scraper._parts["agent"] is not two.scraper._parts["agent"]
     callbacks = len(gc.callbacks)
     show()
     assert len(gc.callbacks) == callbacks

@@ -64,8 +64,6 @@ class WebConfigFile(Collector):
         text = "Whether the web configuration and the files that it names could be used when they were read last."
         return [GaugeMetricFamily("fstat_exporter_web_config_last_reload_successful", text, not self._told)]
 
-    describe = collect  # so that `name[]` finds it
-
     def _read(self, path: str) -> None:
         before = _look(self._state)
         reader = WebConfigReader(path)

@@ -68,7 +68,7 @@ class Reference(Collector):
             group, path = GROUPS[row.group], row.path
             if not row.is_published or path.stats is None or path.is_hidden or not self._has(group):
                 continue
-            labels = dict(zip(LABEL_NAMES, row.values, strict=True))
+            labels = {name: value for name, value in zip(LABEL_NAMES, row.values, strict=True) if value}
             values: dict[str, float] = {"size": path.stats.size, "mtime": path.stats.mtime}
             if path.is_counting:
                 values |= {name: getattr(path, name) for name in FILE_METRICS[2:]}
@@ -83,7 +83,7 @@ class Reference(Collector):
             labels = {"group": group.group}
             if totals.values:
                 own = dict(zip(group.aggregate_by, totals.values, strict=True))
-                labels |= {"pod": own.get("pod", ""), "app": own.get("app", "")}
+                labels |= {name: own[name] for name in ("pod", "app") if own.get(name)}
             for name, family in (aggregates if totals.values else totals_of_groups).items():
                 if name != "newest_mtime_seconds":
                     self._add(family, labels, getattr(totals, name))
@@ -132,7 +132,7 @@ class Published:
         """Scrape: what comes out, unzipped."""
         self.exposition.update()
         parts = self.exposition.render(
-            b"# EOF\n" if is_openmetrics else b"",
+            lambda: b"# EOF\n" if is_openmetrics else b"",
             is_openmetrics=is_openmetrics,
             is_compressed=is_compressed,
             groups=groups,
@@ -250,7 +250,7 @@ def test_the_rest_stands_behind(published: Published) -> None:
     """What the library rendered ends the answer, compressed or not."""
     rest = b"# HELP up Up.\n# TYPE up gauge\nup 1.0\n# EOF\n"
     for is_compressed in (False, True):
-        parts = published.exposition.render(rest, is_openmetrics=True, is_compressed=is_compressed)
+        parts = published.exposition.render(lambda: rest, is_openmetrics=True, is_compressed=is_compressed)
         whole = b"".join(parts)
         assert (gzip.decompress(whole) if is_compressed else whole).endswith(b"\n" + rest)
 
@@ -259,7 +259,7 @@ def test_shows_the_latest_update(published: Published) -> None:
     """What is booked after it is not shown, before the next one."""
     before = published.text()
     published.look('/log/"\\\n|é|7', FileStats(12345, 7, 8, 1, 1), 1)
-    assert b"".join(published.exposition.render(b"", is_openmetrics=False, is_compressed=False)) == before
+    assert b"".join(published.exposition.render(bytes, is_openmetrics=False, is_compressed=False)) == before
     assert b" 12345.0\n" in published.text()
 
 
