@@ -51,7 +51,7 @@ class Exposition:
             dict.fromkeys(("group", *(name for group in groups for name in group.aggregate_by)))
         )
         file_labels, group_labels = labels_writer(publication.labeller.names), labels_writer(("group",))
-        aggregate_labels = labels_writer(self._aggregate_names)
+        aggregate_labels = labels_writer(self._aggregate_names, keeps_empty=True)
         self._lock = threading.Lock()  # protects what is below; taken before the facts', never after
         self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
         # Groups are few, but so they are of the same moment as their files.
@@ -150,16 +150,20 @@ class Exposition:
         return [own.get(name, "") for name in self._aggregate_names]
 
 
-def labels_writer(names: Sequence[str]) -> Callable[[Sequence[str]], str]:
-    """Return a function that gives the labels as they stand in a line, from the values in the order of `names`.
+def labels_writer(names: Sequence[str], *, keeps_empty: bool = False) -> Callable[[Sequence[str]], str]:
+    """Return a function that writes the labels of a line from their values, of which at least one is not empty.
 
-    An empty label is left out, which to Prometheus is the same. One of the values is not empty.
+    Args:
+        names: the label names, in the order of the values.
+        keeps_empty: whether to write empty labels. To Prometheus they are none; but with ``honor_labels`` they keep
+            away the target's label of that name.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
+    all_present = (True,) * len(names)
     known: dict[tuple[bool, ...], tuple[str, Callable[[Sequence[str]], object], int]] = {}
 
     def write(values: Sequence[str]) -> str:
-        present = tuple(map(bool, values))
+        present = all_present if keeps_empty else tuple(map(bool, values))
         if present not in known:
             shown = [at for at in order if present[at]]
             template = "{" + ",".join([f'{names[at]}="%s"' for at in shown]) + "}"

@@ -16,6 +16,7 @@ from tools.workload import Workload
 
 FOLDER = REPOSITORY / "config" / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
+PODMONITOR = REPOSITORY / "config/kubernetes/overlays/prometheus-operator/podmonitor.yml"
 CASES = sorted((FOLDER / "tests").glob("*.yml"))
 
 
@@ -130,7 +131,10 @@ def labels_of(vector: list[tuple[dict[str, str], float]]) -> list[Mapping[str, s
 
 
 def test_labels_stay_ours(tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus) -> None:
-    """A target with labels pod and namespace of its own: ours stay; without honor_labels ours are renamed."""
+    """A target with labels pod and namespace of its own: ours stay; without honor_labels ours are renamed.
+
+    The PodMonitor drops those of the target that end when the agent's pod is replaced.
+    """
     workload = Workload(tmp_path / "host")
     log = tmp_path / "host/var/log/pods/shop_cart-6f7d9_4be8c0f2/app/0.log"
     log.parent.mkdir(parents=True)
@@ -139,7 +143,15 @@ def test_labels_stay_ours(tmp_path: Path, start_agent: StartAgent, start_prometh
     config = shipped_configuration(agent.port, namespace="monitoring", pod="fstat-exporter-x7k2p", container="agent")
     (shipped,) = config["scrape_configs"]
     without = {key: value for key, value in shipped.items() if key != "honor_labels"} | {"job_name": "without"}
-    config["scrape_configs"].append(without)
+    monitor = yaml.safe_load(PODMONITOR.read_text())
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    # As the operator does: its own target labels first, then what the PodMonitor has.
+    relabelings = [
+        {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): value for key, value in relabeling.items()}
+        for relabeling in endpoint["relabelings"]
+    ]
+    operator = shipped | {"job_name": "operator", "relabel_configs": relabelings}
+    config["scrape_configs"] += [without, operator]
     prometheus = start_prometheus(config)
     ours = {"namespace": "shop", "pod": "cart-6f7d9", "container": "app"}
     theirs = {"namespace": "monitoring", "pod": "fstat-exporter-x7k2p", "container": "agent"}
@@ -154,6 +166,8 @@ def test_labels_stay_ours(tmp_path: Path, start_agent: StartAgent, start_prometh
         assert labels(job, "fstat_file_size_bytes", 'group="pods"') == [expected]
         # Groups and the agent have no such labels of their own.
         assert labels(job, "fstat_group_files", 'group="pods"') == [theirs]
-    # A file of no pod has them empty, which keeps the target's away.
-    assert labels("fstat", "fstat_file_size_bytes", 'path=~".*/boot.log"') == [{}]
-    assert labels("without", "fstat_file_size_bytes", 'path=~".*/boot.log"') == [theirs]
+    # A file of no pod has no such labels either; but it is none of the pods of an aggregate.
+    for job, expected in (("fstat", theirs), ("without", theirs), ("operator", {"namespace": "monitoring"})):
+        assert labels(job, "fstat_file_size_bytes", 'path=~".*/boot.log"') == [expected]
+        assert labels(job, "fstat_group_files", 'group="pods"') == [expected]
+    assert labels("operator", "fstat_file_size_bytes", 'group="pods"') == [ours]

@@ -149,10 +149,7 @@ def test_labels(tmp_path: Path, show: Show) -> None:
         )
     }
     assert scrape.value("fstat_group_unlabelled_files", group="one") == 1
-    assert {dict(labels).get("site") for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {
-        "shop",
-        None,
-    }
+    assert {dict(labels)["site"] for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {"shop", ""}
     (tmp_path / "loose.log").unlink()
     assert shown.scrape().value("fstat_group_unlabelled_files", group="one") == 0
 
@@ -168,12 +165,12 @@ def test_aggregates(tmp_path: Path, show: Show) -> None:
     append(tmp_path / "shop/h2/a.log", "22")
     append(tmp_path / "blog/h1/a.log", "333")
     scrape = shown.scrape()
-    shop = {"group": "sites", "site": "shop"}
+    shop = {"group": "sites", "site": "shop", "kind": ""}
     assert scrape.samples["fstat_aggregate_files", frozenset(shop.items())] == 2
     assert scrape.value("fstat_aggregate_size_bytes", **shop) == 3
     assert scrape.value("fstat_aggregate_appended_bytes_total", **shop) == 3
     assert scrape.value("fstat_aggregate_changes_total", **shop) == 2
-    assert scrape.value("fstat_aggregate_files", group="others", kind="text") == 1
+    assert scrape.value("fstat_aggregate_files", group="others", kind="text", site="") == 1
     assert paths(scrape) == {"x.txt"}
     append(tmp_path / "blog/h1/a.log", "4")
     shown.scrape()

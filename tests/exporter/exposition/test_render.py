@@ -83,7 +83,7 @@ class Reference(Collector):
             labels = {"group": group.group}
             if totals.values:
                 own = dict(zip(group.aggregate_by, totals.values, strict=True))
-                labels |= {name: own[name] for name in ("pod", "app") if own.get(name)}
+                labels |= {"pod": own.get("pod", ""), "app": own.get("app", "")}
             for name, family in (aggregates if totals.values else totals_of_groups).items():
                 if name != "newest_mtime_seconds":
                     self._add(family, labels, getattr(totals, name))
