@@ -53,7 +53,7 @@ EXAMPLE_FILE = Path("/tmp/test_file1")  # named by the ten lines
 @pytest.fixture
 def example_file() -> Iterator[Path]:
     """The file that the examples name, for one test at a time; it goes back to what it was."""
-    with locked(REPOSITORY / "examples", fcntl.LOCK_EX):
+    with locked(EXAMPLE_FILE.parent, fcntl.LOCK_EX):  # other checkouts have tests too
         size = EXAMPLE_FILE.stat().st_size if EXAMPLE_FILE.exists() else None
         with EXAMPLE_FILE.open("ab") as file:
             file.write(b"one line\n")
