@@ -145,10 +145,9 @@ class Checkpoint:
                 publication.unsaved = set(publication.totals())
                 # The totals of groups that are no more stay, should they come back.
                 self._pending += [_EMPTY_AGGREGATES, self._groups_statement()]
-            taken = Journal(journal.paths, journal.inodes)
-            journal.paths, journal.inodes = set(), set()
-            unsaved, publication.unsaved = publication.unsaved, set()
+            taken, unsaved = Journal(journal.paths, journal.inodes), publication.unsaved
             statements = [*self._pending, *self._statements(taken, unsaved)]
+            journal.paths, journal.inodes, publication.unsaved = set(), set(), set()
             statements = [(sql, rows) for sql, rows in statements if rows]
         if not statements:
             return

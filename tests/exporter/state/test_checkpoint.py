@@ -927,6 +927,27 @@ def test_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state.close()
 
 
+def test_a_save_that_fails_before_it_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loses nothing either: the next one has it."""
+
+    def fail(*_: object) -> Iterator[object]:
+        raise OverflowError
+
+    state = State(path)
+    state.save(1000)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    monkeypatch.setattr(Checkpoint, "_statements", fail)
+    assert not state.checkpoint.save(2000)
+    monkeypatch.undo()
+    state.save(3000)
+    before = all_of(state)
+    state.close()
+    state = State(path)
+    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    assert all_of(state) == before
+    state.close()
+
+
 def test_a_full_disk_from_the_first_moment(path: Path) -> None:
     """It is a mistake of the user's, not a damaged file."""
     with full_disk(0), pytest.raises(StateError, match=r"^the state file \S+ cannot be opened: "):
