@@ -934,8 +934,10 @@ def test_a_save_that_fails_before_it_writes(path: Path, monkeypatch: pytest.Monk
         raise OverflowError
 
     state = State(path)
-    state.save(1000)
     state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.save(1000)
+    state.look("/a", FileStats(0, 2, 1, 1, 500))
+    state.look("/a", FileStats(10, 3, 1, 1, 500))
     monkeypatch.setattr(Checkpoint, "_statements", fail)
     assert not state.checkpoint.save(2000)
     monkeypatch.undo()
@@ -943,7 +945,7 @@ def test_a_save_that_fails_before_it_writes(path: Path, monkeypatch: pytest.Monk
     before = all_of(state)
     state.close()
     state = State(path)
-    state.look("/a", FileStats(10, 1, 1, 1, 500))
+    state.look("/a", FileStats(10, 3, 1, 1, 500))
     assert all_of(state) == before
     state.close()
 
