@@ -325,9 +325,9 @@ def test_files_that_come_and_go(start: Callable[..., Background], tmp_path: Path
     (logs / "new.log").write_text("1")
     (logs / "other").write_text("22")
     labels = [
-        {"group": "a", "path": f"{logs}/new.log", "name": "new", "team": ""},
-        {"group": "b", "path": f"{logs}/other", "name": "", "team": "infra"},
-        {"group": "a", "path": f"{logs}/old.log", "name": "old", "team": ""},
+        {"group": "a", "path": f"{logs}/new.log", "name": "new"},
+        {"group": "b", "path": f"{logs}/other", "team": "infra"},
+        {"group": "a", "path": f"{logs}/old.log", "name": "old"},
     ]
     # The vanished one was never seen by a scrape, so its last figures are shown twice.
     for count in (3, 3, 2, 2):
