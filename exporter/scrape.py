@@ -80,7 +80,8 @@ class Scraper:
 
     def about_the_agent(self, encode: Encode) -> bytes:
         """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
-        return encode(_Filtered(self._collect(_Attempts()), lambda sample: not sample.name.startswith("fstat_group_")))
+        families = _filtered(self._collect(_Attempts()), lambda sample: not sample.name.startswith("fstat_group_"))
+        return self._family_texts.encode(encode, families)
 
     def scrape(
         self,
@@ -105,13 +106,13 @@ class Scraper:
         """
         attempts = _Attempts()
         exposition = attempts.run("files", lambda: self.look(is_scrape=True))
-        source = self._collect(attempts)
+        families = self._collect(attempts)
         if names:
-            source = _Filtered(source, lambda sample: sample.name in names)
+            families = _filtered(families, lambda sample: sample.name in names)
         if groups:
-            source = _Filtered(source, lambda sample: sample.labels.get("group") in groups)
+            families = _filtered(families, lambda sample: sample.labels.get("group") in groups)
         parts = (exposition or self._exposition).render(
-            lambda: self._family_texts.encode(encode, source),
+            lambda: self._family_texts.encode(encode, families),
             is_openmetrics=is_openmetrics,
             is_compressed=is_compressed,
             names=() if exposition is None else names or None,
@@ -120,15 +121,15 @@ class Scraper:
         self._save()  # after the text was made: another scrape may have written a later value into it
         return parts
 
-    def _collect(self, attempts: _Attempts) -> Collector:
-        return _Collected(self._parts, attempts, self._tell)
-
-    def _tell(self, errors: Mapping[str, Exception]) -> None:
-        changed = self._failed.update(errors)
+    def _collect(self, attempts: _Attempts) -> Iterator[Metric]:
+        """Give the families of all parts but the files, then how each part did."""
+        for name, part in self._parts.items():
+            yield from attempts.run(name, lambda part=part: list(part.collect())) or ()  # type: ignore[misc]
+        yield from attempts.families()
+        changed = self._failed.update(attempts.errors)
         for name in sorted(changed.begun):
-            _log.error(
-                "a part of the scrape failed and is left out", extra=fields(collector=name), exc_info=errors[name]
-            )
+            text, error = "a part of the scrape failed and is left out", attempts.errors[name]
+            _log.error(text, extra=fields(collector=name), exc_info=error)
         for name in sorted(changed.ended):
             _log.info("a part of the scrape succeeds again", extra=fields(collector=name))
 
@@ -164,33 +165,10 @@ class _Attempts:
         return iter((whole, duration, success))
 
 
-class _Collected(Collector):
-    """The families of all parts, then how the parts did."""
-
-    def __init__(
-        self, parts: Mapping[str, Collector], attempts: _Attempts, tell: Callable[[Mapping[str, Exception]], None]
-    ) -> None:
-        self._parts = parts
-        self._attempts = attempts
-        self._tell = tell
-
-    def collect(self) -> Iterator[Metric]:
-        for name, part in self._parts.items():
-            yield from self._attempts.run(name, lambda part=part: list(part.collect())) or ()  # type: ignore[misc]
-        self._tell(self._attempts.errors)
-        yield from self._attempts.families()
-
-
-class _Filtered(Collector):
-    """Those samples of another collector that are asked for, without their unit, as the library filters them."""
-
-    def __init__(self, source: Collector, is_asked_for: Callable[[Sample], bool]) -> None:
-        self._source = source
-        self._is_asked_for = is_asked_for
-
-    def collect(self) -> Iterable[Metric]:
-        for each in self._source.collect():
-            if samples := [sample for sample in each.samples if self._is_asked_for(sample)]:
-                found = Metric(each.name, each.documentation, each.type)
-                found.samples = samples
-                yield found
+def _filtered(families: Iterable[Metric], is_asked_for: Callable[[Sample], bool]) -> Iterator[Metric]:
+    """Give families with those samples only, without their unit, as the library filters them."""
+    for each in families:
+        if samples := [sample for sample in each.samples if is_asked_for(sample)]:
+            found = Metric(each.name, each.documentation, each.type)
+            found.samples = samples
+            yield found

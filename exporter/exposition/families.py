@@ -15,18 +15,18 @@ Encode = Callable[[Collector], bytes]
 class FamilyTexts:
     """Remembers what families looked like when they were written last. Safe to call from several threads.
 
-    A collector has to give another Metric when something in it is another: the one that was written is kept to compare.
+    It has to be another Metric when something in it is another: the one that was written is kept to compare.
     """
 
     def __init__(self) -> None:
         self._written: WeakKeyDictionary[Encode, dict[str, tuple[Metric, bytes]]] = WeakKeyDictionary()
 
-    def encode(self, encode: Encode, source: Collector) -> bytes:
-        """Return what `encode` gives for `source`; it is called for each family that it has not written so before."""
+    def encode(self, encode: Encode, families: Iterable[Metric]) -> bytes:
+        """Return what `encode` gives for families; it is called for each that it has not written so before."""
         written = self._written.setdefault(encode, {})
         end = encode(_Families([]))
         parts = []
-        for family in source.collect():
+        for family in families:
             known = written.get(family.name)
             if known is None or known[0] != family:
                 known = written[family.name] = family, encode(_Families([family])).removesuffix(end)
