@@ -85,7 +85,7 @@ class Agent:
         self._tracker = Tracker(config)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
-        more = {"config": self._reloader, "web_config": self._web_config}
+        more = {"config": self._reloader.collect, "web_config": self._web_config.collect}
         self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more)
 
     def _restore(self, path: str) -> Checkpoint:

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
-from prometheus_client.registry import Collector
 
 from exporter import __version__
 from exporter.exposition.catalogue import AGENT, family
@@ -19,41 +18,32 @@ from fstat_cache import POLL_REASONS, WATCH_FAILURES
 _Sample = tuple[str, dict[str, str], float]  # its name, labels and value
 
 
-class Part(Collector):
-    """Shows the families of :data:`AGENT` whose names begin alike.
-
-    Args:
-        prefix: what they begin with.
-        samples: gives their samples at present; changes nothing, safe to call from several threads.
-    """
-
-    def __init__(self, prefix: str, samples: Callable[[], Iterable[_Sample]]) -> None:
-        self._texts = {name: text for name, text in AGENT.items() if name.startswith(prefix)}
-        self._samples = samples
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families."""
-        families = {name: family(name, text) for name, text in self._texts.items()}
-        for name, labels, value in self._samples():
-            families[name].add_sample(name, labels, value)
-        return families.values()
+Part = Callable[[], Iterable[Metric]]
+"""Gives some of the families of a scrape. Changes nothing; safe to call from several threads."""
 
 
-def parts_of(tracker: Tracker, checkpoint: Checkpoint | None = None) -> dict[str, Collector]:
+def parts_of(tracker: Tracker, checkpoint: Checkpoint | None = None) -> dict[str, Part]:
     """Return by name what shows the groups' patterns, the cache, the agent, and its process.
 
     Args:
         tracker: follows the files.
         checkpoint: saves the counters, if anything does.
     """
+    process = ProcessCollector(registry=None), PlatformCollector(registry=None), GCCollector(CollectorRegistry())
     return {
-        "groups": Part("fstat_group_", lambda: _of_groups(tracker)),
-        "cache": Part("fstat_cache_", lambda: _of_cache(tracker)),
-        "agent": Part("fstat_exporter_", lambda: _of_agent(tracker, checkpoint)),
-        "process": ProcessCollector(registry=None),
-        "platform": PlatformCollector(registry=None),
-        "gc": GCCollector(registry=CollectorRegistry()),
+        "groups": lambda: _families("fstat_group_", _of_groups(tracker)),
+        "cache": lambda: _families("fstat_cache_", _of_cache(tracker)),
+        "agent": lambda: _families("fstat_exporter_", _of_agent(tracker, checkpoint)),
+        "process": lambda: [family for collector in process for family in collector.collect()],
     }
+
+
+def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
+    """Return the families whose names begin with a prefix, with their samples."""
+    families = {name: family(name, text) for name, text in AGENT.items() if name.startswith(prefix)}
+    for name, labels, value in samples:
+        families[name].add_sample(name, labels, value)
+    return families.values()
 
 
 def _of_groups(tracker: Tracker) -> Iterator[_Sample]:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from exporter.config.errors import ConfigError
 from exporter.ops.log import fields
@@ -23,7 +22,7 @@ class ReloadError(Exception):
     """The configuration was not reloaded; the message says why."""
 
 
-class Reloader(Collector):
+class Reloader:
     """Reloads the configuration when asked to. To be used in one event loop.
 
     Who asks while a reload is under way gets another one after it, together with all who asked meanwhile: what was

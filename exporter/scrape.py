@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import Metric
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.collector import audit_share, parts_of
+from exporter.collector import Part, audit_share, parts_of
 from exporter.exposition.catalogue import SCRAPE, family
 from exporter.exposition.families import Encode, FamilyTexts
 from exporter.exposition.render import Exposition
@@ -45,7 +44,7 @@ class Scraper:
         tracker: Tracker,
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
-        more: Mapping[str, Collector] | None = None,
+        more: Mapping[str, Part] | None = None,
     ) -> None:
         self._tracker = tracker
         self._save = save
@@ -124,7 +123,7 @@ class Scraper:
     def _collect(self, attempts: _Attempts) -> Iterator[Metric]:
         """Give the families of all parts but the files, then how each part did."""
         for name, part in self._parts.items():
-            yield from attempts.run(name, lambda part=part: list(part.collect())) or ()  # type: ignore[misc]
+            yield from attempts.run(name, lambda part=part: list(part())) or ()  # type: ignore[misc]
         yield from attempts.families()
         changed = self._failed.update(attempts.errors)
         for name in sorted(changed.begun):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from exporter.config.errors import ConfigError, Mistake
 from exporter.reload import Reloader, ReloadError
@@ -61,18 +60,6 @@ def test_outcomes(caplog: pytest.LogCaptureFixture) -> None:
         stays,
         ("configuration reloaded", ""),
     ]
-
-
-def test_metrics_are_found_by_name() -> None:
-    """As `name[]` asks for them, one without the other."""
-
-    async def apply(is_asked_for: bool) -> bool:
-        return is_asked_for
-
-    registry = CollectorRegistry()
-    registry.register(Reloader(apply))
-    name = "fstat_exporter_config_last_reload_successful"
-    assert [family.name for family in registry.restricted_registry([name]).collect()] == [name]
 
 
 def test_many_at_once() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from exporter.config.errors import ConfigError, Mistake
 from exporter.ops.log import fields
@@ -22,7 +21,7 @@ _SETTLED_NS = 100_000_000  # the clock of files is coarse: what was changed just
 _State = dict[str, tuple[int, ...]]
 
 
-class WebConfigFile(Collector):
+class WebConfigFile:
     """Looks at the files, by `os.stat`, whenever it is asked; so it costs nothing while nobody asks.
 
     A new version that is not valid, or can not be read, is told once, and the one before stays in force. To be used
