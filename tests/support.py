@@ -35,7 +35,12 @@ _ports = itertools.cycle([_first_port + (_begin + number) % PORTS_EACH for numbe
 IN_MODIFY = 2  # inotify(7)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS: Mapping[str, str] = {
+    str(path.relative_to(REPOSITORY)): path.read_text()
+    for path in (*sorted(REPOSITORY.glob("[A-Z]*.md")), *sorted(REPOSITORY.glob("docs/*.md")))
+    if path.name != "CHANGELOG.md"
+}
+"""The documents that the tests keep true, by their path: the text."""
 
 # Sent by Prometheus 2.42, the one in Debian 12.
 PROMETHEUS_ACCEPT = (
@@ -121,16 +126,44 @@ def skip_unless_ci(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def readme_table(heading: str) -> dict[str, list[str]]:
-    """The first table after a heading of the README: the code or text in the first column -> the other columns."""
-    section = README.split(f"# {heading}\n", 1)[1]
-    found: dict[str, list[str]] = {}
-    for line in section.split("\n| --- |", 1)[1].splitlines()[1:]:
-        if not line.startswith("|"):
-            break
-        name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
-        found[name.strip("`")] = rest
-    return found
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+
+
+def fenced_blocks() -> Iterator[Block]:
+    """Return the blocks of all documents, those within a list or a quotation included."""
+    for document, text in DOCUMENTS.items():
+        start, fence, language = 0, "", ""
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            marker = re.match(r"[\s>]*(```+|~~~+)\s*(.*)", line)
+            if marker and not fence:
+                start, fence, language = number, marker[1], marker[2].strip()
+            elif marker and marker[1] == fence and not marker[2]:
+                yield Block(document, start + 1, language, "\n".join(lines[start + 1 : number]) + "\n")
+                fence = ""
+        assert not fence, f"the block in {document}:{start + 1} has no end"
+
+
+def document_table(document: str, heading: str) -> dict[str, list[str]]:
+    """Return the tables under a heading and its subheadings: the first column, without backticks -> the others."""
+    before, found, section = DOCUMENTS[document].partition(f"# {heading}\n")
+    assert found, f"{document} has no heading {heading!r}"
+    level = len(before) - len(before.rstrip("#")) + 1
+    section = re.split(rf"^#{{1,{level}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    rows: dict[str, list[str]] = {}
+    for table in re.findall(r"^\|(?: --- \|)+\n((?:\|.*\n?)+)", section, re.MULTILINE):
+        for line in table.splitlines():
+            name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+            assert name not in rows, f"{document}, {heading}: {name} twice"
+            rows[name.strip("`")] = rest
+    return rows
 
 
 def environment() -> dict[str, str]:

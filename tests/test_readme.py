@@ -1,6 +1,6 @@
-"""The README is true: every fenced block in it is run, every table compared with what it tells of.
+"""The documents are true: each fenced block is run, tables are compared with the program, links lead somewhere.
 
-A block is run by its language: `sh` line by line, `python`, `yaml`. Anything else, or a command that
+A block is run by its language: `sh` line by line, `promql`, `python`, `text`, `yaml`. Anything else, or a command that
 nothing here knows how to run, fails.
 """
 
@@ -13,37 +13,27 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter import __version__
-from tests.support import README, REPOSITORY, Server, StartAgent, environment, free_port, locked, program, readme_table
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One fenced block."""
-
-    line: int
-    language: str
-    text: str
-
-
-def fenced_blocks() -> Iterator[Block]:
-    """All of them, those within a list or a quotation included."""
-    start, fence, language = 0, "", ""
-    lines = README.splitlines()
-    for number, line in enumerate(lines):
-        marker = re.match(r"[\s>]*(```+|~~~+)\s*(.*)", line)
-        if marker and not fence:
-            start, fence, language = number, marker[1], marker[2].strip()
-        elif marker and marker[1] == fence and not marker[2]:
-            yield Block(start + 1, language, "\n".join(lines[start + 1 : number]) + "\n")
-            fence = ""
-    assert not fence, f"the block in line {start + 1} has no end"
-
+from exporter.overview import NOT_CACHED
+from fstat_cache import POLL_REASONS, WATCH_FAILURES, FStatCache
+from tests.support import (
+    DOCUMENTS,
+    REPOSITORY,
+    Block,
+    Server,
+    StartAgent,
+    document_table,
+    environment,
+    fenced_blocks,
+    free_port,
+    locked,
+    program,
+)
 
 BLOCKS = list(fenced_blocks())
 TEN_LINES = next(block for block in BLOCKS if block.language == "python")
@@ -137,7 +127,7 @@ def run_curl(command: str, tmp_path: Path) -> None:
 
 
 def run_in_make_test_image(_command: str, _tmp_path: Path) -> None:
-    """Nothing: tests/image takes the options from the README and runs them with podman."""
+    """Nothing: tests/image takes the options from docs/operating.md and runs them with podman."""
 
 
 def render_manifests(command: str, _tmp_path: Path) -> None:
@@ -163,7 +153,7 @@ def run_by_systemd(_command: str, _tmp_path: Path) -> None:
 
 
 COMMANDS: dict[str, Callable[[str, Path], None]] = {
-    r"make [a-z-]+": run_make,
+    r"make .*": run_make,
     r"docker (build|run) .*": run_in_make_test_image,
     r"kubectl apply --kustomize .*": render_manifests,
     r"(python3 -m venv|install) .*": install,
@@ -192,20 +182,41 @@ def run_python(block: Block, tmp_path: Path) -> None:
 
 
 def run_yaml(block: Block, tmp_path: Path) -> None:
-    """A configuration, of Prometheus or of the agent."""
+    """A configuration, of Prometheus (in agent mode where its first line says so) or of the agent."""
     path = tmp_path / "config.yml"
     path.write_text(block.text)
-    if "scrape_configs:" in block.text:
-        run([program("promtool"), "check", "config", path])
-    else:
+    if "scrape_configs:" not in block.text:
         run([sys.executable, "-m", "exporter", "--config.check", f"--config.file={path}"])
+        return
+    config = yaml.safe_load(block.text)
+    for job in config["scrape_configs"]:
+        job.pop("kubernetes_sd_configs", None)  # Debian builds Prometheus without it
+    path.write_text(json.dumps(config))  # JSON is YAML
+    mode = ["--agent"] if block.text.startswith("# For agent mode\n") else []
+    run([program("promtool"), "check", "config", *mode, path])
 
 
-LANGUAGES = {"sh": run_shell, "python": run_python, "yaml": run_yaml}
+def run_promql(block: Block, tmp_path: Path) -> None:
+    """Each line is an expression that Prometheus accepts, of metrics that the agent publishes."""
+    assert set(re.findall(r"\bfstat_\w+", block.text)) <= set(document_table("docs/metrics.md", "All metrics"))
+    rules = [{"record": "a", "expr": line} for line in block.text.splitlines() if not line.startswith("#")]
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "a", "rules": rules}]}))
+    run([program("promtool"), "check", "rules", "--lint=none", path])
+
+
+def see_modules(block: Block, _tmp_path: Path) -> None:
+    """The diagram of the packages: it names each module of the library and each folder of the agent."""
+    modules = {path.stem for path in (REPOSITORY / "fstat_cache").glob("[a-z]*.py")}
+    folders = {path.parent.name for path in (REPOSITORY / "exporter").glob("*/__init__.py")}
+    assert modules | folders <= set(re.findall(r"\w+", block.text))
+
+
+LANGUAGES = {"sh": run_shell, "promql": run_promql, "python": run_python, "text": see_modules, "yaml": run_yaml}
 
 
 @pytest.mark.usefixtures("example_file")
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block.line}-{block.language}")
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}:{block.line}-{block.language}")
 def test_block(block: Block, tmp_path: Path) -> None:
     """The block can be followed as it stands."""
     assert block.language in LANGUAGES, f"no test runs blocks of the language {block.language!r}"
@@ -234,21 +245,60 @@ def test_metrics_table(tmp_path: Path, start_agent: StartAgent) -> None:
     published = start_agent(str(tmp_path / "*.log")).scrape().types
     own = {name: kind for name, kind in published.items() if name.startswith("fstat_")}
     # The parser names a counter's family without the suffix of its samples.
-    assert {name.removesuffix("_total"): kind for name, (kind, _) in readme_table("Metrics").items()} == own
+    rows = document_table("docs/metrics.md", "All metrics")
+    assert {name.removesuffix("_total"): kind for name, (kind, _) in rows.items()} == own
     assert {name.split("_")[0] for name in published} == {"fstat", "process", "python"}
+
+
+def test_key_metrics() -> None:
+    """The README has ten rows of the whole table."""
+    key_metrics = document_table("README.md", "Key metrics")
+    assert len(key_metrics) == 10
+    assert key_metrics.items() <= document_table("docs/metrics.md", "All metrics").items()
+
+
+def test_reasons_table() -> None:
+    """The table has every reason for which a file is polled, those of failed watches first."""
+    reasons = list(document_table("docs/metrics.md", "Reasons to poll"))
+    assert reasons == [*POLL_REASONS, NOT_CACHED]
+    assert reasons[:4] == list(WATCH_FAILURES)
+
+
+def test_keys_table() -> None:
+    """The tables have every key of the configuration, with its default, and no other."""
+    schema = json.loads((REPOSITORY / "config" / "exporter.schema.json").read_text())
+    group = schema["properties"]["logs"]["items"]["properties"]
+    keys = {}
+    for name, key in schema["properties"].items():
+        keys |= {f"{name}.{each}": of_it for each, of_it in key.get("properties", {}).items()} or {name: key}
+    for heading, expected in (("Global keys", keys), ("Keys of a group", group)):
+        rows = document_table("docs/configuration.md", heading)
+        assert rows.keys() == expected.keys()
+        for name, (default, _) in rows.items():
+            if default in ("required", "none"):
+                assert "default" not in expected[name]
+            else:
+                assert yaml.safe_load(default.strip("`")) == expected[name]["default"], name
+
+
+def test_library_table() -> None:
+    """The table has every public method of the cache, and the functions beside it."""
+    named = {name for cell in document_table("docs/library.md", "API") for name in re.findall(r"(\w+)\(", cell)}
+    methods = {name for name in vars(FStatCache) if re.match("[a-z]", name) and callable(getattr(FStatCache, name))}
+    assert named == {*methods, "file_time_ns", "is_settled"}
 
 
 def test_flags_table() -> None:
     """The table has every flag that --help has, and no other."""
     told = run([sys.executable, "-m", "exporter", "--help"])
     flags = set(re.findall(r"--[a-z.-]*[a-z]", told)) - {"--help"}
-    assert set(readme_table("Configuration")) == flags
+    assert set(document_table("docs/configuration.md", "Flags")) == flags
 
 
 def test_endpoints_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """Each of the endpoints answers."""
     agent = start_agent(str(tmp_path / "*.log"))
-    endpoints = readme_table("HTTP")
+    endpoints = document_table("docs/operating.md", "HTTP endpoints")
     assert len(endpoints) == 7
     for path in endpoints:
         assert agent.get(path).status == 200
@@ -259,22 +309,49 @@ def test_api_tables(tmp_path: Path, start_agent: StartAgent) -> None:
     (tmp_path / "a.log").touch()
     agent = start_agent(str(tmp_path / "*.log"))
     refusal = agent.get("/api/v1/files?no=such").body.decode()
-    assert (
-        set(re.findall(r"\w+", refusal.split("expected ")[1])) - {"or"} == readme_table("The page and its JSON").keys()
-    )
+    parameters = set(re.findall(r"\w+", refusal.split("expected ")[1])) - {"or"}
+    assert parameters == document_table("docs/operating.md", "Parameters").keys()
     (file,) = json.loads(agent.get("/api/v1/files").body)["files"]
-    assert file.keys() == readme_table("The fields of a file").keys()
+    assert file.keys() == document_table("docs/operating.md", "The fields of a file").keys()
 
 
 def test_dependencies_table() -> None:
     """The table names the run-time dependencies of the distribution, all of them and no other."""
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
-    named = re.findall(r"\[([a-z-]+)\]\(https://pypi\.org/", README.split("## Dependencies\n")[1])
+    rows = " ".join(document_table("docs/development.md", "Dependencies"))
+    named = re.findall(r"\[([a-z-]+)\]\(https://pypi\.org/", rows)
     assert sorted(named) == sorted(re.split(r"[<>=]", requirement)[0] for requirement in declared)
 
 
-def test_links_to_files() -> None:
-    """Every file that is linked to is there."""
-    links = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+def test_readme_is_short() -> None:
+    """A newcomer reads it to the end; it leads to all other documents."""
+    assert len(DOCUMENTS["README.md"].encode()) <= 12_288
+    assert [path for path in DOCUMENTS if path != "README.md" and f"]({path})" not in DOCUMENTS["README.md"]] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_plain_english(document: str) -> None:
+    """No phrase that readers have stumbled over."""
+    riddles = r"\b(can not|is told|are told|looked at|whoever|is meant)\b"
+    assert re.findall(riddles, " ".join(DOCUMENTS[document].split()), re.IGNORECASE) == []
+
+
+def prose(document: str) -> str:
+    """The text of a document without its blocks."""
+    return re.sub(r"^(```+).*?^\1$", "", DOCUMENTS[document], flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(document: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links(document: str) -> None:
+    """Every file and every heading that a document links to is there."""
+    for link, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", prose(document)):
+        target = (REPOSITORY / document).parent / link if link else REPOSITORY / document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(str(target.resolve().relative_to(REPOSITORY))), f"{link}#{anchor}"

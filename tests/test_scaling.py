@@ -1,9 +1,9 @@
-"""docs/scaling.md is true: how many series there are, and every configuration in it."""
+"""docs/scaling.md is true: how many series there are, and how servers share the nodes."""
 
 import json
-import re
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +11,7 @@ import yaml
 
 from exporter.config.groups import DEFAULT_FILE_METRICS, FILE_METRICS
 from exporter.config.presets import PRESETS
-from tests.support import REPOSITORY, StartAgent, program
-
-TEXT = (REPOSITORY / "docs" / "scaling.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-
-
-def rows(heading: str) -> list[list[str]]:
-    """The first table after a heading."""
-    lines = TEXT.split(f"# {heading}\n", 1)[1].split("\n| --- |", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+from tests.support import StartAgent, document_table, fenced_blocks, program
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -30,41 +21,10 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "yaml"], ids=lambda _: "yaml")
-def test_configurations(text: str, tmp_path: Path, start_agent: StartAgent) -> None:
-    """Prometheus accepts those for it, in agent mode too where they are for that; the agent starts on its own."""
-    if "logs:" in text:
-        start_agent(config=text)
-        return
-    config = yaml.safe_load(text)
-    for job in config["scrape_configs"]:
-        job.pop("kubernetes_sd_configs", None)  # Debian builds Prometheus without it
-    path = tmp_path / "prometheus.yml"
-    path.write_text(json.dumps(config))
-    promtool("check", "config", *(["--agent"] if "agent mode" in text else []), path)
-
-
-def test_links() -> None:
-    """Every file and heading that is linked to is there."""
-    links = re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", TEXT)
-    assert links
-    for path, anchor in links:
-        target = REPOSITORY / "docs" / (path or "scaling.md")
-        assert target.exists(), path
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
-
-
-def test_no_other_blocks() -> None:
-    """Nothing in it is left out above."""
-    assert {language for language, _ in BLOCKS} == {"yaml"}
-
-
 def test_each_node_has_one_shard(tmp_path: Path) -> None:
     """As many servers as the configuration says, each with a number of its own, share the nodes between them."""
-    (text,) = [text for _, text in BLOCKS if "hashmod" in text]
-    config = yaml.safe_load(text)
+    (block,) = [block for block in fenced_blocks() if "hashmod" in block.text]
+    config = yaml.safe_load(block.text)
     (job,) = config["scrape_configs"]
     del job["kubernetes_sd_configs"]
     nodes = [f"node-{number}" for number in range(60)]
@@ -85,6 +45,11 @@ def test_each_node_has_one_shard(tmp_path: Path) -> None:
         shares.append([target["labels"]["instance"] for target in found if target["labels"]])
     assert sorted(node for share in shares for node in share) == sorted(nodes)
     assert all(len(share) > len(nodes) / modulus / 3 for share in shares)
+
+
+def series_each() -> Iterator[int]:
+    """The table of what a node's series are made of."""
+    return (int(count) for (count,) in document_table("docs/scaling.md", "Series of a node").values())
 
 
 def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
@@ -119,7 +84,7 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
     agent = start_agent(config=json.dumps({"logs": logs}))
     series = Counter(dict(labels).get("group") for _, labels in agent.scrape().samples)
 
-    of_agent, of_group, of_pattern, of_file, of_sum = (int(count) for count, _ in rows("Series of a node"))
+    of_agent, of_group, of_pattern, of_file, of_sum = series_each()
     assert of_group + of_pattern == series["nothing"]
     assert of_group + 3 * of_pattern == series["three patterns"]
     assert of_file == len(DEFAULT_FILE_METRICS)
@@ -134,9 +99,9 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
 
 def test_examples_of_series() -> None:
     """The examples are what the table above them gives."""
-    of_agent, of_group, of_pattern, of_file, of_sum = (int(count) for count, _ in rows("Series of a node"))
+    of_agent, of_group, of_pattern, of_file, of_sum = series_each()
     fixed = of_agent + of_group + of_pattern
-    assert [int(series.replace(",", "")) for _, series, _ in rows("Examples")] == [
+    assert [int(series.replace(",", "")) for series, _ in document_table("docs/scaling.md", "Examples").values()] == [
         fixed + 300 * of_sum,
         fixed + 300 * 4,
         fixed + 20 * of_sum,

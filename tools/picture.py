@@ -1,4 +1,4 @@
-"""Draws the README's picture (make picture).
+"""Draws the picture of docs/operating.md (make picture).
 
 Two minutes of a real agent, scraped by a real Prometheus, while logs grow. What is drawn is what the panels of
 config/grafana/log-growth.json ask for.

@@ -1,6 +1,6 @@
 """Logs as a small node of Kubernetes has them: busy, calm and silent, rotated, truncated, of pods that come and go.
 
-The tests of config/ and the picture in the README have them written before the agent's eyes.
+The tests of config/ and the picture in docs/operating.md have them written before the agent's eyes.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The benchmarks run, and the README (or docs/scaling.md) shows what they print; the figures are asserted nowhere."""
+"""The benchmarks run, and docs/figures.md (or docs/scaling.md) shows what they print; no figure is asserted."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support import README, REPOSITORY, environment, program, readme_table
+from tests.support import DOCUMENTS, REPOSITORY, document_table, environment, program
 
 SMALL = {
     "lookups": ("--files=20", "--rounds=2"),
@@ -17,7 +17,7 @@ SMALL = {
     "idle": ("--files=20", "--seconds=0.1", "--settle=0.2"),
     "fleet": ("--nodes=3", "--logs=4", "--changed=1", "--interval=0.2", "--seconds=0.5"),
 }
-SCALING = (REPOSITORY / "docs" / "scaling.md").read_text()
+FIGURES = document_table("docs/figures.md", "Figures")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -33,21 +33,16 @@ def shape(text: str) -> str:
 
 
 def rows_shown(name: str) -> list[tuple[str, str]]:
-    """What the README says was measured, or docs/scaling.md of a fleet, and what was asked."""
+    """What docs/figures.md says was measured, or docs/scaling.md of a fleet, and what was asked."""
     if name == "fleet":
-        lines = SCALING.split("\n## Figures\n", 1)[1].split("\n| --- | --- |\n", 1)[1].split("\n\n", 1)[0].splitlines()
-        return [(shape(line.strip("|").split("|")[0].strip()), "") for line in lines]
-    return [
-        (shape(what), asked)
-        for what, (asked, _, command) in readme_table("Figures").items()
-        if command == f"`make bench BENCH={name}`"
-    ]
+        return [(shape(what), "") for what in document_table("docs/scaling.md", "Figures")]
+    return [(shape(what), asked) for what, (asked, _, command) in FIGURES.items() if command.endswith(f"={name}`")]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", SMALL)
-def test_prints_the_rows_of_the_readme(name: str) -> None:
-    """Machine, heading and rows come out; what is measured, and what is asked, is what the README says."""
+def test_prints_the_rows_of_the_document(name: str) -> None:
+    """Machine, heading and rows come out; what is measured, and what is asked, is what the document says."""
     if name == "fleet":
         program("prometheus")
     done = run(sys.executable, "-m", f"benchmarks.{name}", *SMALL[name])
@@ -57,32 +52,31 @@ def test_prints_the_rows_of_the_readme(name: str) -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heading, *lines)]
     assert rows.pop(0) == ["what", "asked", "reached"]
     assert all(re.match(r"[\d.,]+", reached) for _, _, reached in rows)
-    # The README has the rows of three sizes, of which the greatest takes minutes.
+    # The document has the rows of three sizes, of which the greatest takes minutes.
     assert [(shape(what), asked) for what, asked, _ in rows] == rows_shown(name)[
         : len(rows) if name == "scrape" else None
     ]
 
 
 def test_every_benchmark_is_known() -> None:
-    """Each module is run by `make bench` and tested here, and the README has no row of another.
+    """Each module is run by `make bench` and tested here, and docs/figures.md has no row of another.
 
-    What a fleet costs is told in docs/scaling.md. The soak is run when it is named; tests/e2e/test_soak.py does.
+    What a fleet costs is in docs/scaling.md. The soak is run when it is named; tests/e2e/test_soak.py does.
     """
     modules = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")} - {"common", "soak"}
     assert modules == set(SMALL)
-    assert {command for _, _, command in readme_table("Figures").values()} == {
+    assert {command for _, _, command in FIGURES.values()} == {
         f"`make bench BENCH={m}`" for m in modules - {"fleet"} | {"soak"}
     }
     told = run("make", "--dry-run", "bench").stdout
     assert re.search(r"for name in (.*); do", told)[1].split() == list(SMALL)
 
 
-def test_comparison_has_the_figure_of_the_table() -> None:
-    """What the README says of the plain exporter is what it says was measured."""
-    row = "CPU of the naive exporter over that, 1,000 files, 10 of them changed"
-    reached = readme_table("Figures")[row][1]
-    said = " ".join(README.split("## Compared with\n")[1].split())
-    assert f"with 1,000 files of which 10 had changed it took {reached} the CPU of ours" in said
+@pytest.mark.parametrize("files", ["1,000", "100,000"])
+def test_comparison_has_the_figure_of_the_table(files: str) -> None:
+    """The README compares with a plain exporter by the figures that were measured."""
+    reached = FIGURES[f"CPU of the naive exporter over that, {files} files, 10 of them changed"][1]
+    assert f"| {files} | {reached} |" in DOCUMENTS["README.md"].split("## Comparison\n")[1]
 
 
 def test_make_runs_one_of_them_with_flags() -> None:

@@ -194,7 +194,7 @@ def label_values(prometheus: Prometheus, query: str) -> list[str]:
 def test_every_query_returns_data(tmp_path: Path, start_scraped: Callable[[str], tuple[Agent, Prometheus]]) -> None:
     """Now and over time, while logs grow, are rotated and truncated, and pods come and go: each query has data.
 
-    The README's picture can be drawn of it.
+    The picture of docs/operating.md can be drawn of it.
     """
     with Workload(tmp_path / "host", speed=8) as workload:
         agent, prometheus = start_scraped(workload.configuration())
@@ -254,7 +254,7 @@ def test_queries_of_totals_are_zero_without_growth(
 def test_short_life_is_in_the_total_only(
     tmp_path: Path, start_scraped: Callable[[str], tuple[Agent, Prometheus]]
 ) -> None:
-    """As the README says: a pod whose 5,000 bytes are there at its first scrape has increase() 0, its group has not."""
+    """As docs/metrics.md says: a pod that has 5,000 bytes at its first scrape has increase() 0, its group has not."""
     logs = tmp_path / "pods"
     logs.mkdir()
     config = f"""

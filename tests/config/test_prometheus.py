@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import REPOSITORY, StartAgent, StartPrometheus, program, readme_table, wait_until
+from tests.support import REPOSITORY, StartAgent, StartPrometheus, document_table, program, wait_until
 from tools.workload import Workload
 
 FOLDER = REPOSITORY / "config" / "prometheus"
@@ -85,7 +85,7 @@ def test_configuration_of_the_runbooks(tmp_path: Path, start_agent: StartAgent) 
 
 def test_recorded_names() -> None:
     """level:metric:operations, where the metric is one of the agent's without its _total."""
-    published = {name.removesuffix("_total") for name in readme_table("Metrics")}
+    published = {name.removesuffix("_total") for name in document_table("docs/metrics.md", "All metrics")}
     for name in rules("record"):
         level, metric, operations = name.split(":")
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", level)
@@ -97,7 +97,7 @@ def test_rules_ask_for_what_is_published() -> None:
     """No expression has the name of a metric that the agent does not publish."""
     exprs = " ".join(rule["expr"] for rule in (*rules("alert").values(), *rules("record").values()))
     recorded = {metric for name in rules("record") for metric in name.split(":")}
-    assert set(re.findall(r"\bfstat_\w+", exprs)) - recorded <= set(readme_table("Metrics"))
+    assert set(re.findall(r"\bfstat_\w+", exprs)) - recorded <= set(document_table("docs/metrics.md", "All metrics"))
 
 
 @pytest.fixture

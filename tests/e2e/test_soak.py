@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.support import REPOSITORY, environment, program, readme_table
+from tests.support import REPOSITORY, document_table, environment, program
 
 CHURN_S = 60
 LIMIT_S = 300
@@ -19,7 +19,7 @@ MOST_GROWTH_PERCENT = 10  # in so short a time a few more pages for good are mor
 def test_a_minute_of_churn() -> None:
     """Whatever is done to files and configuration, nothing is counted wrong, nothing goes back and nothing is kept.
 
-    What the README says is asked is what was asked.
+    What docs/figures.md says is asked is what was asked.
     """
     program("prometheus")
     output, rows = soak()
@@ -28,7 +28,8 @@ def test_a_minute_of_churn() -> None:
     if MEMORY in missed and number(rows[MEMORY][1]) < MOST_GROWTH_PERCENT:
         missed.remove(MEMORY)
     assert not missed, output
-    shown = {what: asked for what, (asked, _, command) in readme_table("Figures").items() if "BENCH=soak" in command}
+    figures = document_table("docs/figures.md", "Figures")
+    shown = {what: asked for what, (asked, _, command) in figures.items() if "BENCH=soak" in command}
     assert shown
     assert shown.items() <= {what: asked for what, (asked, _) in rows.items()}.items(), output
 

@@ -10,7 +10,7 @@ import pytest
 
 from exporter import __version__
 from tests.image.conftest import StartContainer, inspect, logged, run
-from tests.support import README, wait_until
+from tests.support import DOCUMENTS, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]  # the first one waits for the image to be built
 
@@ -30,9 +30,9 @@ def logs(tmp_path: Path) -> Path:
     return folder
 
 
-def options_in_readme(number: int, logs: Path) -> list[str]:
-    """Those of a command `docker run` in the README, for other logs than those of this machine."""
-    line = re.findall(r"^docker run (.*) fstat-exporter$", README, re.MULTILINE)[number]
+def documented_options(number: int, logs: Path) -> list[str]:
+    """Those of a command `docker run` in docs/operating.md, for other logs than those of this machine."""
+    line = re.findall(r"^docker run (.*) fstat-exporter$", DOCUMENTS["docs/operating.md"], re.MULTILINE)[number]
     options = [option for option in line.split() if option != "--publish=10943:10943"]
     assert len(options) == line.count("--") - 1
     volume = options.index("--volume=/var/log:/var/log:ro")
@@ -58,7 +58,7 @@ def test_settings(image: str) -> None:
 def test_nothing_else_is_left(image: str, base: str) -> None:
     """To the base come the agent's environment and its configuration: no wheel, no cache, no compiler, no pip."""
     added_mb = (inspect(image)["Size"] - inspect(base)["Size"]) / 1e6
-    told_mb = re.search(r"adds (\d+) MB to `python:3\.13-slim`", README)
+    told_mb = re.search(r"adds (\d+) MB to `python:3\.13-slim`", DOCUMENTS["docs/operating.md"])
     assert told_mb
     assert added_mb < int(told_mb[1]) + 2
     changes = [line.split(maxsplit=1) for line in run("podman", "diff", image, base).splitlines()]
@@ -78,7 +78,7 @@ def test_arguments_are_the_agents(image: str) -> None:
 
 def test_unprivileged_user(start_container: StartContainer, logs: Path) -> None:
     """By default it publishes what everybody may see, and says in metrics and in the log what it may not."""
-    container = start_container(options=options_in_readme(0, logs))
+    container = start_container(options=documented_options(0, logs))
     scrape = container.scrape()
     assert scrape.value("fstat_file_size_bytes", path="/var/log/open.log") == 9
     assert scrape.value("fstat_file_size_bytes", path="/var/log/closed.log") == 9
@@ -93,7 +93,7 @@ def test_unprivileged_user(start_container: StartContainer, logs: Path) -> None:
 
 def test_root_with_one_capability(start_container: StartContainer, logs: Path) -> None:
     """It watches every log, and what the host appends is in the next scrape."""
-    options = options_in_readme(1, logs)
+    options = documented_options(1, logs)
     assert set(SEE_ALL) < set(options)
     container = start_container(options=options)
     before = container.scrape()

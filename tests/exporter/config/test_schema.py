@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 from exporter.config.errors import ConfigError
 from exporter.config.model import parse
 from exporter.config.schema import generate
-from tests.support import README, REPOSITORY
+from tests.support import REPOSITORY, fenced_blocks
 
 BAD_CONFIG = Path(__file__).parent / "bad_config"
 
@@ -106,14 +106,15 @@ def test_defaults_are_those_of_the_agent() -> None:
 
 def examples() -> dict[str, str]:
     """The configurations of the agent that people copy."""
-    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", README)
-    found = {f"README.md {number}": text for number, text in enumerate(blocks) if "scrape_configs:" not in text}
-    return found | {"config/exporter.yml": (REPOSITORY / "config" / "exporter.yml").read_text()}
+    blocks = [block for block in fenced_blocks() if block.language == "yaml" and "scrape_configs:" not in block.text]
+    return {f"{block.document}:{block.line}": block.text for block in blocks} | {
+        "config/exporter.yml": (REPOSITORY / "config" / "exporter.yml").read_text()
+    }
 
 
 @pytest.mark.parametrize("text", examples().values(), ids=examples().keys())
 def test_examples_are_valid(text: str) -> None:
-    """The default file and those in the README."""
+    """The default file and those in the documents."""
     assert [error.message for error in validator().iter_errors(yaml.safe_load(text))] == []
 
 
