@@ -18,23 +18,22 @@ OURS := $(PIP_INSTALL) --no-deps --no-build-isolation
 .DELETE_ON_ERROR:
 .PHONY: help run test test-long lint bench schema screenshot dashboard picture hops clean programs test-image prometheus-rule programs-image test-wheel lock
 
-help: ## say what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
-		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## install into .venv and start the agent on config/exporter.yml
+run: $(VENV)/.run ## install the agent into .venv and start it with config/exporter.yml
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
-test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install what the tests need and run the tests, in two processes
+test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install the test tools and run the tests
 	$(VENV)/bin/python -m pytest --numprocesses=2 $(ARGS)
 
-test-long: $(VENV)/.test programs ## run the tests that take long: the soak, more seeds, the benchmarks
+test-long: $(VENV)/.test programs ## run the slow tests: the soak, more seeds, the benchmarks
 	$(VENV)/bin/python -m pytest --numprocesses=2 -m long $(ARGS)
 
-test-image: $(VENV)/.test build/image/base.tar ## as root: build the image without Docker, run it, and run the pod
+test-image: $(VENV)/.test build/image/base.tar ## build and run the image and the pod; needs root
 	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
 
-test-wheel: $(VENV)/.test ## build the distributions and run the packages' tests on the wheel, in an environment of its own
+test-wheel: $(VENV)/.test ## build the distributions into dist/ and test the wheel
 	@rm -rf dist build/wheel
 	@mkdir -p build
 	@echo 'building dist/'
@@ -47,46 +46,46 @@ test-wheel: $(VENV)/.test ## build the distributions and run the packages' tests
 	build/wheel/.venv/bin/fstat-exporter --version
 	cd build/wheel && .venv/bin/python -m pytest $(WHEEL_TESTS) $(ARGS)
 
-lint: $(VENV)/.lint ## ruff, mypy --strict and hadolint
+lint: $(VENV)/.lint ## run ruff, mypy --strict and hadolint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/hadolint Dockerfile
 
 # The soak needs Prometheus and what the tests need, and ten minutes of its own.
-bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## measure the figures of the README, each beside what is asked of it
+bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## measure the figures of docs/figures.md and docs/scaling.md
 	@for name in $(BENCH); do \
 		echo "$$name"; \
 		$(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit; \
 	done
 
-schema: $(VENV)/.run ## write config/exporter.schema.json anew, after a key of the configuration has changed
+schema: $(VENV)/.run ## generate config/exporter.schema.json from the code
 	@$(VENV)/bin/python -m exporter.config.schema > config/exporter.schema.json.new
 	@mv config/exporter.schema.json.new config/exporter.schema.json
 
-screenshot: $(VENV)/.test programs ## make docs/page.png again
+screenshot: $(VENV)/.test programs ## generate docs/page.png
 	$(VENV)/bin/python -m tools.screenshot
 
-dashboard: $(VENV)/.run ## write config/grafana/log-growth.json, after a change of tools/dashboard.py
+dashboard: $(VENV)/.run ## generate config/grafana/log-growth.json from tools/dashboard.py
 	@$(VENV)/bin/python -m tools.dashboard > config/grafana/log-growth.json.new
 	@mv config/grafana/log-growth.json.new config/grafana/log-growth.json
 
-picture: $(VENV)/.test programs ## make docs/log-growth.svg again, in two minutes
+picture: $(VENV)/.test programs ## generate docs/log-growth.svg, in two minutes
 	@$(VENV)/bin/python -m tools.picture > docs/log-growth.svg.new
 	@mv docs/log-growth.svg.new docs/log-growth.svg
 
-hops: $(VENV)/.run ## count the functions from an event to a scrape anew, in docs/development.md
+hops: $(VENV)/.run ## generate the lists of functions in docs/development.md
 	@$(VENV)/bin/python -m tools.hops --write
 
-prometheus-rule: ## write the PrometheusRule for Kubernetes from config/prometheus/rules/
+prometheus-rule: ## generate the PrometheusRule from config/prometheus/rules/
 	tools/prometheus-rule >config/kubernetes/overlays/prometheus-operator/prometheusrule.yml
 
-lock: ## pin anew, with hashes, what is run, tested and put into the image: requirements/*.txt
+lock: ## pin the newest allowed versions in requirements/, with hashes
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python $(PIP_INSTALL) 'uv>=0.9,<1'
 	@PATH="$(CURDIR)/build/lock/bin:$$PATH" tools/lock
 
-clean: ## remove everything that make made
+clean: ## remove everything that make created
 	rm -rf $(VENV) $(GRAFANA)/node_modules *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -87,6 +87,18 @@ def test_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     assert version("fstat-exporter") == wheel.name.split("-")[1]
 
 
+def test_make_help() -> None:
+    """`make help` has one line of at most 90 columns for each target, all texts in the same column."""
+    command = ["make", "--no-print-directory", "help"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
+    rows = [re.fullmatch(r"(  make (\S+) +)\S.*", line) for line in done.stdout.splitlines()]
+    phony = re.search(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert {row[2] for row in rows if row} == set(phony[1].split()) - {"programs", "programs-image"}
+    assert len({len(row[1]) for row in rows if row}) == 1
+    assert max(map(len, done.stdout.splitlines())) <= 90
+
+
 def test_make_run_serves(tmp_path: Path) -> None:
     """`make run` starts the agent on the default configuration, which finds this machine's logs."""
     if not (REPOSITORY / ".venv" / ".run").exists():
