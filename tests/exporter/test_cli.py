@@ -17,6 +17,7 @@ import pytest
 
 from exporter import cli
 from tests.certificates import make_pair
+from tests.exporter.tracking import append
 from tests.support import REPOSITORY, Agent, Scrape, Server, Stopwatch, free_port, parse_scrape, wait_until
 
 COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
@@ -293,7 +294,7 @@ def test_change_before_the_first_scrape(start: Callable[..., Background], tmp_pa
     path.touch()
     agent = start("*.log")
     agent.wait_for("/-/ready")
-    path.write_text("x")
+    append(path, "x")  # write_text() would truncate it first, which may be seen
     scrape = parse_scrape(agent.get("/metrics").body.decode())
     assert scrape.value("fstat_file_changes_total") == 1
 
