@@ -81,6 +81,7 @@ class Agent:
         self._scanning = asyncio.Lock()
         self._ready = asyncio.Event()
         self._is_stopping = False
+        self._status = Notifier.FOLLOWING  # the latest that systemd was sent after a reload
         self._saver: Saver | None = None
         self._tracker = Tracker(config)
         self._health = Health(self._tracker.cache)
@@ -256,8 +257,9 @@ class Agent:
         except CacheClosedError:
             raise ReloadError("the agent is stopping") from None
         finally:
-            if (is_asked_for or is_different) and not self._is_stopping:
+            if (is_asked_for or is_different or status != self._status) and not self._is_stopping:
                 self._notifier.ready(status)
+            self._status = status
         return is_different
 
     async def _follow(self, config: Config) -> None:

@@ -104,11 +104,12 @@ class Reloader:
             error = f"unexpected: {failure!r}"
             _log.exception("the reload failed")
         else:
+            is_worth_a_line = is_different or is_asked_for or not self._is_successful
             self._is_successful = True
             self._succeeded_at_s = time.time()
             seconds = round(time.monotonic() - began_s, 3)
             _log.log(
-                logging.INFO if is_different or is_asked_for else logging.DEBUG,
+                logging.INFO if is_worth_a_line else logging.DEBUG,
                 "configuration reloaded",
                 extra=fields(by=reasons, changed=str(is_different).lower(), seconds=seconds),
             )

@@ -62,6 +62,29 @@ def test_outcomes(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_a_success_after_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, also where the file is again what is in use already and nobody asked for the reload."""
+    caplog.set_level(logging.INFO)
+    outcomes = iter([False, ReloadError("no"), False, False])
+
+    async def apply(is_asked_for: bool) -> bool:
+        assert not is_asked_for
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def scenario() -> None:
+        reloader = Reloader(apply)
+        told = [await reloader.reload("file", is_asked_for=False) for _ in range(4)]
+        assert told == [None, "no", None, None]
+
+    asyncio.run(scenario())
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert lines[-1:] == [("INFO", "configuration reloaded")]
+    assert [level for level, _ in lines] == ["ERROR", "ERROR", "INFO"]
+
+
 def test_many_at_once() -> None:
     """Who asks during a reload gets one that began later, together with all others who did."""
     began = 0

@@ -97,7 +97,9 @@ def test_watchdog(environment: dict[str, str], expected: float | None) -> None:
 
 @pytest.mark.alone
 def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
-    """READY after the first scan, the watchdog twice in its time, a reload from its beginning to its end, STOPPING."""
+    """READY after the first scan, the watchdog twice in its time, a reload from its beginning to its end, STOPPING; a
+    status for each configuration that cannot be used, and for the return to the one in use.
+    """
     (tmp_path / "a.log").touch()
     config = tmp_path / "x.yml"
     config.write_text(f"logs: [{{group: a, paths: ['{tmp_path}/*.log']}}]")
@@ -118,10 +120,15 @@ def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
         agent.send_signal(signal.SIGHUP)
         assert "MONOTONIC_USEC" in systemd.hear_until("RELOADING")
         assert systemd.hear_until("READY")["STATUS"] == "Following the files."
-        config.write_text("logs: 1")
-        agent.send_signal(signal.SIGHUP)
-        assert systemd.hear_until("RELOADING")
-        assert "can not be used" in systemd.hear_until("READY")["STATUS"]
+        text = config.read_text()
+        for broken, is_asked_for in (("logs: 1", True), ("logs: 2", False)):
+            config.write_text(broken)
+            if is_asked_for:
+                agent.send_signal(signal.SIGHUP)
+                assert systemd.hear_until("RELOADING")
+            assert "can not be used" in systemd.hear_until("READY")["STATUS"]
+            config.write_text(text)
+            assert systemd.hear_until("READY")["STATUS"] == "Following the files."
         agent.send_signal(signal.SIGTERM)
         assert systemd.hear_until("STOPPING")
         assert agent.wait(5) == 0
