@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from exporter import __version__
+from exporter.advice import Advice
 from exporter.changeover import Changeover
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
@@ -84,6 +85,7 @@ class Agent:
         self._status = Notifier.FOLLOWING  # the latest that systemd was sent after a reload
         self._saver: Saver | None = None
         self._tracker = Tracker(config)
+        self._advice = Advice(self._tracker)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
         more = {"config": self._reloader.collect, "web_config": self._web_config.collect}
@@ -190,7 +192,7 @@ class Agent:
                 async with self._scanning, self._told_progress() if is_first else contextlib.nullcontext():
                     with _few_collections() if is_first else contextlib.nullcontext():
                         is_first = False
-                        await call_in_thread(self._tracker.scan, "scan")
+                        await call_in_thread(self._scan, "scan")
                 if not self._ready.is_set():
                     await call_in_thread(functools.partial(self._scraper.history.update, ()), "history")
                     self._ready.set()
@@ -199,6 +201,10 @@ class Agent:
                         self._saver.start()
             except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
                 _log.exception("the scan failed and is tried again after the interval")
+
+    def _scan(self) -> None:
+        self._tracker.scan()
+        self._advice.log()
 
     async def _audit_for_ever(self) -> None:
         """Keep everything true while nobody scrapes; each scrape does the same by itself."""
@@ -296,6 +302,7 @@ class Agent:
             changeover.finish(show)
             self._save()
             changeover.let_go()
+            self._advice.log()
 
         try:
             async with self._told_progress():

@@ -77,6 +77,12 @@ class Glob:
     segments: tuple[Segment, ...]
     compressed: bool = False
 
+    @property
+    def path(self) -> str | None:
+        """The only path that matches, or None if a wildcard lets several match."""
+        names = [segment.literal for segment in self.segments]
+        return None if None in names else "/" + "/".join(filter(None, names))
+
 
 class Pattern(str):
     """A pattern as it is written, compiled once. It compares and hashes like its text.
@@ -126,6 +132,12 @@ class Exclude(Pattern):
 def escape(text: str) -> str:
     """Return the pattern that matches exactly `text`."""
     return re.sub(r"([\\*?\[\]{},])", r"\\\1", text)
+
+
+def directory_hint(path: str) -> str:
+    """Say what to write instead of a pattern that is a directory."""
+    directory = escape(path)
+    return f"{path} is a directory; write {directory}/* or {directory}/**"
 
 
 def _alternatives(text: str) -> list[str]:

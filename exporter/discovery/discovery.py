@@ -41,6 +41,8 @@ class Discovery:
         self._tree = Tree(matcher, cache)
         self.matches: Counter[int] = self._tree.matches.counts
         """Pattern number -> files that it matches now; 0 for a number that is not in it."""
+        self.shadowed: Counter[int] = self._tree.matches.shadowed
+        """Pattern number -> those of them that belong to an earlier group."""
         self.remote: Mapping[str, Directory] = self._tree.remote
         """Directories that a thread has to list that may hang -> what can match there."""
         self._remote_files = RemoteFiles(self._tree)
@@ -63,6 +65,10 @@ class Discovery:
     def unwatchable(self) -> int:
         """How many directories cannot be watched; they are listed on every occasion."""
         return len(self._tree.folders.unwatchable)
+
+    def is_directory(self, path: str) -> bool:
+        """Return whether there is a directory; False on a remote filesystem, which is not asked."""
+        return self._tree.folders.is_directory(path)
 
     # -- scanning -----------------------------------------------------------------------------------------------------
 

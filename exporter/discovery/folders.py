@@ -118,15 +118,26 @@ class Folders(dict[str, Folder]):
     def is_remote(self, path: str) -> bool:
         """Whether to stat a name in a directory, known or not, would ask a remote filesystem."""
         try:
-            reason = self._cache.watch_directory(path)
+            return self._probe(path) in (REMOTE, AUTOFS)
         except OSError:
             return False  # nothing is there, which is known without asking
+
+    def is_directory(self, path: str) -> bool:
+        """Whether there is a directory, known or not; False on a remote filesystem, which is not asked."""
+        try:
+            return self._probe(path) not in (REMOTE, AUTOFS)
+        except OSError:
+            return False
+
+    def _probe(self, path: str) -> str | None:
+        """Do as :meth:`watch` does, and leave the directory unwatched if it is not known."""
+        reason = self._cache.watch_directory(path)
         folder = self.get(path)
         if folder is None:
             self._cache.unwatch_directory(path)
         else:
             folder.is_watched = True
-        return reason in (REMOTE, AUTOFS)
+        return reason
 
     def unwatch(self, folder: Folder) -> None:
         """Watch a directory no longer in which no pattern needs it, unless single names do."""

@@ -120,20 +120,18 @@ def test_names_that_match_nothing_cost_no_stat(tmp_path: Path, track: Track, mon
     assert sizes(tracker) == {"a.log": 0}
 
 
-def test_overlapping_groups_are_told_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
-    """A file of two groups belongs to the first. It may be meant so: that is logged once, for information."""
-    caplog.set_level(logging.INFO, "exporter.discovery")
+def test_overlapping_groups(tmp_path: Path, track: Track) -> None:
+    """A file of two groups belongs to the first, and counts as shadowed for the patterns of the other."""
     touch(tmp_path / "a.log", tmp_path / "b.log", tmp_path / "c")
     groups = LogGroup("one", (f"{tmp_path}/*.log",)), LogGroup("two", (f"{tmp_path}/*",))
     tracker = track(groups=groups)
     touch(tmp_path / "d.log")
+    (tmp_path / "a.log").unlink()
     tracker.scan()
     owners = {os.path.basename(path): series.realm for path, series in present(tracker).items()}
-    assert owners == {"a.log": 0, "b.log": 0, "d.log": 0, "c": 1}
-    (record,) = caplog.records
-    assert (record.levelname, record.message) == ("INFO", "groups overlap, the first one has the files")
-    expected = {"group": "one", "also": "two", "example": f"{tmp_path}/a.log"}
-    assert expected.items() <= record.fields.items()  # type: ignore[attr-defined]
+    assert owners == {"b.log": 0, "d.log": 0, "c": 1}
+    assert tracker.discovery.matches == {0: 2, 1: 3}
+    assert tracker.discovery.shadowed == {1: 2}
 
 
 def test_a_file_where_a_directory_was(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:

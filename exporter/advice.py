@@ -1,0 +1,65 @@
+"""Logs what a configuration may have got wrong, once the files are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from exporter.config.errors import shortened
+from exporter.config.globs import Include, directory_hint
+from exporter.ops.log import fields
+from exporter.tracker import Tracker
+
+_log = logging.getLogger(__name__)
+
+
+class Advice:
+    """Logs each finding once, for as long as what it is about stays configured.
+
+    Args:
+        tracker: knows the files.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._checked: set[tuple[str, str]] = set()  # group, pattern
+        self._shadowed: set[tuple[str, str]] = set()
+
+    def log(self) -> None:
+        """Log what is new. To be called after a scan, while one configuration is followed."""
+        self._log_patterns()
+
+    def _log_patterns(self) -> None:
+        matcher, discovery = self._tracker.matcher, self._tracker.discovery
+        patterns = {(matcher.rules[group].name, text): number for number, (group, text) in matcher.patterns.items()}
+        unmatched: dict[str, list[str]] = {}
+        for group, text in sorted(patterns.keys() - self._checked):
+            directories = list(self._directories(text))
+            for path in directories:
+                about = fields(group=group, pattern=text, hint=directory_hint(path))
+                _log.warning("a pattern names a directory and matches no file in it", extra=about)
+            if not directories and not discovery.matches[patterns[group, text]]:
+                unmatched.setdefault(group, []).append(text)
+        self._checked = set(patterns)
+        for group, texts in unmatched.items():
+            about = fields(group=group, count=len(texts), patterns=shortened(", ".join(texts), 400))
+            _log.info(
+                "patterns match no file: check paths and permissions; files that come later are found", extra=about
+            )
+        shadowed = {
+            key for key, number in patterns.items() if discovery.shadowed[number] == discovery.matches[number] > 0
+        }
+        for group, text in sorted(shadowed - self._shadowed):
+            about = fields(group=group, pattern=text)
+            _log.info(
+                "groups overlap: earlier groups have all files of a pattern; its group may have to come first",
+                extra=about,
+            )
+        self._shadowed = (self._shadowed | shadowed) & patterns.keys()
+
+    def _directories(self, text: str) -> Iterator[str]:
+        for glob in Include(text).globs:
+            if glob.path is not None:
+                with self._tracker.lock:
+                    if self._tracker.discovery.is_directory(glob.path):
+                        yield glob.path

@@ -1,0 +1,94 @@
+"""What the log says of a configuration that may be wrong."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.advice import Advice
+from exporter.changeover import Changeover
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
+from exporter.tracker import Tracker
+from tests.exporter.tracking import Track, touch
+
+Lines = list[tuple[str, str, dict[str, object]]]
+Told = Callable[[], Lines]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Told:
+    """Gives the lines since the latest call: level, message, fields."""
+    caplog.set_level(logging.INFO, "exporter.advice")
+
+    def lines() -> Lines:
+        records = list(caplog.records)
+        caplog.clear()
+        return [(each.levelname, each.getMessage(), each.fields) for each in records]  # type: ignore[attr-defined]
+
+    return lines
+
+
+def reload(tracker: Tracker, *groups: LogGroup) -> None:
+    """Follow these groups from now on."""
+    changeover = Changeover(tracker, Config(logs=groups))
+    changeover.prepare()
+    changeover.finish(lambda: None)
+    changeover.let_go()
+
+
+def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
+    """A later group that gets some files is meant so; a pattern of which earlier groups have every file is told once,
+    also where the pattern is new with a reload.
+    """
+    touch(tmp_path / "a.log", tmp_path / "b.txt")
+    one = LogGroup("one", (f"{tmp_path}/*.log",))
+    two = LogGroup("two", (f"{tmp_path}/*",))
+    tracker = track(groups=(one, two))
+    advice = Advice(tracker)
+    advice.log()
+    assert told() == []
+    reload(tracker, LogGroup("uno", two.paths), one)
+    for _ in range(2):
+        advice.log()
+    ((level, text, about),) = told()
+    assert (level, about) == ("INFO", {"group": "one", "pattern": one.paths[0]})
+    assert text.startswith("groups overlap")
+
+
+def test_a_directory(tmp_path: Path, track: Track, told: Told) -> None:
+    """As a pattern is told once, with what to write; also one of several alternatives, and one that is known."""
+    folder = tmp_path / "a[b"
+    touch(folder / "x.log", tmp_path / "y.log")
+    known = LogGroup("known", (f"{tmp_path}/*/*.log", f"{{{tmp_path}/y.log,{tmp_path}/a\\[b}}"))
+    tracker = track(groups=(known,))
+    advice = Advice(tracker)
+    for _ in range(2):
+        advice.log()
+    ((level, _, about),) = told()
+    assert level == "WARNING"
+    escaped = f"{tmp_path}/a\\[b"
+    hint = f"{folder} is a directory; write {escaped}/* or {escaped}/**"
+    assert about == {"group": "known", "pattern": known.paths[1], "hint": hint}
+    touch(folder / "z.log")
+    tracker.refresh(0)
+    assert tracker.discovery.matches == {0: 2, 1: 1}  # it is watched still
+    reload(tracker, known, LogGroup("new", (str(folder).replace("[", "\\["),)))
+    advice.log()
+    assert [about["group"] for _, _, about in told()] == ["new"]
+
+
+def test_patterns_that_match_nothing(tmp_path: Path, track: Track, told: Told) -> None:
+    """Are told once, in one line for each group."""
+    touch(tmp_path / "a.log")
+    paths = tuple(f"{tmp_path}/{name}" for name in ("a.log", "b.log", "*.txt"))
+    groups = LogGroup("one", paths), LogGroup("two", (f"{tmp_path}/c/**",))
+    tracker = track(groups=groups)
+    advice = Advice(tracker)
+    for _ in range(2):
+        advice.log()
+    assert [(level, about) for level, _, about in told()] == [
+        ("INFO", {"group": "one", "count": 2, "patterns": f"{paths[2]}, {paths[1]}"}),
+        ("INFO", {"group": "two", "count": 1, "patterns": groups[1].paths[0]}),
+    ]
