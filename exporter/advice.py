@@ -24,10 +24,12 @@ class Advice:
         self._tracker = tracker
         self._checked: set[tuple[str, str]] = set()  # group, pattern
         self._shadowed: set[tuple[str, str]] = set()
+        self._unlabelled: set[tuple[str, str]] = set()  # group, expression
 
     def log(self) -> None:
         """Log what is new. To be called after a scan, while one configuration is followed."""
         self._log_patterns()
+        self._log_unlabelled()
 
     def _log_patterns(self) -> None:
         matcher, discovery = self._tracker.matcher, self._tracker.discovery
@@ -56,6 +58,22 @@ class Advice:
                 extra=about,
             )
         self._shadowed = (self._shadowed | shadowed) & patterns.keys()
+
+    def _log_unlabelled(self) -> None:
+        publication = self._tracker.publication
+        publication.catch_up()
+        keys = [(group.group, group.path_regex.pattern if group.path_regex else "") for group in publication.config]
+        self._unlabelled.intersection_update(keys)
+        for key, totals in zip(keys, publication.groups, strict=True):
+            if totals.unlabelled and key not in self._unlabelled:
+                self._unlabelled.add(key)
+                with publication.facts.lock:
+                    of_group = (row for row in publication.rows.values() if row.group == totals.group)
+                    example = next((row.path.name for row in of_group if row.is_unlabelled and row.is_present), "")
+                _log.warning(
+                    "path_regex does not match some paths, their labels stay empty: correct path_regex or paths",
+                    extra=fields(group=key[0], count=totals.unlabelled, example=example),
+                )
 
     def _directories(self, text: str) -> Iterator[str]:
         for glob in Include(text).globs:

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from exporter.config.groups import DEFAULT_FILE_METRICS, FILE_METRICS
-from exporter.config.presets import PRESETS
 from tests.support import StartAgent, document_table, fenced_blocks, program
 
 
@@ -70,13 +69,11 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
             path = tmp_path / name / f"shop_app-{number % sums}_0123/main" / f"{number}.log"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    expression = str(PRESETS["kubernetes-pods"]["path_regex"])
     logs = [
         {
             "preset": "kubernetes-pods",
             "group": name,
             "paths": [f"{tmp_path}/{name}/*/*/{last}" for last in patterns.get(name, ["*.log"])],
-            "path_regex": expression.replace("/var/log/pods", f"{tmp_path}/{name}"),
             **keys,
         }
         for name, keys in configurations.items()

@@ -10,8 +10,9 @@ PRESETS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = MappingProxyType(
         "kubernetes-pods": {
             "group": "pods",
             "paths": ("/var/log/pods/*/*/*.log",),
-            # The kubelet's directories. The uid of a static pod is no UUID but a hash of 32 digits, so any will do.
-            "path_regex": "^/var/log/pods/(?P<namespace>[^_]+)_(?P<pod>[^_]+)_(?P<uid>[^/]+)/(?P<container>[^/]+)/",
+            # The end of the kubelet's paths, so that paths below another root get the labels too. The uid of a static
+            # pod is a hash of 32 digits instead of a UUID, so any text matches.
+            "path_regex": "/(?P<namespace>[^/_]+)_(?P<pod>[^/_]+)_(?P<uid>[^/]+)/(?P<container>[^/]+)/[^/]+$",
             "aggregate_by": ("namespace", "pod", "container"),
         }
     }

@@ -261,7 +261,6 @@ def test_short_life_is_in_the_total_only(
 logs:
   - preset: kubernetes-pods
     paths: ["{logs}/*/*/*.log"]
-    path_regex: '^{logs}/(?P<namespace>[^_]+)_(?P<pod>[^_]+)_(?P<uid>[^/]+)/(?P<container>[^/]+)/'
 """
     _, prometheus = start_scraped(config)
     wait_until(lambda: prometheus.value("count_over_time(fstat_group_files[1m])") or 0)

@@ -9,7 +9,7 @@ import pytest
 from exporter.advice import Advice
 from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
-from exporter.config.model import Config
+from exporter.config.model import Config, parse
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track, touch
 
@@ -92,3 +92,22 @@ def test_patterns_that_match_nothing(tmp_path: Path, track: Track, told: Told) -
         ("INFO", {"group": "one", "count": 2, "patterns": f"{paths[2]}, {paths[1]}"}),
         ("INFO", {"group": "two", "count": 1, "patterns": groups[1].paths[0]}),
     ]
+
+
+def test_paths_without_labels(tmp_path: Path, track: Track, told: Told) -> None:
+    """Are told once for each group, with an example; a preset gives its labels below another root too."""
+    pods, other = tmp_path / "pods", tmp_path / "other" / "logs"
+    touch(pods / "shop_app-1_0123" / "main" / "0.log", other / "a.log")
+    text = f"logs: [{{preset: kubernetes-pods, paths: ['{pods}/*/*/*.log', '{other}/*.log']}}]"
+    tracker = track(groups=parse(text, "x.yml").logs)
+    advice = Advice(tracker)
+    for _ in range(2):
+        advice.log()
+    ((level, _, about),) = told()
+    assert (level, about) == ("WARNING", {"group": "pods", "count": 1, "example": f"{other}/a.log"})
+    names = tracker.publication.labeller.names
+    labels = [dict(zip(names, row.values, strict=True)) for row in tracker.publication.rows.values()]
+    assert {each["container"] for each in labels} == {"", "main"}
+    reload(tracker, *parse(text.replace("paths:", "path_regex: '/(?P<x>pods)/', aggregate_by: [x], paths:"), "").logs)
+    advice.log()
+    assert [about["count"] for _, _, about in told()] == [1]

@@ -125,14 +125,15 @@ def test_default_file_is_valid() -> None:
     ],
 )
 def test_preset_for_kubernetes(path: str, labels: dict[str, str]) -> None:
-    """The preset alone finds the containers' logs and takes them apart."""
+    """The preset alone finds the containers' logs; below any root its expression takes them apart."""
     (group,) = parse("logs: [{preset: kubernetes-pods}]", "x.yml").logs
     assert (group.group, group.aggregate_by) == ("pods", ("namespace", "pod", "container"))
     assert PathMatcher(number_groups([group])).match(f"/var/log/pods/{path}") is not None
     assert group.path_regex is not None
-    match = group.path_regex.search(f"/var/log/pods/{path}")
-    assert match is not None
-    assert match.groupdict() == labels
+    for root in ("/var/log/pods", "/mnt/the_disk_of/this_node"):
+        match = group.path_regex.search(f"{root}/{path}")
+        assert match is not None
+        assert match.groupdict() == labels
 
 
 def test_keys_beat_the_preset() -> None:
