@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 from exporter.config.errors import shortened
@@ -77,7 +78,20 @@ class Advice:
 
     def _directories(self, text: str) -> Iterator[str]:
         for glob in Include(text).globs:
-            if glob.path is not None:
+            if glob.is_literal:
                 with self._tracker.lock:
-                    if self._tracker.discovery.is_directory(glob.path):
-                        yield glob.path
+                    if self._tracker.discovery.is_directory(glob.base):
+                        yield glob.base
+
+
+def pattern_hint(pattern: str) -> str:
+    """Return what is odd about a pattern on this machine, without a scan; "" when nothing is."""
+    globs = Include(pattern).globs
+    for glob in globs:
+        if glob.is_literal and os.path.isdir(glob.base):
+            return directory_hint(glob.base)
+    bases = list(dict.fromkeys(glob.base for glob in globs))
+    if any(map(os.path.exists, bases)):
+        return ""
+    more = f" and {len(bases) - 1} more" if len(bases) > 1 else ""
+    return f"matches no file now, cannot find {bases[0]}{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -78,10 +79,15 @@ class Glob:
     compressed: bool = False
 
     @property
-    def path(self) -> str | None:
-        """The only path that matches, or None if a wildcard lets several match."""
-        names = [segment.literal for segment in self.segments]
-        return None if None in names else "/" + "/".join(filter(None, names))
+    def base(self) -> str:
+        """The path up to the first wildcard: without one the only path that matches, else a directory."""
+        names = itertools.takewhile(lambda name: name is not None, (segment.literal for segment in self.segments))
+        return "/" + "/".join(filter(None, names))
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether there is no wildcard."""
+        return all(segment.literal is not None for segment in self.segments)
 
 
 class Pattern(str):
@@ -196,7 +202,10 @@ def _glob(alternative: str, *, dots: bool) -> Glob:
     if dots and "/" not in alternative:
         return Glob((_segment(alternative, dots=True),))
     if not alternative.startswith("/"):
-        raise PatternError("with a '/' in it the path must be absolute" if dots else "the path is not absolute")
+        remedy = "; write the home directory out instead of '~'" if alternative.startswith("~") else ""
+        raise PatternError(
+            f"with a '/' in it the path must be absolute{remedy}" if dots else f"the path is not absolute{remedy}"
+        )
     names = [name for name in alternative.split("/")[1:] if name]
     if not names or (not dots and alternative.endswith("/")):
         raise PatternError("it ends with '/', so it can only be a directory; add '/*' or '/**' for the files in it")

@@ -53,7 +53,8 @@ def _parse_path_regex(text: str) -> re.Pattern[str]:
             regex = re.compile(text)
     except re.error as error:
         place = f" at character {error.pos + 1}" if error.pos is not None else ""
-        raise ValueError(f"bad regular expression: {shortened(error.msg, 200)}{place}") from None
+        remedy = "; write a named group as (?P<name>...)" if re.search(r"\(\?<[^=!]", text) else ""
+        raise ValueError(f"bad regular expression: {shortened(error.msg, 200)}{place}{remedy}") from None
     except OverflowError as error:
         raise ValueError(f"bad regular expression: {error}") from None
     except RecursionError:

@@ -7,6 +7,7 @@ config/exporter.schema.json is made.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +148,9 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
 
 
 def _rooted(text: str, directory: str) -> str:
+    if re.match("~[^/]*/|~$", text):
+        what = "the shell expands no '~' in quotes: write the home directory out"
+        raise globs.PatternError(f"{what}, or './' before a name that begins with '~'")
     if not text or text.startswith("/"):
         return text
     while (step := text.partition("/")) and step[1] and step[0] in (".", ".."):

@@ -43,7 +43,7 @@ _MEANINGS = (
     (r"scanning an alias", "'*' begins the name of an alias; put a pattern in quotes"),
     (r"undefined alias", "there is no anchor '{name}' for this alias; put a pattern in quotes"),
     (r"duplicate anchor", "the anchor '{name}' is there twice"),
-    (r"start any token.*\t$", "a tab, expected spaces"),
+    (r"start any token.*\t$|found a tab", "a tab, expected spaces: YAML allows no tab in an indentation"),
     (r"start any token", "'{character}' can not begin a text, expected it in quotes"),
     (
         r"mapping values are not allowed",

@@ -25,6 +25,7 @@ _DURATION_UNITS_S = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms
 # These are used here and in the JSON Schema, so they say only what a regular expression of JavaScript can say as well.
 _DURATION = "(?:([0-9]+)w)?(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?"
 _PERCENTAGE = r"(?![0.]+%)(?:100(?:\.0{1,6})?|0?[0-9]{1,2}(?:\.[0-9]{1,6})?)%"
+_MAX_PORT = 65535
 _PORT = "(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _ADDRESS = rf"(?:\[([^\s/\[\]\0]*)\]|([^\s/:\[\]\0]*)):({_PORT})"
 _TELEMETRY_PATH = "/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]"
@@ -174,6 +175,9 @@ def parse_listen_address(text: str) -> ListenAddress:
     Raises:
         ValueError: it is none of these; the message says what was expected.
     """
+    port = re.search(":([0-9]+)$", text)
+    if port is not None and (len(port[1]) > 5 or int(port[1]) > _MAX_PORT):
+        raise ValueError(f"{shortened(text)!r} has a port out of range, expected 0 to {_MAX_PORT}")
     found = _match(_ADDRESS, text, "is no address, expected host:port, [IPv6 address]:port or :port")
     return ListenAddress(found[1] or found[2] or "", int(found[3]))
 
@@ -199,6 +203,8 @@ def parse_state_path(text: str) -> str:
         ValueError: it can not be used; the message says what was expected.
     """
     expected = "the absolute path of a file such as /var/lib/fstat-exporter/state.db"
+    if text.startswith("~"):
+        expected += "; write the home directory out instead of '~'"
     return _match(_STATE_PATH, text, f"can not be used, expected {expected}")[0]
 
 

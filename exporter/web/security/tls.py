@@ -65,6 +65,10 @@ class TlsError(Exception):
         self.key = key
 
 
+class MismatchError(TlsError):
+    """The key does not belong to the certificate."""
+
+
 def make_context(
     cert: bytes,
     key: bytes,
@@ -159,8 +163,9 @@ def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
             reason = getattr(error, "reason", None)
             if is_encrypted:
                 raise TlsError("key", "is encrypted, expected a private key without a passphrase") from None
-            if reason == "KEY_VALUES_MISMATCH":
-                raise TlsError("key", "is not the key of the certificate") from None
+            # Another kind of key leaves OpenSSL without a certificate for it.
+            if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+                raise MismatchError("key", "does not belong to the certificate") from None
             if b" PRIVATE KEY-----" not in key or reason is None:
                 raise TlsError("key", "no private key in it, expected one in PEM") from None
             raise TlsError("cert", f"can not be used: {reason.lower().replace('_', ' ')}") from None

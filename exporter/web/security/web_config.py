@@ -238,7 +238,13 @@ class WebConfigReader:
         except tls.TlsError as error:
             name = error.key if error.key in nodes and nodes[error.key].value else f"{error.key}_file"
             name = name if name in nodes else error.key
-            self._wrong(nodes[name], f"{_TLS_PATH}.{name}", str(error))
+            what = str(error)
+            if isinstance(error, tls.MismatchError):
+                key_place, cert_place = (
+                    f" in {values[file]}" if values.get(file) else "" for file in ("key_file", "cert_file")
+                )
+                what = f"the key{key_place} does not belong to the certificate{cert_place}"
+            self._wrong(nodes[name], f"{_TLS_PATH}.{name}", what)
             return config
         return replace(config, tls=context, allowed_sans=frozenset(filter(None, values.get("client_allowed_sans", ()))))
 

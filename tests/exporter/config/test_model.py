@@ -239,7 +239,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize("text", ["", "1", ":", "a", "a:b", "::1:2", "a b:1", "[::1]", ":-1", "http://a:1", ":123456"])
 def test_bad_addresses(text: str) -> None:
     """Anything else is refused, never guessed."""
-    with pytest.raises(ValueError, match="is no address"):
+    with pytest.raises(ValueError, match=r"is no address|has a port out of range"):
         parse_listen_address(text)
 
 

@@ -227,7 +227,10 @@ def test_tls_mistakes(folder: Path, text: str, told: str) -> None:
         ("empty", "s.key", "5:12: tls_server_config.cert_file: no certificate in it, expected at least one in PEM"),
         ("s.key", "s.key", "5:12: tls_server_config.cert_file: no certificate in it, expected at least one in PEM"),
         ("s.crt", "s.crt", "5:25: tls_server_config.key_file: no private key in it, expected one in PEM"),
-        ("s.crt", "other.key", "5:25: tls_server_config.key_file: is not the key of the certificate"),
+        ("s.crt", "other.key", "5:25: tls_server_config.key_file: the key in other.key does not belong to the "
+         "certificate in s.crt"),
+        ("s.crt", "rsa.key", "5:25: tls_server_config.key_file: the key in rsa.key does not belong to the "
+         "certificate in s.crt"),
         ("s.crt", ".", "5:25: tls_server_config.key_file: can not be read: Is a directory"),
         ("s.crt", "encrypted", "5:25: tls_server_config.key_file: is encrypted, expected a private key without a "
          "passphrase"),
@@ -246,6 +249,8 @@ def test_bad_pairs(folder: Path, cert: str, key: str, told: str) -> None:
         "-out",
         folder / "encrypted",
     ]
+    subprocess.run(command, check=True, capture_output=True)
+    command = [program("openssl"), "genpkey", "-algorithm", "RSA", "-out", folder / "rsa.key"]
     subprocess.run(command, check=True, capture_output=True)
     told = told.replace("5:12", "web.yml:1:32").replace("5:25", f"web.yml:1:{44 + len(cert)}")
     assert mistakes(folder, f"tls_server_config: {{cert_file: {cert}, key_file: {key}}}") == [told]
