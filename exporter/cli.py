@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from exporter import __version__
+from exporter.advice import pattern_hint
 from exporter.agent import Agent
 from exporter.config import model
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
@@ -24,7 +25,7 @@ from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
-from exporter.state.state_file import StateError
+from exporter.state.state_file import StateError, check_path
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
 
@@ -56,11 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if flags.config_check:
-        for warning in web_config.current().warnings:
-            print(f"{flags.web_config_file}: {warning}", file=sys.stderr)
-        patterns = sum(len(group.paths) for group in settings.logs)
-        print(one_line(f"{_source(flags)}: valid, groups: {len(settings.logs)}, patterns: {patterns}"))
-        return 0
+        return _check(flags, settings, web_config)
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     web_config.tell_warnings()
     _raise_descriptor_limit()
@@ -85,6 +82,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.shutdown()
     # All is closed. What the interpreter would do now is free 100,000 files one by one, which takes half a second.
     os._exit(0)
+
+
+def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFile) -> int:
+    """Say what a start would find on this machine; return the exit status."""
+    source = _source(flags)
+    hints = [Mistake(flags.web_config_file, warning) for warning in web_config.current().warnings]
+    for group_number, group in enumerate(settings.logs):
+        for number, pattern in enumerate(group.paths):
+            name, key_path = source, f"logs[{group_number}].paths[{number}]"
+            if flags.patterns:
+                name, key_path = f"pattern {shortened(flags.patterns[number])!r}", ""
+            if text := pattern_hint(pattern):
+                hints.append(Mistake(name, f"hint: {text}", key_path))
+    try:
+        if settings.state.path is not None and (text := check_path(settings.state.path)):
+            hints.append(Mistake(source, f"hint: {text}", "state.path"))
+    except StateError as error:
+        print(Mistake(source, str(error), "state.path"), file=sys.stderr)
+        return 1
+    for each in hints:
+        print(each, file=sys.stderr)
+    patterns = sum(len(group.paths) for group in settings.logs)
+    print(one_line(f"{source}: valid, groups: {len(settings.logs)}, patterns: {patterns}"))
+    if flags.web_config_file is not None:
+        print(one_line(f"{flags.web_config_file}: valid"))
+    return 0
 
 
 async def _serve(agent: Agent) -> None:

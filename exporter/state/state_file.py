@@ -78,6 +78,34 @@ class UnusableError(Exception):
     """What is there is no state file of this version, or is damaged."""
 
 
+def check_path(path: str) -> str:
+    """Check whether this user can have a state file at a path; open and make nothing.
+
+    Args:
+        path: absolute.
+
+    Returns:
+        A hint where only the directory is in the way, which another user or systemd may make; "" if there is none.
+
+    Raises:
+        StateError: the file cannot be made, read or written.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            _check_file(path)
+    except OSError as error:
+        raise StateError(f"the state file {path} cannot be used: {error.strerror}") from None
+    directory = above = os.path.dirname(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
+        return ""
+    if above != directory and os.path.isdir(above):
+        return f"the directory {directory} is missing, and this user cannot make it: {above} is not writable"
+    what = "not writable for this user" if os.path.isdir(above) else "not a directory"
+    raise StateError(f"the state file {path} cannot be used: {above} is {what}")
+
+
 class GroupState(NamedTuple):
     """What is remembered of a group's configuration.
 
@@ -290,14 +318,18 @@ def _make(path: str) -> None:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
         except FileExistsError:
-            # Not opened to see: closing it would drop the locks that this process may hold on it.
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise StateError(f"the state file {path} cannot be used: it is not a regular file") from None
-            if not os.access(path, os.R_OK | os.W_OK):
-                raise StateError(f"the state file {path} cannot be used: reading or writing is not allowed") from None
+            _check_file(path)
     except OSError as error:
         place = "" if error.filename in (None, path) else f"{error.filename}: "
         raise StateError(f"the state file {path} cannot be made: {place}{error.strerror}") from None
+
+
+def _check_file(path: str) -> None:
+    # Not opened to see: closing it would drop the locks that this process may hold on it.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise StateError(f"the state file {path} cannot be used: it is not a regular file") from None
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StateError(f"the state file {path} cannot be used: reading or writing is not allowed") from None
 
 
 def _set_aside(path: str) -> str:

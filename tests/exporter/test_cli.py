@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_a_log_that_can_not_be_written(tmp_path: Path, redirection: str) -> None
 def test_config_check(tmp_path: Path) -> None:
     """A good file gives a summary and 0, a bad one every mistake and 1."""
     path = tmp_path / "x.yml"
-    path.write_text("logs: [{group: a, paths: [/a, /b]}]")
+    path.write_text(f"logs: [{{group: a, paths: [{path}, '{tmp_path}/*']}}]")
     result = run("--config.check", "--config.file", str(path))
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{path}: valid, groups: 1, patterns: 2\n", "")
     path.write_text("logs: [{group: a, pathes: [/a]}]\ncahe: 1")
@@ -129,6 +130,91 @@ def test_config_check(tmp_path: Path) -> None:
         f"{path}:2:1: cahe: unknown key, did you mean 'cache'?",
     ]
     assert mistake(f"--config.file={path}").count("\n") == 3
+
+
+def test_config_check_of_a_web_configuration(tmp_path: Path) -> None:
+    """Says that it is valid, after its warnings."""
+    path = tmp_path / "web.yml"
+    path.write_text("http_server_config: {http2: true}")
+    result = run("--config.check", "--web.config.file", str(path), str(path))
+    assert (result.returncode, result.stdout) == (0, f"the patterns: valid, groups: 1, patterns: 1\n{path}: valid\n")
+    assert result.stderr.startswith(f"{path}: http_server_config.http2: ")
+
+
+def test_hints(tmp_path: Path) -> None:
+    """Patterns that are directories, or can find nothing on this machine, are valid; they are told with the remedy."""
+    config = tmp_path / "x.yml"
+    config.write_text(f"logs: [{{group: a, paths: [{tmp_path}, '{tmp_path}/{{a,b}}/*', '{tmp_path}/{{a,x.yml}}']}}]")
+    result = run("--config.check", "--config.file", str(config))
+    assert (result.returncode, result.stdout) == (0, f"{config}: valid, groups: 1, patterns: 3\n")
+    directory = f"hint: {tmp_path} is a directory; write {tmp_path}/* or {tmp_path}/**"
+    assert result.stderr.splitlines() == [
+        f"{config}: logs[0].paths[0]: {directory}",
+        f"{config}: logs[0].paths[1]: hint: matches no file now, cannot find {tmp_path}/a and 1 more",
+    ]
+    assert run("--config.check", str(tmp_path)).stderr == f"pattern '{tmp_path}': {directory}\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("folder", "it is not a regular file"),
+        ("pipe", "it is not a regular file"),
+        ("x.yml/state.db", "Not a directory"),
+        ("dangling/state.db", "FOLDER/dangling is not a directory"),
+        ("folder/missing/state.db", ""),
+    ],
+)
+def test_state_path_that_cannot_be_used(tmp_path: Path, place: str, what: str) -> None:
+    """Is told by the check as by a start, and the check makes nothing; a directory that a start makes is no mistake."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    config, path = tmp_path / "x.yml", tmp_path / place
+    config.write_text(f"state: {{path: {path}}}\nlogs: [{{group: a, paths: [{config}]}}]")
+    if what:
+        what = what.replace("FOLDER", str(tmp_path))
+        told = mistake("--config.check", "--config.file", str(config))
+        assert told == f"{config}: state.path: the state file {path} cannot be used: {what}\n"
+    else:
+        assert run("--config.check", "--config.file", str(config)).stderr == ""
+    assert os.listdir(tmp_path / "folder") == []
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_state_path_without_permission(is_missing: bool) -> None:
+    """A directory that this user cannot write to is a mistake; one that is missing may be made by another: a hint."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)  # others reach it, unlike the test's own directory
+        directory = f"{folder}/state" if is_missing else folder
+        config = f"state: {{path: {directory}/state.db}}\nlogs: [{{group: a, paths: [/proc/version]}}]"
+        drop_root = "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))"
+        code = f"import encodings.utf_8_sig, os, sys, exporter.cli; {drop_root}; sys.exit(exporter.cli.main())"
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            file.write(config)
+            file.flush()
+            os.chmod(file.name, 0o444)
+            command = [sys.executable, "-c", code, "--config.check", "--config.file", file.name]
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=20, cwd=REPOSITORY, env=ENVIRONMENT, check=False
+            )
+    if is_missing:
+        what = f"hint: the directory {directory} is missing, and this user cannot make it: {folder} is not writable"
+    else:
+        what = f"the state file {directory}/state.db cannot be used: {folder} is not writable for this user"
+    assert (result.returncode, result.stderr) == (int(not is_missing), f"{file.name}: state.path: {what}\n")
+
+
+def test_home_directory(tmp_path: Path) -> None:
+    """A quoted '~' would match nothing without a word; a name that begins with it can be written."""
+    told = mistake("~/*.log", "~", "~user/x")
+    assert [line.split(":")[0] for line in told.splitlines()] == [
+        "pattern '~/*.log'",
+        "pattern '~'",
+        "pattern '~user/x'",
+    ]
+    assert "write the home directory out" in told
+    assert run("--config.check", "./~/x", "~x").returncode == 0
 
 
 def test_mistakes(tmp_path: Path) -> None:
@@ -144,6 +230,8 @@ def test_mistakes(tmp_path: Path) -> None:
         "--web.listen-address: '1' is no address, expected host:port, [IPv6 address]:port or :port",
         "--web.telemetry-path: 'm' can not be used, expected a path such as /metrics, not below /-/",
     ]
+    for port in ("65536", "9" * 10_000):
+        assert mistake("x", f"--web.listen-address=:{port}").endswith("has a port out of range, expected 0 to 65535\n")
     assert mistake("x", "--web.listen-address=192.0.2.1:1") == (
         "fstat-exporter: cannot listen on 192.0.2.1:1: no interface of this machine has this address; "
         "choose another with --web.listen-address\n"
@@ -248,7 +336,7 @@ def test_relative_paths_in_a_deleted_directory(tmp_path: Path, gone: Path, argum
 def test_config_check_in_a_deleted_directory(tmp_path: Path, gone: Path) -> None:
     """An absolute configuration is checked as elsewhere."""
     config = tmp_path / "x.yml"
-    config.write_text("logs: [{group: a, paths: [/x]}]")
+    config.write_text(f"logs: [{{group: a, paths: ['{config}']}}]")
     result = run("--config.check", f"--config.file={config}", prefix=[*DELETED, str(gone)])
     assert (result.returncode, result.stderr) == (0, "")
 
