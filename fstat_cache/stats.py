@@ -23,7 +23,7 @@ WHOLE_SECONDS_NS = 2_000_000_000
 FRACTIONS_NS = 20_000_000
 """How far any other does: exFAT to 10 ms."""
 
-_KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device")
+_KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device", "birth_ns")
 
 _AT_FDCWD = -100
 _AT_NO_AUTOMOUNT = 0x800  # as stat(2) does, unasked
@@ -115,7 +115,7 @@ class FileStats:
         return len(_KEYS)
 
     def as_dict(self) -> dict[str, int | float]:
-        """A new plain dictionary with every attribute, and ``ts``."""
+        """A new plain dictionary of every number: the attributes but ``identity``, and ``ts``."""
         return {key: self[key] for key in _KEYS}
 
     def __eq__(self, other: object) -> bool:

@@ -52,8 +52,8 @@ def test_stats_convert_to_json(file: Path) -> None:
     assert dict(stats) == stats.as_dict()  # type: ignore[call-overload]
     assert stats.as_dict() is not stats.as_dict()
     assert json.loads(json.dumps(stats.as_dict()))["size"] == 5
-    assert set(stats.as_dict()) == {"size", "ts", "mtime", "mtime_ns", "inode", "device"}
-    assert len(stats) == len(list(stats)) == 6
+    assert set(stats.as_dict()) == {"size", "ts", "mtime", "mtime_ns", "inode", "device", "birth_ns"}
+    assert len(stats) == len(list(stats)) == 7
 
 
 def test_stats_are_immutable(file: Path) -> None:
