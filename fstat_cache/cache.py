@@ -78,37 +78,44 @@ class Surveyed:
 
 
 class FStatCache(AbstractContextManager["FStatCache"]):
-    """A cache in front of ``os.stat`` for regular files that are asked about far more often than they change.
+    """A cache in front of ``os.stat`` for regular files whose stats are read far more often than they change.
 
-    A file is watched by inotify(7) from its first look-up on, and its stats are answered from memory until the kernel
-    reports a change.
+    ::
 
-    **What is immediate.** A look-up after :meth:`sync` has every change that was complete before: writes by write(2)
-    and its kin, truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it.
-    A look-up without :meth:`sync` may miss what happened in the last ``gather_s``, or in the last half second for a
-    file that is written all the time (it is sampled, because being told of every write would slow its writer down).
-    With a ``cpu_budget`` it may be a second, where so many files change that it needs it, and five for files that are
-    written all the time, where those are hundreds.
+        with FStatCache() as cache:
+            stats = cache.get_file_stats("/var/log/syslog")  # the first time by os.stat, then from memory
+            cache.sync()  # whatever was written until now is in the next look-ups
+            stats = cache.get_file_stats("/var/log/syslog")
+            print("no file" if stats is None else stats.size)
 
-    **What is not.** The kernel reports nothing of writes through mmap(2), of Linux AIO, of writes to the layers
-    below an overlay, of a directory above the file that was renamed or may no longer be searched, and of a symbolic
-    link that was removed or pointed elsewhere; nor, of a file that has no watch of its own for want of watches
-    (:attr:`CacheStatus.guarded`), of writes by another name or through a descriptor that was opened by a name that is
-    gone: :meth:`audit` finds those. Files that can not be watched (no read
-    permission, no watches left, filesystems like /proc) are looked at each time, and those on filesystems written
-    by other machines (NFS, CIFS, FUSE and others) too, by a thread of their own; where such a filesystem does not
-    answer within ``remote_timeout_s`` a look-up raises :class:`TimeoutError`.
+    Call :meth:`sync` before look-ups that must include every change made so far: once for a batch of look-ups, or once
+    for a request. Without it a look-up may be ``gather_s`` late, or half a second for a file that is written all the
+    time.
 
-    Safe under threads, given the GIL: a hit by an absolute path as a string takes no lock. After fork(2) the
-    child's cache is empty, of directories as well, and watches anew. Nothing runs before the first watch, and an
-    interpreter that exits with a live cache just exits.
+    **What a look-up after sync() includes.** Every change that was complete before: writes by write(2) and its kin,
+    truncations, times, renames, replacements and deletions of the file, mounts and unmounts above it. inotify(7)
+    watches a file from its first look-up on; a file that is written all the time is sampled, because an event for each
+    write would slow its writer down. With a ``cpu_budget``, look-ups without :meth:`sync` may be a second late where
+    many files change, and five seconds for hundreds of files that are written all the time.
+
+    **What the kernel does not report.** Writes through mmap(2); Linux AIO; writes to the layers below an overlay; a
+    directory above the file that was renamed or may no longer be searched; a symbolic link that was removed or pointed
+    elsewhere. A file without a watch of its own (:attr:`CacheStatus.guarded`) also misses writes by another name, or
+    through a descriptor whose name is gone. :meth:`audit` finds all of these. Files that cannot be watched (no read
+    permission, no watches left, filesystems like /proc) are stat'ed at each look-up. So are files on filesystems that
+    other machines write to (NFS, CIFS, FUSE and others), by a separate thread. Where such a filesystem does not answer
+    within ``remote_timeout_s``, a look-up raises :class:`TimeoutError`.
+
+    Safe under threads, given the GIL: a hit by an absolute path as a string takes no lock. After fork(2) the child's
+    cache is empty, of directories as well, and watches anew. Nothing runs before the first watch, and an interpreter
+    that exits with a live cache just exits.
 
     Args:
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
-        max_watches: how many inotify watches are taken; files beyond are looked at each time. None: what the
+        max_watches: how many inotify watches are taken; files beyond are stat'ed each time. None: what the
             sysctl fs.inotify.max_user_watches allows but for 16,384, or half of it if that is less, because other
             programs of the same user need some.
-        gather_s: seconds for which events gather before they are worked off.
+        gather_s: seconds for which events gather before they are processed.
         cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
         remote_timeout_s: seconds for which a remote filesystem is waited for.
         keep_changes: whether :meth:`take` gives what every stat has found. The cache has no thread of its own then: its

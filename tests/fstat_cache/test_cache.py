@@ -1,7 +1,9 @@
 """FStatCache against the real kernel: after sync(), a look-up gives what os.stat gives."""
 
+import inspect
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -46,6 +48,18 @@ def test_a_change_is_noticed_without_sync(cache: FStatCache, file: Path) -> None
     with file.open("ab") as log:
         log.write(b"678")
     wait_until(lambda: cache.get_file_stats(file)["size"] == 8)  # type: ignore[index]
+
+
+def test_the_example_in_the_help(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is at its beginning, and runs: five lines, of which one is sync()."""
+    heading, mark, example, explanation, *_ = inspect.cleandoc(FStatCache.__doc__ or "").split("\n\n")
+    assert heading.count("\n") == 0
+    assert mark == "::"
+    assert "sync" in explanation
+    assert len(example.splitlines()) == 5
+    assert "cache.sync()" in example
+    exec(textwrap.dedent(example).replace("/var/log/syslog", str(file)), {"FStatCache": FStatCache})
+    assert capsys.readouterr().out == f"{file.stat().st_size}\n"
 
 
 def append(path: Path) -> None:
