@@ -168,7 +168,10 @@ class LogGroup:
         "Patterns of what is left out: without a / for the base name, else for the whole path.",
     )
     labels: Mapping[str, str] = field(
-        default_factory=dict, metadata=key(_LABELS, "More labels of each of its series, the same for every file.")
+        default_factory=dict,
+        metadata=key(
+            _LABELS, "More labels of the series of each file, the same for every file. Sums have those in aggregate_by."
+        ),
     )
     path_regex: re.Pattern[str] | None = optional(
         _PATH_REGEX,
