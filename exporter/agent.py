@@ -56,7 +56,7 @@ class Agent:
         notifier: tells systemd.
 
     Raises:
-        StateError: the state file can not be used.
+        StateError: the state file cannot be used.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Agent:
             reason, is_asked_for: as of :meth:`Reloader.reload`.
 
         Returns:
-            None when it is done, or why it can not be.
+            None when it is done, or why it cannot be.
         """
         if is_asked_for and not self._ready.is_set():
             _log.info("the configuration is reloaded after the first scan", extra=fields(by=reason))
@@ -251,7 +251,7 @@ class Agent:
         await self._ready.wait()
         if is_asked_for:
             self._notifier.reloading()
-        is_different, status = False, "Following the old configuration, the new one can not be used."
+        is_different, status = False, "Following the old configuration, the new one cannot be used."
         try:
             config = _as_far_as_possible(await call_in_thread(self._read_config, "reload"), self._config)
             is_different = config != self._config

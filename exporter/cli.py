@@ -201,7 +201,7 @@ def _directory_of(path: str, name: str) -> str:
 
 def _read_config(flags: argparse.Namespace) -> Config:
     if flags.patterns and flags.config_file is not None:
-        text = "can not be combined with patterns on the command line, expected one or the other"
+        text = "cannot be combined with patterns on the command line; use one or the other"
         raise ConfigError([Mistake("--config.file", text)])
     if flags.patterns:
         relative = next((text for text in flags.patterns if text and not text.startswith("/")), "/")

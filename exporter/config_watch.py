@@ -144,7 +144,7 @@ class ConfigWatch:
 
     def _tell(self, error: OSError | None) -> None:
         if error is not None and not self._is_deaf:
-            text = "the configuration file can not be watched: after a change send SIGHUP"
+            text = "the configuration file cannot be watched: after a change send SIGHUP"
             _log.warning(text, extra=fields(path=self._path, error=error))
         if error is None and self._is_deaf:
             _log.info("the configuration file is watched again", extra=fields(path=self._path))

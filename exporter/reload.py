@@ -99,7 +99,7 @@ class Reloader:
         except (ConfigError, ReloadError) as failure:
             error = str(failure)
             for line in error.splitlines():
-                _log.error("the configuration can not be used", extra=fields(error=line))
+                _log.error("the configuration cannot be used", extra=fields(error=line))
         except Exception as failure:  # noqa: BLE001 - whatever it was, the old configuration is still followed
             error = f"unexpected: {failure!r}"
             _log.exception("the reload failed")

@@ -77,7 +77,7 @@ class Report:
             ConfigError: these are more than MAX_MISTAKES.
         """
         if len(self._mistakes) == MAX_MISTAKES:
-            self._mistakes.append(Mistake(self._source, f"more than {MAX_MISTAKES} mistakes, the others are not told"))
+            self._mistakes.append(Mistake(self._source, f"more than {MAX_MISTAKES} mistakes, the rest is not listed"))
             raise self.error()
         self._mistakes.append(Mistake(self._source, text, key_path, line, column))
 
@@ -95,7 +95,7 @@ class Report:
         """
         self._spent += amount
         if self._spent > bound:
-            self.wrong(node, key_path, f"from here on there are more than {bound} {what}")
+            self.wrong(node, key_path, f"exceeds the limit of {bound} {what}")
             raise self.error()
 
     def first_line(self, name: str, node: yaml.Node) -> int:

@@ -152,7 +152,7 @@ def _alternatives(text: str) -> list[str]:
     if len(text) > MAX_LENGTH:
         raise PatternError(f"it has {len(text)} characters, expected {MAX_LENGTH} at most")
     if "\0" in text:
-        raise PatternError("a NUL character is in no file name")
+        raise PatternError("it contains a NUL character, which no file name has")
     if re.search(r"(?<!\\)(?:\\\\)*\\$", text):
         raise PatternError("it ends with a lone backslash")
     _check_brackets(text)
@@ -161,7 +161,7 @@ def _alternatives(text: str) -> list[str]:
     try:
         expanded: list[str] = bracex.expand(text, keep_escapes=True, limit=_MAX_ALTERNATIVES)
     except bracex.ExpansionLimitException:
-        raise PatternError(f"its braces give more than {_MAX_ALTERNATIVES} patterns") from None
+        raise PatternError(f"its braces expand to more than {_MAX_ALTERNATIVES} patterns") from None
     except RecursionError:
         raise PatternError("its braces are nested too deeply") from None
     return list(dict.fromkeys(expanded))
@@ -195,7 +195,7 @@ def _check_class(content: str) -> None:
             raise PatternError(f"unknown class '{name}', expected one of: {', '.join(_CLASSES)}")
     for low, dash, high in zip(members, members[1:], members[2:], strict=False):
         if dash == "-" and len(low) < 3 > len(high) and low[-1] > high[-1]:
-            raise PatternError(f"the range '{low}-{high}' in a '[...]' is the wrong way round")
+            raise PatternError(f"the range '{low}-{high}' in '[...]' is reversed, expected '{high}-{low}'")
 
 
 def _glob(alternative: str, *, dots: bool) -> Glob:
@@ -204,15 +204,15 @@ def _glob(alternative: str, *, dots: bool) -> Glob:
     if not alternative.startswith("/"):
         remedy = "; write the home directory out instead of '~'" if alternative.startswith("~") else ""
         raise PatternError(
-            f"with a '/' in it the path must be absolute{remedy}" if dots else f"the path is not absolute{remedy}"
+            f"a pattern with a '/' must be absolute{remedy}" if dots else f"the path is not absolute{remedy}"
         )
     names = [name for name in alternative.split("/")[1:] if name]
     if not names or (not dots and alternative.endswith("/")):
-        raise PatternError("it ends with '/', so it can only be a directory; add '/*' or '/**' for the files in it")
+        raise PatternError("it ends with '/', so it matches directories only; add '*' or '**' for the files in them")
     kept: list[str] = []
     for name in names:
         if name in (".", ".."):
-            raise PatternError(f"it contains '/{name}/'; write the path that is meant")
+            raise PatternError(f"it contains '/{name}/'; write the path without it")
         if not (name == "**" and kept and kept[-1] == "**"):
             kept.append(name)
     if kept[-1] == "**":

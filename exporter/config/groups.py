@@ -38,7 +38,7 @@ _LABEL_NAME = "[a-zA-Z_][a-zA-Z0-9_]*"
 
 def _label_complaint(name: str) -> str:
     if not re.fullmatch(_LABEL_NAME, name):
-        return f"'{shortened(name)}' is no label name, expected letters, digits and '_', not a digit first"
+        return f"'{shortened(name)}' is not a label name, expected letters, digits and '_', the first not a digit"
     if name in ("group", "path") or name.startswith("__"):
         return f"the label name '{shortened(name)}' is reserved, expected another one"
     return ""
@@ -60,7 +60,7 @@ def _parse_path_regex(text: str) -> re.Pattern[str]:
     except RecursionError:
         raise ValueError("bad regular expression: it is nested too deeply") from None
     if not regex.groupindex:
-        raise ValueError("no named group in it, expected at least one (?P<label>...)")
+        raise ValueError("it has no named group, expected at least one (?P<label>...)")
     if complaints := [complaint for name in regex.groupindex if (complaint := _label_complaint(name))]:
         raise ValueError("; ".join(complaints))
     return regex
@@ -68,7 +68,7 @@ def _parse_path_regex(text: str) -> re.Pattern[str]:
 
 def _parse_aggregate_label(name: str) -> str:
     if name == "group":
-        raise ValueError("every aggregate has the label 'group' already, expected another one")
+        raise ValueError("every aggregate already has the label 'group', expected another label")
     if name == "path":
         raise ValueError("every file has a 'path' of its own, so there is nothing to add up, expected another label")
     return name
@@ -109,7 +109,7 @@ class _Metrics(Kind[frozenset[str]]):
     expected = "a list of metrics"
 
     def __init__(self) -> None:
-        if_empty = "at least one metric; for no series of single files there is 'per_file: false'"
+        if_empty = "at least one metric; to drop the series of single files write 'per_file: false'"
         self._list = ListOf("metrics", one_of("metric", FILE_METRICS), if_empty, distinct=True)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> frozenset[str] | None:
@@ -217,26 +217,30 @@ class GroupSection(Section[LogGroup]):
         self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
     ) -> None:
         if (group := made.get("group")) is not None and (line := report.first_line(group, nodes["group"])):
-            what = f"the group '{shortened(group)}' is there twice, first in line {line}"
+            what = f"the group '{shortened(group)}' is defined twice, first in line {line}"
             report.wrong(nodes["group"], joined(key_path, "group"), what)
         labels = made.get("labels", {})
         regex = made.get("path_regex")
         named = regex.groupindex if regex is not None else {}
         for name in named:
             if name in labels:
-                what = f"the label '{shortened(name)}' is in 'labels' already, expected it in one place only"
+                what = f"the label '{shortened(name)}' is also in 'labels', expected it in one place only"
                 report.wrong(nodes["path_regex"], joined(key_path, "path_regex"), what)
         # A mistake in what gives labels hides which ones there are.
         if is_whole and all(key in made for key in ("labels", "path_regex") if key in nodes):
             known = tuple(dict.fromkeys((*labels, *named)))
             for number, name in enumerate(made.get("aggregate_by", ())):
                 if name not in known:
-                    what = hint(name, known) if known else "the group has none, expected it in 'labels' or 'path_regex'"
+                    what = (
+                        hint(name, known)
+                        if known
+                        else "the group has no labels, expected it in 'labels' or 'path_regex'"
+                    )
                     element = nodes["aggregate_by"].value[number]
                     path = f"{key_path}.aggregate_by[{number}]"
                     report.wrong(element, path, f"unknown label '{shortened(name)}', {what}")
         if "metrics" in nodes and made.get("per_file") is False:
-            what = "is about the series of single files, and with 'per_file: false' there are none"
+            what = "selects series of single files, but 'per_file: false' leaves none; remove one of the two keys"
             report.wrong(nodes["metrics"], joined(key_path, "metrics"), what)
 
     def schema(self) -> JsonSchema:

@@ -38,29 +38,29 @@ _NOT_IN_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _MEANINGS = (
     (r"quoted scalar, found unexpected end of stream", "this quotation mark is never closed"),
     (r"unknown escape", "unknown escape; in 'single quotes' a backslash is only a backslash"),
-    (r"invalid Unicode character escape", "there is no character of this number"),
+    (r"invalid Unicode character escape", "no character has this number"),
     (r"directive|incompatible", "'%' begins a directive of YAML, expected none or '%YAML 1.1'"),
     (r"scanning an alias", "'*' begins the name of an alias; put a pattern in quotes"),
     (r"undefined alias", "there is no anchor '{name}' for this alias; put a pattern in quotes"),
-    (r"duplicate anchor", "the anchor '{name}' is there twice"),
-    (r"start any token.*\t$|found a tab", "a tab, expected spaces: YAML allows no tab in an indentation"),
-    (r"start any token", "'{character}' can not begin a text, expected it in quotes"),
+    (r"duplicate anchor", "the anchor '{name}' is defined twice"),
+    (r"start any token.*\t$|found a tab", "a tab, expected spaces: YAML does not allow tabs in the indentation"),
+    (r"start any token", "a text cannot begin with '{character}', put it in quotes"),
     (
         r"mapping values are not allowed",
-        "a ':' can not be here; is a text with ': ' in it not in quotes, or a ':' missing before?",
+        "a ':' is not allowed here; put a text that contains ': ' in quotes, or add a missing ':' before",
     ),
     (r"could not find expected ':'", "expected a ':' after the key"),
     (
         r"block (collection|sequence)",
-        "expected '- ' as in the list from line {line} on; is it indented alike, are quotes missing?",
+        "expected '- ' as in the list from line {line} on; check the indentation and the quotes",
     ),
     (
         r"block mapping",
-        "expected a key as in the mapping from line {line} on; is it indented alike, are quotes missing?",
+        "expected a key as in the mapping from line {line} on; check the indentation and the quotes",
     ),
     (r"expected ',' or '\]'", "expected ',' or ']' in the list that begins in line {line}"),
     (r"expected ',' or '\}'", "expected ',' or '}}' in the mapping that begins in line {line}"),
-    (r"document start", "there is something after the end of the value"),
+    (r"document start", "unexpected text after the end of the value"),
     (r"flow node", "expected a value, found {found}"),
 )
 
@@ -78,11 +78,11 @@ def read_text(path: str | Path) -> str:
         content = _read(path)
     except OSError as error:
         what = "is a directory, expected a file" if isinstance(error, IsADirectoryError) else error.strerror
-        raise ConfigError([Mistake(str(path), f"can not be read: {what}")]) from None
+        raise ConfigError([Mistake(str(path), f"cannot be read: {what}")]) from None
     if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([Mistake(str(path), "is larger than 1 MiB, so it is no configuration of this program")])
+        raise ConfigError([Mistake(str(path), "is larger than 1 MiB, expected a configuration of fstat-exporter")])
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError([Mistake(str(path), "not UTF-8 but UTF-16, save it as UTF-8", line=1, column=1)])
+        raise ConfigError([Mistake(str(path), "not UTF-8 but UTF-16; save the file as UTF-8", line=1, column=1)])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -133,7 +133,7 @@ def _read(path: str | Path) -> bytes:
         readable.register(file, select.POLLIN)
         while len(content) <= MAX_FILE_BYTES:
             if not readable.poll(max(0, until - time.monotonic()) * 1000):
-                raise OSError(0, f"nothing came from it for {_PATIENCE_S} s")
+                raise OSError(0, f"no data for {_PATIENCE_S} s")
             if not (some := file.read(MAX_FILE_BYTES + 1 - len(content))):
                 break
             content += some
@@ -166,7 +166,7 @@ class _Composer(Composer, Resolver):
         if self._nodes > MAX_NODES:
             self.refuse(event, f"more than {MAX_NODES} values")
         if self._depth > MAX_DEPTH:
-            self.refuse(event, f"nested more than {MAX_DEPTH} deep")
+            self.refuse(event, f"nested more than {MAX_DEPTH} levels deep")
         node = super().compose_node(parent, index)
         assert node is not None
         self._depth -= is_collection

@@ -219,16 +219,16 @@ def test_home_directory(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     """One line each: no file, an unreadable one, both file and patterns, bad patterns, bad addresses and paths."""
-    assert mistake("--config.file", "/no/file") == "/no/file: can not be read: No such file or directory\n"
-    assert mistake("--config.file", str(tmp_path)) == f"{tmp_path}: can not be read: is a directory, expected a file\n"
+    assert mistake("--config.file", "/no/file") == "/no/file: cannot be read: No such file or directory\n"
+    assert mistake("--config.file", str(tmp_path)) == f"{tmp_path}: cannot be read: is a directory, expected a file\n"
     assert mistake("--config.file", "/no/file", "x") == (
-        "--config.file: can not be combined with patterns on the command line, expected one or the other\n"
+        "--config.file: cannot be combined with patterns on the command line; use one or the other\n"
     )
     assert mistake("") == "pattern '': the pattern is empty\n"
     assert mistake("a[") == r"pattern 'a[': the '[' of '[' is never closed; write '\[' for the character itself" + "\n"
     assert mistake("x", "--web.listen-address=1", "--web.telemetry-path=m").splitlines() == [
-        "--web.listen-address: '1' is no address, expected host:port, [IPv6 address]:port or :port",
-        "--web.telemetry-path: 'm' can not be used, expected a path such as /metrics, not below /-/",
+        "--web.listen-address: '1' is not an address, expected host:port, [IPv6 address]:port or :port",
+        "--web.telemetry-path: 'm' cannot be used, expected a path such as /metrics, not below /-/",
     ]
     for port in ("65536", "9" * 10_000):
         assert mistake("x", f"--web.listen-address=:{port}").endswith("has a port out of range, expected 0 to 65535\n")
@@ -367,7 +367,7 @@ def test_reload_in_a_directory_deleted_after_the_start(start: Callable[..., Back
     config.unlink()
     folder.rmdir()
     agent.popen.send_signal(signal.SIGHUP)
-    wait_until(lambda: f"{config}: can not be read: No such file or directory" in agent.log_path.read_text())
+    wait_until(lambda: f"{config}: cannot be read: No such file or directory" in agent.log_path.read_text())
     folder.mkdir()
     config.write_text(text.replace("GROUP", "b"))
     agent.popen.send_signal(signal.SIGHUP)

@@ -280,5 +280,5 @@ def test_without_inotify(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
 
     asyncio.run(run())
     assert [record.getMessage() for record in caplog.records] == [
-        "the configuration file can not be watched: after a change send SIGHUP"
+        "the configuration file cannot be watched: after a change send SIGHUP"
     ]

@@ -51,10 +51,10 @@ def test_outcomes(caplog: pytest.LogCaptureFixture) -> None:
     stays = ("configuration not reloaded, the old one stays", "")
     assert lines == [
         ("configuration reloaded", ""),
-        ("the configuration can not be used", "f: one"),
-        ("the configuration can not be used", "f: two"),
+        ("the configuration cannot be used", "f: one"),
+        ("the configuration cannot be used", "f: two"),
         stays,
-        ("the configuration can not be used", "no"),
+        ("the configuration cannot be used", "no"),
         stays,
         ("the reload failed", ""),
         stays,

@@ -43,7 +43,7 @@ def entries(
             elif key_node.tag == _MERGE:
                 merged.extend(value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node])
             elif key_node.value in own:
-                what = f"the key is there twice, first in line {own[key_node.value].start_mark.line + 1}"
+                what = f"the key is defined twice, first in line {own[key_node.value].start_mark.line + 1}"
                 report.wrong(key_node, joined(key_path, key_node.value), what)
             else:
                 own[key_node.value] = key_node
@@ -68,7 +68,7 @@ def found(node: yaml.Node, *, is_secret: bool = False) -> str:
     if node.tag == NULL:
         return "nothing"
     if is_secret:
-        return "a string" if node.tag == STRING else "something else than a string"
+        return "a string" if node.tag == STRING else "a value that is not a string"
     short = shortened(node.value, 40)
     if node.tag == STRING:
         return f"the string {short!r}"

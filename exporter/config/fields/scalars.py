@@ -84,7 +84,7 @@ class Scalar(Kind[T]):
             return None
         try:
             if re.search("[\ud800-\udfff]", node.value):
-                raise ValueError("a surrogate is no character, expected text")
+                raise ValueError("it contains a surrogate, which is not a character; expected text")
             value = self.parse(node.value)
         except ValueError as error:
             report.wrong(node, key_path, str(error))
@@ -178,7 +178,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     port = re.search(":([0-9]+)$", text)
     if port is not None and (len(port[1]) > 5 or int(port[1]) > _MAX_PORT):
         raise ValueError(f"{shortened(text)!r} has a port out of range, expected 0 to {_MAX_PORT}")
-    found = _match(_ADDRESS, text, "is no address, expected host:port, [IPv6 address]:port or :port")
+    found = _match(_ADDRESS, text, "is not an address, expected host:port, [IPv6 address]:port or :port")
     return ListenAddress(found[1] or found[2] or "", int(found[3]))
 
 
@@ -189,9 +189,9 @@ def parse_telemetry_path(text: str) -> str:
         ValueError: it can not be used; the message says what was expected.
     """
     if not re.fullmatch(_TELEMETRY_PATH, text) or text.startswith("/-/"):
-        raise ValueError(f"{shortened(text)!r} can not be used, expected a path such as /metrics, not below /-/")
+        raise ValueError(f"{shortened(text)!r} cannot be used, expected a path such as /metrics, not below /-/")
     if re.search(_UNNORMALISED, text):
-        what = "has '//', '/./' or '/../' in it, which clients leave out; write the path that is meant"
+        what = "contains '//', '/./' or '/../', which clients remove; write the path without them"
         raise ValueError(f"{shortened(text)!r} {what}")
     return text
 
@@ -205,7 +205,7 @@ def parse_state_path(text: str) -> str:
     expected = "the absolute path of a file such as /var/lib/fstat-exporter/state.db"
     if text.startswith("~"):
         expected += "; write the home directory out instead of '~'"
-    return _match(_STATE_PATH, text, f"can not be used, expected {expected}")[0]
+    return _match(_STATE_PATH, text, f"cannot be used, expected {expected}")[0]
 
 
 def parse_duration(text: str) -> float:
@@ -216,7 +216,7 @@ def parse_duration(text: str) -> float:
     """
     found = re.fullmatch(_DURATION, text)
     if not text or found is None or len(text) > 30:
-        raise ValueError(f"{shortened(text)!r} is no duration, expected one such as 30s, 5m or 1h30m")
+        raise ValueError(f"{shortened(text)!r} is not a duration, expected one such as 30s, 5m or 1h30m")
     return sum(int(count) * unit_s for count, unit_s in zip(found.groups("0"), _DURATION_UNITS_S.values(), strict=True))
 
 
@@ -226,7 +226,7 @@ def parse_percentage(text: str) -> float:
     Raises:
         ValueError: it is not one; the message says what was expected.
     """
-    _match(_PERCENTAGE, text, "is no percentage, expected one above 0% and at most 100%, such as 1%")
+    _match(_PERCENTAGE, text, "is not a percentage, expected one above 0% and at most 100%, such as 1%")
     return float(text[:-1]) / 100
 
 

@@ -49,7 +49,7 @@ class ListOf(Kind[tuple[T, ...]]):
                 continue
             if self._distinct:
                 if value in seen:
-                    report.wrong(child, element_path, f"'{shortened(str(value))}' is there twice")
+                    report.wrong(child, element_path, f"'{shortened(str(value))}' is listed twice")
                 seen.add(value)
             values.append(value)
         return tuple(values) if len(values) == len(node.value) else None

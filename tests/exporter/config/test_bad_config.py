@@ -115,7 +115,7 @@ def test_nested_too_deep(text: str, place: str, loader: yaml_file.Loader | str) 
     """Is told in our words, at the first value that is too deep, also where libyaml refuses before it reports any."""
     with pytest.raises(ConfigError) as caught:
         yaml_file.compose(text, "x.yml", yaml.CSafeLoader if loader == "C" else loader)
-    assert str(caught.value) == f"x.yml:{place}: nested more than 32 deep"
+    assert str(caught.value) == f"x.yml:{place}: nested more than 32 levels deep"
 
 
 def test_a_file_is_read_with_or_without_byte_order_mark(tmp_path: Path) -> None:
@@ -128,10 +128,10 @@ def test_a_file_is_read_with_or_without_byte_order_mark(tmp_path: Path) -> None:
 def test_what_can_not_be_read(tmp_path: Path) -> None:
     """Is told in one line."""
     path = tmp_path / "x.yml"
-    assert complaint(path) == f"{path}: can not be read: No such file or directory"
-    assert complaint(tmp_path) == f"{tmp_path}: can not be read: is a directory, expected a file"
+    assert complaint(path) == f"{path}: cannot be read: No such file or directory"
+    assert complaint(tmp_path) == f"{tmp_path}: cannot be read: is a directory, expected a file"
     path.touch()
-    assert complaint(path / "y") == f"{path / 'y'}: can not be read: Not a directory"
+    assert complaint(path / "y") == f"{path / 'y'}: cannot be read: Not a directory"
 
 
 def as_nobody(preparation: str, *arguments: str) -> str:
@@ -158,7 +158,7 @@ def test_no_permission(tmp_path: Path) -> None:
     path.write_text(LOGS)
     path.parent.chmod(0)
     try:
-        message = f"{path}: can not be read: Permission denied\n"
+        message = f"{path}: cannot be read: Permission denied\n"
         assert as_nobody("pass", "--config.check", f"--config.file={path}") == message
         assert as_nobody(f"exporter.cli.DEFAULT_CONFIG_PATH = {str(path)!r}", "--config.check") == message
     finally:
@@ -186,7 +186,7 @@ def test_a_pipe_is_read_but_not_waited_for(tmp_path: Path) -> None:
     assert load(path) == parse(LOGS, "")
     writer.join()
     began = time.monotonic()
-    assert complaint(path) == f"{path}: can not be read: nothing came from it for 3 s"
+    assert complaint(path) == f"{path}: cannot be read: no data for 3 s"
     assert time.monotonic() - began < 10
 
 
@@ -199,7 +199,7 @@ def test_a_huge_file_is_refused_at_once(tmp_path: Path) -> None:
     began = time.process_time()
     tracemalloc.start()
     try:
-        assert complaint(path) == f"{path}: is larger than 1 MiB, so it is no configuration of this program"
+        assert complaint(path) == f"{path}: is larger than 1 MiB, expected a configuration of fstat-exporter"
         assert tracemalloc.get_traced_memory()[1] < 4 * MIB
     finally:
         tracemalloc.stop()
@@ -216,28 +216,28 @@ LARGE = {
     "groups": ("logs:\n" + lines(5_000, "- {{group: g{0}, paths: [/var/log/application/{0}/*.log]}}\n"), ""),
     "more patterns": (
         "logs:\n- group: a\n  paths:\n" + lines(30_000, "  - /var/log/app{0}/*.log\n"),
-        "logs[0].paths[20000]: from here on there are more than 20000 patterns, their braces expanded",
+        "logs[0].paths[20000]: exceeds the limit of 20000 patterns, their braces expanded",
     ),
     "braces": (
         "logs:\n- group: a\n  paths:\n" + lines(30_000, "  - /var/log/{0}{{{{1..999}}}}/*.log\n"),
-        "logs[0].paths[20]: from here on there are more than 20000 patterns, their braces expanded",
+        "logs[0].paths[20]: exceeds the limit of 20000 patterns, their braces expanded",
     ),
     "values": ("[" + "a," * (MIB // 2 - 2) + "]", "more than 100000 values"),
-    "unknown keys": (lines(40_000, "key{0}: 1\n"), f"more than {MAX_MISTAKES} mistakes, the others are not told"),
+    "unknown keys": (lines(40_000, "key{0}: 1\n"), f"more than {MAX_MISTAKES} mistakes, the rest is not listed"),
     "unknown labels": (
         f"logs: [{{group: a, paths: [/a], labels: {{{lines(20_000, 'l{0}: x,')}}}, aggregate_by: "
         f"[{lines(20_000, 'm{0},')}]}}]",
-        f"more than {MAX_MISTAKES} mistakes, the others are not told",
+        f"more than {MAX_MISTAKES} mistakes, the rest is not listed",
     ),
-    "open brackets": ("[" * MIB, "nested more than 32 deep"),
-    "open lists": ("- " * (MIB // 2), "nested more than 32 deep"),
+    "open brackets": ("[" * MIB, "nested more than 32 levels deep"),
+    "open lists": ("- " * (MIB // 2), "nested more than 32 levels deep"),
     "an expression": (
         f"logs: [{{group: a, paths: [/a], path_regex: '(?P<x>{'a' * (MIB - 100)})'}}]",
         "expected 4096 at most",
     ),
     "merges": (
         "a0: &a0 {x: 1}\n" + lines(3000, "a{0}: &b{0} {{<<: *a0}}\n") + "logs: 1",
-        f"more than {MAX_MISTAKES} mistakes, the others are not told",
+        f"more than {MAX_MISTAKES} mistakes, the rest is not listed",
     ),
     "a chain of merges": (
         "a: &x0 {x: 1}\n"

@@ -222,7 +222,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "s", "1", "1m1h", "-1s", "1.5h", "1s ", "\u0661s"])
 def test_bad_durations(text: str) -> None:
     """What Prometheus would refuse is refused."""
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
 
 
@@ -239,7 +239,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize("text", ["", "1", ":", "a", "a:b", "::1:2", "a b:1", "[::1]", ":-1", "http://a:1", ":123456"])
 def test_bad_addresses(text: str) -> None:
     """Anything else is refused, never guessed."""
-    with pytest.raises(ValueError, match=r"is no address|has a port out of range"):
+    with pytest.raises(ValueError, match=r"is not an address|has a port out of range"):
         parse_listen_address(text)
 
 
@@ -263,6 +263,6 @@ def test_bad_patterns_of_the_command_line() -> None:
         from_patterns(["a[", "b", "x/../c", "{a," * 1000 + "}" * 1000], "/d")
     assert str(caught.value).splitlines() == [
         r"pattern 'a[': the '[' of '[' is never closed; write '\[' for the character itself",
-        "pattern 'x/../c': it contains '/../'; write the path that is meant",
+        "pattern 'x/../c': it contains '/../'; write the path without it",
         f"pattern '{'{a,' * 33}{{...': its braces are nested too deeply",
     ]

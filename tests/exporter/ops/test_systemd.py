@@ -126,7 +126,7 @@ def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
             if is_asked_for:
                 agent.send_signal(signal.SIGHUP)
                 assert systemd.hear_until("RELOADING")
-            assert "can not be used" in systemd.hear_until("READY")["STATUS"]
+            assert "cannot be used" in systemd.hear_until("READY")["STATUS"]
             config.write_text(text)
             assert systemd.hear_until("READY")["STATUS"] == "Following the files."
         agent.send_signal(signal.SIGTERM)

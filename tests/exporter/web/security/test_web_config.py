@@ -183,8 +183,8 @@ tls_sever_config: 1
         "web.yml:7:91: http_server_config.headers.Content-Security-Policy: expected one line of ASCII",
         "web.yml:9:10: basic_auth_users.alice: no bcrypt hash, expected one such as $2y$10$ and 53 more characters; "
         "htpasswd -nBC 10 '' makes one",
-        "web.yml:10:3: basic_auth_users.alice: the key is there twice, first in line 9",
-        "web.yml:11:8: basic_auth_users.bob: expected a bcrypt hash, found something else than a string; "
+        "web.yml:10:3: basic_auth_users.alice: the key is defined twice, first in line 9",
+        "web.yml:11:8: basic_auth_users.bob: expected a bcrypt hash, found a value that is not a string; "
         "put it in quotes",
         "web.yml:12:13: rate_limit.burst: the key is missing, expected a whole number of requests",
         "web.yml:12:24: rate_limit.interval: no duration, expected one such as 1s or 250ms; 0 for no limit",
