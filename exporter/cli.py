@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: those of the command line without the program's name; by default the process' own.
+        arguments: of the command line, without the name of the program; by default those of the process.
 
     Returns:
-        The exit status: 0, or 1 after a mistake of the user's, which has been told on stderr. After having served it
-        does not return but ends the process with 0.
+        The exit status: 0, or 1 after a mistake that was printed to stderr. After serving it does not return but ends
+        the process with 0.
     """
     parsed = vars(_parser().parse_args(arguments))
-    # A flag's name has dots in it, an attribute's cannot.
+    # The names of flags have dots, those of attributes cannot.
     flags = argparse.Namespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
     try:
         config_path = _config_path(flags)
@@ -80,12 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asyncio.run(_serve(agent))
     _log.info("stopped")
     logging.shutdown()
-    # All is closed. What the interpreter would do now is free 100,000 files one by one, which takes half a second.
+    # Everything is closed. The interpreter would now free 100,000 files one by one, which takes half a second.
     os._exit(0)
 
 
 def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFile) -> int:
-    """Say what a start would find on this machine; return the exit status."""
+    """Print what a start would find on this machine; return the exit status."""
     source = _source(flags)
     hints = [Mistake(flags.web_config_file, warning) for warning in web_config.current().warnings]
     for group_number, group in enumerate(settings.logs):
@@ -127,7 +127,7 @@ def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """End with 2 after one line."""
+        """Print one line and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}, see --help\n")
 
 
@@ -142,16 +142,16 @@ def _parser() -> argparse.ArgumentParser:
         "patterns",
         metavar="PATTERN",
         nargs="*",
-        help="files to follow, without a configuration file; in quotes, or new ones stay unseen: '/var/log/**/*.log'",
+        help="files to follow without a configuration file; quote them, else new files are missed: '/var/log/**/*.log'",
     )
     add("--config.file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})")
-    add("--config.check", action="store_true", help="check the configuration and exit")
+    add("--config.check", action="store_true", help="check the configuration on this machine and exit")
     add(
         "--web.listen-address",
         metavar="ADDRESS",
         help="host:port, [IPv6 address]:port, or :port for all addresses (default: :10943)",
     )
-    add("--web.telemetry-path", metavar="PATH", help="where the metrics are (default: /metrics)")
+    add("--web.telemetry-path", metavar="PATH", help="the path of the metrics (default: /metrics)")
     add(
         "--web.config.file",
         metavar="FILE",
@@ -171,7 +171,7 @@ def _source(flags: argparse.Namespace) -> str:
 
 
 def _config_path(flags: argparse.Namespace) -> str | None:
-    """Return the absolute path of the configuration, for reloads after the working directory has gone; None: none."""
+    """Return the absolute path of the configuration, or None; a reload works after the working directory is gone."""
     if flags.patterns:
         return None
     source = _source(flags)
@@ -179,11 +179,11 @@ def _config_path(flags: argparse.Namespace) -> str | None:
 
 
 def _directory_of(path: str, name: str) -> str:
-    """Return the directory that a path is relative to; an absolute one needs no working directory.
+    """Return the directory that a path is relative to; for an absolute path without asking for it.
 
     Args:
         path: absolute or relative.
-        name: what the error calls it.
+        name: of the path in the error.
 
     Raises:
         ConfigError: the path is relative, and the working directory has no path.
@@ -216,7 +216,7 @@ def _read_config(flags: argparse.Namespace) -> Config:
 
 
 def _address_remedy(flags: argparse.Namespace) -> str:
-    """Say where to set another address; the flag overrides the configuration."""
+    """Return where to set another address; the flag overrides the configuration."""
     remedy = "choose another with --web.listen-address"
     if flags.patterns or flags.web_listen_address is not None:
         return remedy
@@ -227,7 +227,7 @@ def _is_missing(path: str) -> bool:
     try:
         os.stat(path)
     except OSError as error:
-        return isinstance(error, FileNotFoundError)  # anything else is told when the file is read
+        return isinstance(error, FileNotFoundError)  # reading the file reports any other error
     return False
 
 
@@ -249,7 +249,7 @@ def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow many connections: the usual 1024 descriptors would let idle strangers lock a scraper out."""
+    """Allow many connections: with the usual 1024 descriptors idle clients could lock a scraper out."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:

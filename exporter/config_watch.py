@@ -1,4 +1,4 @@
-"""Tells when the configuration file has changed, however that is done: rewritten, replaced, a symbolic link swapped."""
+"""Reports changes of the configuration file: rewritten, replaced, or a symbolic link swapped."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fstat_cache.paths import Walk
 _log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0
-"""How long it must have been quiet before the file is read: an editor may do several things to it."""
-PATIENCE_S = 30.0
-"""How long somebody may have it open without writing before it is read all the same."""
+"""How long there must be no event before the file is read: an editor may change it in several steps."""
+DEADLINE_S = 30.0
+"""How long a writer may have the file open without writing before it is read anyway."""
 MISSING_S = 5.0
-"""How often to look for a file that has gone, of which the directory may have gone too."""
+"""How often to check for a missing file, whose directory may be missing too."""
 
-# IN_CLOSE_WRITE instead of IN_MODIFY: what is half written is none of our business. Those of the file itself come
-# however it was opened, also where it is mounted alone; those of the directory come for files that are new, too.
+# For the directory IN_CLOSE_WRITE instead of IN_MODIFY: a file that is half written is not read. The watch of the file
+# itself reports writes by any name, also where the file alone is mounted; that of the directory reports new files too.
 _OF_DIRECTORY = (
     flags.CREATE
     | flags.MOVED_TO
@@ -41,9 +41,9 @@ _OF_FILE = flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB
 
 
 class ConfigWatch:
-    """Watches a file, by an inotify instance of its own in the running event loop. Asleep while nothing happens.
+    """Watches a file with an inotify instance of its own in the running event loop; sleeps while nothing happens.
 
-    Where the kernel reports nothing (filesystems that other machines write to) it tells nothing.
+    It reports nothing where the kernel reports nothing (filesystems that other machines write to).
 
     Args:
         path: the file, absolute.
@@ -51,74 +51,75 @@ class ConfigWatch:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        # Watch -> directory, and the names in it over which the path leads; none for the watch of the file itself.
+        # Watch -> directory, and the names in it that the path leads through; none for the watch of the file itself.
         self._watched: dict[int, tuple[str, set[str]]] = {}
         self._is_being_written = False
-        self._heard = asyncio.Event()  # of something that concerns us
-        self._is_deaf = False
+        self._has_events = asyncio.Event()  # that concern the path
+        self._is_unwatchable = False
 
     async def changes(self) -> AsyncIterator[None]:
-        """Give a value when the file may have changed and nobody is writing it, also once at the beginning: it may have
-        changed since it was read; and once after it has gone.
+        """Yield when the file may have changed and nobody is writing it.
 
-        It ends at once for a pipe or the like, of which there is nothing more to read.
+        Also yields once at the beginning, as the file may have changed since it was read, and once after it is gone.
+
+        Ends at once for a pipe or the like, from which nothing more can be read.
         """
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             return
         try:
             inotify = INotify(nonblocking=True)
         except OSError as error:
-            self._tell(error)
+            self._log_fault(error)
             return
         loop = asyncio.get_running_loop()
-        loop.add_reader(inotify.fileno(), self._hear, inotify)
+        loop.add_reader(inotify.fileno(), self._on_events, inotify)
         try:
             was_there = True
             while True:
                 is_there = await call_in_thread(functools.partial(self._arm, inotify), "config-watch")
-                has_news = is_there and self._is_being_written and await self._hears_within(PATIENCE_S)
+                has_news = is_there and self._is_being_written and await self._has_event_within(DEADLINE_S)
                 if not has_news:
                     self._is_being_written = False
                     if is_there or was_there:
                         yield
                     was_there = is_there
-                    has_news = await self._hears_within(None if is_there else MISSING_S)
+                    has_news = await self._has_event_within(None if is_there else MISSING_S)
                 while has_news:
-                    has_news = await self._hears_within(SETTLE_S)
+                    has_news = await self._has_event_within(SETTLE_S)
         finally:
             loop.remove_reader(inotify.fileno())
             inotify.close()
 
-    async def _hears_within(self, timeout_s: float | None) -> bool:
+    async def _has_event_within(self, timeout_s: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
-                await self._heard.wait()
+                await self._has_events.wait()
         except TimeoutError:
             return False
-        self._heard.clear()
+        self._has_events.clear()
         return True
 
-    def _hear(self, inotify: INotify) -> None:
+    def _on_events(self, inotify: INotify) -> None:
         with contextlib.suppress(BlockingIOError):
             for wd, mask, _, name in inotify.read(timeout=0):
-                if self._concerns_us(wd, mask, name):
-                    self._heard.set()
+                if self._concerns_path(wd, mask, name):
+                    self._has_events.set()
 
-    def _concerns_us(self, wd: int, mask: int, name: str) -> bool:
+    def _concerns_path(self, wd: int, mask: int, name: str) -> bool:
         if mask & flags.IGNORED:
             return False
         if name:
             directory, names = self._watched.get(wd, ("", {name}))
             if name not in names:
                 return False
-            # A new link is complete; a new file is when whoever made it closes it, which is told as well.
+            # A new link is complete. A new file is complete at its IN_CLOSE_WRITE.
             self._is_being_written = bool(mask & flags.CREATE) and _is_new_file(os.path.join(directory, name))
         elif mask & (flags.MODIFY | flags.CLOSE_WRITE):
             self._is_being_written = bool(mask & flags.MODIFY)
         return True
 
     def _arm(self, inotify: INotify) -> bool:
-        """Watch all that the path leads over now; return whether a file is at its end."""
+        """Watch all that the path leads through now; return whether there is a file at its end."""
         watched: dict[int, tuple[str, set[str]]] = {}
         is_there = False
         error: OSError | None = None
@@ -126,33 +127,33 @@ class ConfigWatch:
             for directory, names in _way(self._path).items():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     watched[inotify.add_watch(directory, _OF_DIRECTORY)] = directory, names
-            # After the directories: what takes its place from now on is heard of.
+            # After the directories: they report whatever replaces it from now on.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 watched[inotify.add_watch(self._path, _OF_FILE)] = "", set()
                 is_there = True
             before, self._watched = self._watched, watched
             for wd in before.keys() - watched.keys():
-                with contextlib.suppress(OSError):  # it went with what it was on
+                with contextlib.suppress(OSError):  # removed with its directory or file
                     inotify.rm_watch(wd)
         except ValueError:
             return is_there  # closed meanwhile
         except OSError as failure:
             error = failure
             is_there = os.path.exists(self._path)
-        self._tell(error)
+        self._log_fault(error)
         return is_there
 
-    def _tell(self, error: OSError | None) -> None:
-        if error is not None and not self._is_deaf:
+    def _log_fault(self, error: OSError | None) -> None:
+        if error is not None and not self._is_unwatchable:
             text = "the configuration file cannot be watched: after a change send SIGHUP"
             _log.warning(text, extra=fields(path=self._path, error=error))
-        if error is None and self._is_deaf:
+        if error is None and self._is_unwatchable:
             _log.info("the configuration file is watched again", extra=fields(path=self._path))
-        self._is_deaf = error is not None
+        self._is_unwatchable = error is not None
 
 
 def _way(path: str) -> dict[str, set[str]]:
-    """The directories of the file and of all symbolic links that lead there, each with the names that matter in it."""
+    """Return the directories of the file and of all symbolic links to it, each with the names that matter in it."""
     found: dict[str, set[str]] = {}
     walk = Walk(path)
     for place in walk:
@@ -164,7 +165,7 @@ def _way(path: str) -> dict[str, set[str]]:
 
 
 def _is_new_file(path: str) -> bool:
-    """Whether it is a regular file, and no other name of one that was there before."""
+    """Return whether this is a regular file, and not a new name of an old one."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reloads one at a time: who asks, what came of it, and the metrics that tell."""
+"""Reloads the configuration, one reload at a time, and logs and exports the outcome."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ class ReloadError(Exception):
 
 
 class Reloader:
-    """Reloads the configuration when asked to. To be used in one event loop.
+    """Reloads the configuration on request. To be used in one event loop.
 
-    Who asks while a reload is under way gets another one after it, together with all who asked meanwhile: what was
-    there before one asks is always read.
+    Requests during a reload share the next one, so a reload always reads what was there before its requests.
 
     Args:
-        apply: reloads; is told whether anybody has asked for it, and returns whether anything was different. Raises
-            ConfigError or ReloadError for what a user can put right.
+        apply: reloads; its argument says whether a user asked for it. Returns whether anything was different. Raises
+            ConfigError or ReloadError for faults that a user can correct.
     """
 
     def __init__(self, apply: Callable[[bool], Awaitable[bool]]) -> None:
         self._apply = apply
         self._is_successful = True
         self._succeeded_at_s = time.time()
-        self._waiting: list[tuple[str, bool]] = []  # who has asked for the next reload, and whether it is worth a line
-        self._next: asyncio.Task[str | None] | None = None  # which has not begun
+        self._waiting: list[tuple[str, bool]] = []  # reasons for the next reload, and whether a user asked
+        self._next: asyncio.Task[str | None] | None = None  # the next reload, which has not begun
         self._tasks: set[asyncio.Task[str | None]] = set()
         self._turn = asyncio.Lock()
         self._is_closed = False
@@ -47,11 +46,12 @@ class Reloader:
         """Reload.
 
         Args:
-            reason: who asked, for the log.
-            is_asked_for: whether somebody asked; else it is worth no line in the log unless something was different.
+            reason: the trigger, for the log.
+            is_asked_for: whether a user asked. Else a success is logged only if something was different, or after a
+                failure.
 
         Returns:
-            None when it is done, or why it can not be.
+            None after success, else the reason of the failure.
         """
         if self._is_closed:
             return _STOPPING
@@ -65,7 +65,7 @@ class Reloader:
         return _STOPPING if task.cancelled() else task.result()
 
     def close(self) -> None:
-        """Give up what is under way; who waits is told so."""
+        """Cancel what is under way; each request returns an error."""
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
@@ -100,7 +100,7 @@ class Reloader:
             error = str(failure)
             for line in error.splitlines():
                 _log.error("the configuration cannot be used", extra=fields(error=line))
-        except Exception as failure:  # noqa: BLE001 - whatever it was, the old configuration is still followed
+        except Exception as failure:  # noqa: BLE001 - the agent still follows the old configuration
             error = f"unexpected: {failure!r}"
             _log.exception("the reload failed")
         else:

@@ -1,4 +1,4 @@
-"""What is wrong in a file of the user's: every mistake, with its place."""
+"""Mistakes in a configuration file, each with its place."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import yaml
 
 MAX_MISTAKES = 1000
-"""How many are told. A file with more was made by a program, and its first mistakes say why."""
+"""How many are listed. A file with more was generated, and its first mistakes show why."""
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake of the user's.
+    """One mistake in a file or a flag.
 
     Attributes:
         source: file name or flag.
-        text: what is wrong, and what was expected.
-        key_path: where in the configuration, such as ``logs[0].paths``; "" when it concerns no key.
-        line, column: where in the file, from 1; 0 when it concerns no place.
+        text: the fault, and what was expected.
+        key_path: the key, such as ``logs[0].paths``; "" without one.
+        line, column: the place in the file, from 1; 0 without one.
     """
 
     source: str
@@ -33,15 +33,14 @@ class Mistake:
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
-        told = ": ".join(part for part in (place, self.key_path, self.text) if part)
-        return one_line(told)
+        return one_line(": ".join(part for part in (place, self.key_path, self.text) if part))
 
 
 class ConfigError(Exception):
-    """The configuration can not be used.
+    """The configuration is not valid.
 
     Args:
-        mistakes: all of them, one line each.
+        mistakes: all mistakes; the message has a line for each.
     """
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
@@ -50,10 +49,10 @@ class ConfigError(Exception):
 
 
 class Report:
-    """Gathers the mistakes in one file.
+    """Collects the mistakes in one file.
 
     Args:
-        source: its name.
+        source: the name of the file.
     """
 
     def __init__(self, source: str) -> None:
@@ -63,18 +62,18 @@ class Report:
         self._first_lines: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is a mistake."""
         return bool(self._mistakes)
 
     def wrong(self, node: yaml.Node, key_path: str, text: str) -> None:
-        """Note what is wrong with a value or a key."""
+        """Add a mistake at a value or a key."""
         self.wrong_at(node.start_mark.line + 1, node.start_mark.column + 1, text, key_path)
 
     def wrong_at(self, line: int, column: int, text: str, key_path: str = "") -> None:
-        """Note what is wrong at a place.
+        """Add a mistake at a place.
 
         Raises:
-            ConfigError: these are more than MAX_MISTAKES.
+            ConfigError: there are more than MAX_MISTAKES.
         """
         if len(self._mistakes) == MAX_MISTAKES:
             self._mistakes.append(Mistake(self._source, f"more than {MAX_MISTAKES} mistakes, the rest is not listed"))
@@ -82,16 +81,16 @@ class Report:
         self._mistakes.append(Mistake(self._source, text, key_path, line, column))
 
     def spend(self, amount: int, bound: int, what: str, node: yaml.Node, key_path: str) -> None:
-        """Count what takes time to check.
+        """Count items that take time to check.
 
         Args:
-            amount: how much more of it there is.
-            bound: how much there may be in one file.
-            what: it is.
-            node, key_path: where it is.
+            amount: the number of further items.
+            bound: the limit for one file.
+            what: the name of the items.
+            node, key_path: the place of the items.
 
         Raises:
-            ConfigError: it is more than that.
+            ConfigError: there are more than `bound`.
         """
         self._spent += amount
         if self._spent > bound:
@@ -99,21 +98,21 @@ class Report:
             raise self.error()
 
     def first_line(self, name: str, node: yaml.Node) -> int:
-        """Return the line that had this name before, 0 if none had it, and remember the line of the first."""
+        """Return the line of the first node with this name, 0 if this is the first, and remember it."""
         line = self._first_lines.get(name, 0)
         self._first_lines.setdefault(name, node.start_mark.line + 1)
         return line
 
     def error(self) -> ConfigError:
-        """Return the error that tells all of them, in the order of the file."""
+        """Return the error with all mistakes, in the order of the file."""
         return ConfigError(sorted(self._mistakes, key=lambda mistake: (mistake.line or 1 << 30, mistake.column)))
 
 
 def shortened(text: str, length: int = 100) -> str:
-    """Return a text of the user's at a length that a message can bear."""
+    """Return a text of the user, cut to the length of a message."""
     return text if len(text) <= length else text[:length] + "..."
 
 
 def one_line(text: str) -> str:
-    """Return a text without characters that would end the line, or that a terminal would obey."""
+    """Return a text with line ends and control characters escaped."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,4 +1,4 @@
-"""Globs: the patterns of the configuration, checked and compiled one component of the path each."""
+"""Globs: checks the patterns of the configuration and compiles them, one component of the path at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from wcmatch import fnmatch
 from exporter.config.errors import shortened
 
 COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
-"""Endings of files that are left out unless a pattern names them: compressed files are copies, not growth."""
+"""Endings of files that match only patterns that name the ending: a compressed file is a copy, not growth."""
 
 _MAX_ALTERNATIVES = 1000
-MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and braces take more than linear time
+MAX_LENGTH = 4096  # PATH_MAX: no path is longer, and expanding braces takes more than linear time
 _MAGIC = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _STARS = re.compile(r"(?<!\\)(?:\\\\)*\*\*")
-_PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always there, if only as nothing
+_PLAIN_ENDING = re.compile(r"[^*?\[\]\\]*$")  # always matches, if only the empty string
 _BRACKETS = re.compile(
     r"""
-    \\.                           # an escaped character, so no bracket
-    | \[ [!^]?+ (?P<class>        # what stands in a "[...]"
-        \]?+                      # a "]" at its beginning is one of its characters
-        (?: \\. | \[(?=:).*?:\] | [^\\/\]] )*+   # an escaped one, a "[:class:]", any but "/"
+    \\.                           # an escaped character, not a bracket
+    | \[ [!^]?+ (?P<class>        # the content of a "[...]"
+        \]?+                      # a "]" at the beginning is a character of the class
+        (?: \\. | \[(?=:).*?:\] | [^\\/\]] )*+   # an escaped character, a "[:class:]", any but "/"
       ) \]
-    | [\[{}]                      # another bracket; a "[" has no end
+    | [\[{}]                      # another bracket; a "[" here is never closed
     """,
     re.DOTALL | re.VERBOSE,
 )
@@ -40,11 +40,11 @@ _CLASSES = (
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
-Test = Callable[[str], object]  # of one name; true when it matches
+Test = Callable[[str], object]  # of one name; true if it matches
 
 
 class PatternError(ValueError):
-    """A pattern that can not be meant; the message says why."""
+    """A pattern is not valid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Segment:
 
     Attributes:
         literal: the only name that matches, or None.
-        test: whether a name matches; of no use for ``**``.
+        test: whether a name matches; unused for ``**``.
         any_name: whether this is ``*``.
         any_depth: whether this is ``**``.
-        ending: what every name that matches ends with.
+        ending: the ending of every name that matches.
     """
 
     literal: str | None
@@ -71,7 +71,7 @@ class Glob:
     """A pattern with its braces expanded into one alternative.
 
     Attributes:
-        segments: one each component, the last one for the file's own name.
+        segments: one for each component, the last one for the file name.
         compressed: whether the pattern ends with one of COMPRESSED_ENDINGS.
     """
 
@@ -91,10 +91,10 @@ class Glob:
 
 
 class Pattern(str):
-    """A pattern as it is written, compiled once. It compares and hashes like its text.
+    """A pattern as written, compiled once. It compares and hashes like its text.
 
     Args:
-        text: the pattern; one that is compiled already is returned as it is.
+        text: the pattern; a compiled one is returned unchanged.
 
     Attributes:
         globs: one for each alternative of the braces.
@@ -118,17 +118,17 @@ class Pattern(str):
 class Include(Pattern):
     """An absolute pattern of files.
 
-    It has segments of ``*``, ``?``, ``[...]``, and ``**`` for any depth; ``{a,b}`` and ``{1..3}`` anywhere; a backslash
-    takes a character's meaning away. ``*``, ``?``, ``[...]`` and ``**`` match no leading dot.
+    ``*``, ``?`` and ``[...]`` match within a segment, ``**`` matches any depth; none of them matches a leading dot.
+    ``{a,b}`` and ``{1..3}`` may be anywhere. A backslash makes the next character literal.
     """
 
     __slots__ = ()
 
 
 class Exclude(Pattern):
-    """A pattern of what to leave out: like `Include`, but wildcards match leading dots too.
+    """A pattern of files to leave out: like `Include`, but wildcards match leading dots too.
 
-    A pattern without ``/`` is for the base name and gives globs of one segment.
+    A pattern without ``/`` matches the base name and gives globs of one segment.
     """
 
     __slots__ = ()
@@ -141,7 +141,7 @@ def escape(text: str) -> str:
 
 
 def directory_hint(path: str) -> str:
-    """Say what to write instead of a pattern that is a directory."""
+    """Return the fault and the remedy for a pattern that is a directory."""
     directory = escape(path)
     return f"{path} is a directory; write {directory}/* or {directory}/**"
 
@@ -188,7 +188,7 @@ def _never_closed(text: str, start: int) -> PatternError:
 
 
 def _check_class(content: str) -> None:
-    """Refuse what would match nothing, or something else than was meant."""
+    """Refuse classes that match nothing, or not what the user expects."""
     members = _CLASS_MEMBER.findall(content)
     for name in members:
         if len(name) > 2 and name[2:-2] not in _CLASSES:
@@ -234,12 +234,12 @@ def _segment(text: str, *, dots: bool) -> Segment:
         return Segment(None, _ending_test(ending, dots=dots), any_name=not ending, ending=ending)
     flags = fnmatch.CASE | fnmatch.FORCEUNIX | (fnmatch.DOTMATCH if dots else 0)
     (expression,), _ = fnmatch.translate(text, flags=flags)
-    with warnings.catch_warnings(action="ignore"):  # a "[[" of the user's is no news
+    with warnings.catch_warnings(action="ignore"):  # Python warns of "[["
         return Segment(None, re.compile(expression).fullmatch, ending=_PLAIN_ENDING.search(text)[0])  # type: ignore[index]
 
 
 def _ending_test(ending: str, *, dots: bool) -> Test:
-    # By far the commonest segment ("*.log"), so it is spared the regular expression.
+    # By far the most common segment ("*.log"), so it does without the regular expression.
     if dots:
         return lambda name: name.endswith(ending)
     return lambda name: name.endswith(ending) and name[0] != "."

@@ -28,10 +28,10 @@ from exporter.config.fields.sections import ListOf, MappingOf, Section, key, opt
 from exporter.config.presets import PRESETS
 
 FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
-"""What can be published of each file."""
+"""The metrics of a file."""
 DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 
-_MAX_GLOBS = 20_000  # of all patterns; to compile so many takes seconds
+_MAX_GLOBS = 20_000  # of all patterns; compiling so many takes seconds
 _MAX_REGEX_LENGTH = 4096
 _LABEL_NAME = "[a-zA-Z_][a-zA-Z0-9_]*"
 
@@ -75,7 +75,7 @@ def _parse_aggregate_label(name: str) -> str:
 
 
 class _Pattern(Scalar[globs.Pattern]):
-    """A pattern of files, which keeps what it is compiled to."""
+    """A pattern of files, compiled."""
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> globs.Pattern | None:
         pattern = super().read(node, key_path, report)
@@ -89,7 +89,7 @@ def _pattern(compiler: type[globs.Pattern], *known_bad: str) -> Kind[Any]:
 
     Args:
         compiler: of patterns.
-        known_bad: regular expressions of bad patterns, beside those that are bad in all places.
+        known_bad: regular expressions of bad patterns, added to those for all patterns.
     """
 
     def compile_pattern(pattern: str) -> globs.Pattern:
@@ -120,7 +120,7 @@ class _Metrics(Kind[frozenset[str]]):
         return self._list.schema()
 
 
-# They match no good pattern. The agent finds the bad ones that they do not match.
+# They match no valid pattern. The agent finds the bad ones that they do not match.
 _KNOWN_BAD = (
     r"(^|/)\.\.?/",
     r"[^\\]\*\*[^/,}]",
@@ -152,20 +152,20 @@ _AGGREGATE_LABEL = text(
 
 @dataclass(frozen=True, slots=True)
 class LogGroup:
-    """One element of ``logs``, its patterns known to be valid."""
+    """One element of ``logs``, with valid patterns."""
 
-    group: str = field(metadata=key(NONEMPTY, "Its name, the label 'group' of its series."))
+    group: str = field(metadata=key(NONEMPTY, "The name of the group: the label 'group' of its series."))
     paths: tuple[str, ...] = field(
         metadata=key(
             ListOf("patterns", _pattern(globs.Include, "^[^/{]", "/$"), "at least one pattern"),
-            "Patterns of its files: * and ? and [a-z] within one component of the path, ** for directories of any "
-            "depth, {a,b} for alternatives. A file belongs to the first group that matches it.",
+            "Patterns of its files: * and ? and [a-z] match within one component of the path, ** matches directories "
+            "of any depth, {a,b} is for alternatives. A file belongs to the first group that matches it.",
         )
     )
     exclude: tuple[str, ...] = optional(
         ListOf("patterns", _pattern(globs.Exclude, "^[^/{]+/")),
         (),
-        "Patterns of what is left out: without a / for the base name, else for the whole path.",
+        "Patterns of files to leave out. Without a / they match the base name, else the whole path.",
     )
     labels: Mapping[str, str] = field(
         default_factory=dict,
@@ -176,24 +176,26 @@ class LogGroup:
     path_regex: re.Pattern[str] | None = optional(
         _PATH_REGEX,
         None,
-        "A regular expression of Python; its named groups (?P<name>...) are labels, taken from the path.",
+        "A Python regular expression that is searched for in the path; its named groups (?P<name>...) are labels.",
     )
     aggregate_by: tuple[str, ...] = optional(
-        ListOf("labels", _AGGREGATE_LABEL, distinct=True), (), "Labels for each of whose values the files are added up."
+        ListOf("labels", _AGGREGATE_LABEL, distinct=True), (), "Labels by whose values the files are summed."
     )
-    per_file: bool = optional(boolean(), True, "Whether each file has series of its own, beside the sums of the group.")
+    per_file: bool = optional(
+        boolean(), True, "Whether each file has series of its own, next to the sums of the group."
+    )
     max_series: int | None = optional(
         whole_number("series"),
         None,
-        "How many files have series of their own at most, and how many aggregates. Without it there is no bound.",
+        "The largest number of files, and of aggregates, that have series. Without it there is no limit.",
     )
     metrics: frozenset[str] = optional(
-        _Metrics(), DEFAULT_FILE_METRICS, "What is published of each file.", written=FILE_METRICS[:4]
+        _Metrics(), DEFAULT_FILE_METRICS, "The metrics of each file.", written=FILE_METRICS[:4]
     )
 
 
 class GroupSection(Section[LogGroup]):
-    """A group. The keys for which its preset stands are as if they were written where the preset is named."""
+    """A group. The keys of its preset are read as if they were written in place of the preset's name."""
 
     def __init__(self) -> None:
         super().__init__(LogGroup)
@@ -226,7 +228,7 @@ class GroupSection(Section[LogGroup]):
             if name in labels:
                 what = f"the label '{shortened(name)}' is also in 'labels', expected it in one place only"
                 report.wrong(nodes["path_regex"], joined(key_path, "path_regex"), what)
-        # A mistake in what gives labels hides which ones there are.
+        # After a mistake in a key that gives labels, not all labels are known.
         if is_whole and all(key in made for key in ("labels", "path_regex") if key in nodes):
             known = tuple(dict.fromkeys((*labels, *named)))
             for number, name in enumerate(made.get("aggregate_by", ())):
@@ -246,7 +248,7 @@ class GroupSection(Section[LogGroup]):
     def schema(self) -> JsonSchema:
         schema = super().schema()
         del schema["required"]
-        what = "Stands for keys; one that is written beside it beats its own."
+        what = "Sets keys of the group; a key that is written next to it overrides the preset."
         preset = {"description": what, **self._preset.schema()}
         schema["properties"] = {"preset": preset, **schema["properties"]}
         schema["anyOf"] = [{"required": ["preset"]}, {"required": ["group", "paths"]}]

@@ -1,7 +1,7 @@
-"""The configuration: YAML text to frozen values, or every mistake in it at once.
+"""The configuration: YAML text to frozen values, or all mistakes in it at once.
 
-The fields of the dataclasses are the only list of the keys: by them the file is read, and of them
-config/exporter.schema.json is made.
+The fields of the dataclasses are the only list of the keys: they read the file, and config/exporter.schema.json is
+generated from them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class CacheConfig:
     cpu_budget: float = optional(
         scalars.PERCENTAGE,
         0.01,
-        "How much of one core following the changes may take between scrapes.",
+        "The share of one core that following changes may take between scrapes.",
         written="1%",
     )
     audit_interval_s: float = optional(
         scalars.interval(),
         300,
-        "How often cached files are compared with the truth when nobody scrapes; each scrape compares some.",
+        "How often cached files are compared with os.stat while nothing scrapes; each scrape compares some.",
         "audit_interval",
         written="5m",
     )
@@ -55,7 +55,7 @@ class WebConfig:
         "An address as host:port, or :port for every address of this machine, IPv4 and IPv6.",
         written=":10943",
     )
-    telemetry_path: str = optional(scalars.TELEMETRY_PATH, "/metrics", "Where the metrics are.")
+    telemetry_path: str = optional(scalars.TELEMETRY_PATH, "/metrics", "The path of the metrics.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +65,28 @@ class StateConfig:
     path: str | None = optional(
         scalars.STATE_PATH,
         None,
-        "A file of the agent's own in which the counters survive restarts; what is appended meanwhile counts too. "
-        "Without it they begin anew.",
+        "A file of the agent's own that keeps the counters across restarts; bytes appended meanwhile count too. "
+        "Without it the counters start at 0.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything the agent is told."""
+    """The whole configuration."""
 
     logs: tuple[LogGroup, ...] = field(
         metadata=key(ListOf("groups", GroupSection(), "at least one group"), "The groups of log files.")
     )
-    cache: CacheConfig = optional(Section(CacheConfig), CacheConfig(), "The cache of what is known of the files.")
-    state: StateConfig = optional(Section(StateConfig), StateConfig(), "What outlives the agent.")
-    web: WebConfig = optional(Section(WebConfig), WebConfig(), "The HTTP side.")
+    cache: CacheConfig = optional(Section(CacheConfig), CacheConfig(), "The cache of file stats.")
+    state: StateConfig = optional(Section(StateConfig), StateConfig(), "What is kept across restarts.")
+    web: WebConfig = optional(Section(WebConfig), WebConfig(), "The HTTP server.")
     rescan_interval_s: float = optional(
-        scalars.interval(), 300, "How often a full look for files heals what was missed.", "rescan_interval", "5m"
+        scalars.interval(), 300, "How often a full rescan finds files that were missed.", "rescan_interval", "5m"
     )
     stale_grace_s: float = optional(
         scalars.interval(or_zero=True),
         60,
-        "How long the series of a file that is gone stay, so that its last bytes are scraped; "
-        "two scrapes if that is later.",
+        "How long the series of a deleted file stay, so that its last bytes are scraped; at least two scrapes.",
         "stale_grace",
         written="1m",
     )
@@ -100,7 +99,7 @@ def load(path: str | Path) -> Config:
         path: the file, at most 1 MiB of YAML in UTF-8.
 
     Raises:
-        ConfigError: it can not be read or is not valid.
+        ConfigError: it cannot be read or is not valid.
     """
     return parse(yaml_file.read_text(path), str(path))
 
@@ -110,10 +109,10 @@ def parse(text: str, file: str) -> Config:
 
     Args:
         text: YAML.
-        file: its name, for the messages.
+        file: the name of the file, for the messages.
 
     Raises:
-        ConfigError: it is not valid; carries every mistake.
+        ConfigError: it is not valid; has every mistake.
     """
     root = yaml_file.compose(text, file)
     if root is None:
@@ -126,10 +125,10 @@ def parse(text: str, file: str) -> Config:
 
 
 def from_patterns(texts: Sequence[str], directory: str) -> Config:
-    """Return the configuration that patterns on the command line mean: one group named ``default``.
+    """Return the configuration for patterns on the command line: one group named ``default``.
 
     Args:
-        texts: the patterns; a relative one is taken from `directory`.
+        texts: the patterns; a relative one is relative to `directory`.
         directory: an absolute path without symbolic links, as `os.getcwd` gives it.
 
     Raises:

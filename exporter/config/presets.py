@@ -1,4 +1,4 @@
-"""What a preset writes into a group: keys and values, as if the user had written them where the preset is named."""
+"""The presets: keys and values of a group, read as if they were written in place of the preset's name."""
 
 from __future__ import annotations
 

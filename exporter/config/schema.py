@@ -1,7 +1,7 @@
-"""The JSON Schema of the configuration, made of what reads it: ``python -m exporter.config.schema`` prints it.
+"""The JSON Schema of the configuration, generated from its readers: ``python -m exporter.config.schema`` prints it.
 
-It lets an editor complete and check the file. Whatever the agent takes is valid by it; what only the agent can tell,
-such as a name that comes twice, it leaves to ``fstat-exporter --config.check``.
+It lets an editor complete and check the file. It accepts everything that the agent accepts. What a schema cannot
+express, such as a name that is used twice, ``fstat-exporter --config.check`` finds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exporter.config.model import Config
 def generate() -> str:
     """Return the schema, as config/exporter.schema.json has it."""
     schema = {
-        # Draft 7 is what the language servers for YAML know best.
+        # Draft 7 has the best support in the language servers for YAML.
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "fstat-exporter",
         "description": "The configuration of fstat-exporter.",

@@ -1,7 +1,7 @@
-"""A YAML file to its nodes, whatever it holds: bounded in size, depth and time, and what is no YAML is told.
+"""Reads a YAML file to nodes, bounded in size, depth and time; reports what is not YAML.
 
-The text is only composed to nodes, never constructed: nodes know their line and column, a key that comes twice is still
-there, and no alias is expanded.
+The text is only composed to nodes, never constructed: nodes know their line and column, keep duplicate keys, and
+expand no alias.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from exporter.config.errors import ConfigError, Mistake, Report, shortened
 
 Loader = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
 LOADER: Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-"""Twenty times as fast where PyYAML has libyaml."""
+"""The parser: with libyaml it is twenty times as fast."""
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 100_000
-_PATIENCE_S = 3  # with a pipe into which nobody writes
+_DEADLINE_S = 3  # for a pipe without a writer
 
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NOT_IN_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# What libyaml and PyYAML call what is wrong, each in its own words, and what it means here. {line}: where that began
-# which was being read; {character}: what is at the place of the mistake; {name}: of the alias or anchor.
+# The errors of libyaml and of PyYAML, which differ, and our messages. {line}: where the element begins that is faulty;
+# {character}: the one at the place of the mistake; {name}: of the alias or anchor.
 _MEANINGS = (
     (r"quoted scalar, found unexpected end of stream", "this quotation mark is never closed"),
     (r"unknown escape", "unknown escape; in 'single quotes' a backslash is only a backslash"),
@@ -69,10 +69,10 @@ def read_text(path: str | Path) -> str:
     """Read a file.
 
     Args:
-        path: at most 1 MiB in UTF-8, with or without a byte order mark. May be a pipe.
+        path: at most 1 MiB of UTF-8, with or without a byte order mark. May be a pipe.
 
     Raises:
-        ConfigError: it can not be read, or is no text.
+        ConfigError: the file cannot be read, or is not text.
     """
     try:
         content = _read(path)
@@ -92,15 +92,15 @@ def read_text(path: str | Path) -> str:
 
 
 def compose(text: str, source: str, loader: Loader = LOADER) -> yaml.Node | None:
-    """Return the root of the only document, or None when there is nothing in it.
+    """Return the root of the only document, or None if it is empty.
 
     Args:
         text: YAML.
         source: the name of the file, for the messages.
-        loader: which parser of PyYAML's to use.
+        loader: the parser of PyYAML to use.
 
     Raises:
-        ConfigError: it is no YAML, or more than a configuration can be.
+        ConfigError: the text is not YAML, or exceeds the limits of a configuration.
     """
     report = Report(source)
     if wrong := _NOT_IN_YAML.search(text):
@@ -124,16 +124,16 @@ def compose(text: str, source: str, loader: Loader = LOADER) -> yaml.Node | None
 
 
 def _read(path: str | Path) -> bytes:
-    """Return the content, or its beginning if that is longer than a configuration may be."""
-    until = time.monotonic() + _PATIENCE_S
+    """Return the content, or its beginning if it is longer than a configuration may be."""
+    until = time.monotonic() + _DEADLINE_S
     content = b""
-    # To open a pipe without a writer would wait for ever.
+    # Opening a pipe without a writer would block forever.
     with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         readable = select.poll()
         readable.register(file, select.POLLIN)
         while len(content) <= MAX_FILE_BYTES:
             if not readable.poll(max(0, until - time.monotonic()) * 1000):
-                raise OSError(0, f"no data for {_PATIENCE_S} s")
+                raise OSError(0, f"no data for {_DEADLINE_S} s")
             if not (some := file.read(MAX_FILE_BYTES + 1 - len(content))):
                 break
             content += some
@@ -141,13 +141,13 @@ def _read(path: str | Path) -> bytes:
 
 
 def _position(text_before: str) -> tuple[int, int]:
-    """The line and the column after a text, from 1, of lines as YAML has them."""
+    """Return the line and the column after a text, from 1; lines end as in YAML."""
     *lines, last = _LINE_END.split(text_before)
     return len(lines) + 1, len(last) + 1
 
 
 class _Composer(Composer, Resolver):
-    """Makes nodes of a parser's events, within bounds: PyYAML's composer in C recurs until the process dies of it."""
+    """Makes nodes of a parser's events, within limits: PyYAML's composer in C recurses until the process crashes."""
 
     def __init__(self, parser: yaml.SafeLoader | yaml.CSafeLoader, report: Report) -> None:
         Composer.__init__(self)
@@ -181,7 +181,7 @@ class _Composer(Composer, Resolver):
         return node
 
     def refuse(self, at: Any, what: str) -> NoReturn:
-        """Report what is wrong at an event or a node, and end."""
+        """Report a mistake at an event or a node, and raise."""
         self._report.wrong(at, "", what)
         raise self._report.error()
 
@@ -193,9 +193,9 @@ def _report_syntax(error: yaml.MarkedYAMLError, text: str, report: Report) -> No
         report.wrong_at(1, 1, f"not YAML: {error}")
         return
     character = text[mark.index : mark.index + 1]
-    told = ", ".join(part for part in (error.context, error.problem) if part)
-    meanings = (meaning for words, meaning in _MEANINGS if re.search(words, told + character))
-    what = next(meanings, told.replace("{", "{{").replace("}", "}}"))
+    problem = ", ".join(part for part in (error.context, error.problem) if part)
+    meanings = (meaning for words, meaning in _MEANINGS if re.search(words, problem + character))
+    what = next(meanings, problem.replace("{", "{{").replace("}", "}}"))
     if "never closed" in what:
         mark = begin
     name = re.match(r"[*&]?([\w-]*)", text[mark.index :])

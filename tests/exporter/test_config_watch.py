@@ -18,7 +18,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing settles for long."""
     monkeypatch.setattr(config_watch, "SETTLE_S", 0.1)
     monkeypatch.setattr(config_watch, "MISSING_S", 0.1)
-    monkeypatch.setattr(config_watch, "PATIENCE_S", 2)
+    monkeypatch.setattr(config_watch, "DEADLINE_S", 2)
 
 
 class Heard:
@@ -94,7 +94,7 @@ def test_rewritten_again_and_again(path: Path) -> None:
 def test_replaced(path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As editors do; and the new one is watched as the old one was."""
     if way == "linked":  # a link without the other name looks like a new file that somebody has open
-        monkeypatch.setattr(config_watch, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(config_watch, "DEADLINE_S", 0.2)
 
     async def scenario(heard: Heard) -> None:
         for number in range(3):

@@ -21,7 +21,7 @@ _MAX_HINT_NAMES = 20
 def entries(
     node: yaml.Node, key_path: str, report: Report, *, is_secret: bool = False
 ) -> dict[str, tuple[yaml.ScalarNode, yaml.Node]] | None:
-    """Return the keys and values of a mapping, those that ``<<`` merges into it included, or None if it is none."""
+    """Return the keys and values of a mapping, including those that ``<<`` merges, or None if it is not a mapping."""
     if not isinstance(node, yaml.MappingNode) or node.tag != _MAPPING:
         report.wrong(node, key_path, f"expected a mapping, found {found(node, is_secret=is_secret)}")
         return None
@@ -47,20 +47,20 @@ def entries(
                 report.wrong(key_node, joined(key_path, key_node.value), what)
             else:
                 own[key_node.value] = key_node
-                pairs.setdefault(key_node.value, (key_node, value_node))  # a mapping's own keys beat those it merges
+                pairs.setdefault(key_node.value, (key_node, value_node))  # a mapping's own keys override merged ones
         stack.extend(reversed(merged))
     return pairs
 
 
 def made_node(value: str | Iterable[str], mark: yaml.Mark) -> yaml.Node:
-    """Return the node of a string, or of a list of some, that is not in the file, as if it were at the mark."""
+    """Return a node of a string or of a list of strings, placed at the mark."""
     if isinstance(value, str):
         return yaml.ScalarNode(STRING, value, mark)
     return yaml.SequenceNode(LIST, [made_node(text, mark) for text in value], mark)
 
 
 def found(node: yaml.Node, *, is_secret: bool = False) -> str:
-    """Return what a value is, in the user's words; without the value and its tag if it is secret."""
+    """Describe a value for an error; without the value and its tag if it is secret."""
     if isinstance(node, yaml.CollectionNode):
         what = "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
         tag = "a tag" if is_secret else f"the tag {shortened(node.tag, 60)}"
@@ -78,7 +78,7 @@ def found(node: yaml.Node, *, is_secret: bool = False) -> str:
 
 
 def hint(name: str, known: Sequence[str]) -> str:
-    """Return what somebody who wrote an unknown name may have meant."""
+    """Return the known name that is closest to an unknown one, or the known names."""
     close = difflib.get_close_matches(name[:100], known[:100], n=1)
     if close:
         return f"did you mean '{shortened(close[0])}'?"

@@ -1,6 +1,6 @@
-"""Kinds of single values: text, names, numbers, and what durations, percentages, addresses and paths mean.
+"""Kinds of single values: text, names, numbers, durations, percentages, addresses and paths.
 
-The parsers are for flags as well.
+The flags of the command line use the parsers too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ JsonSchema = dict[str, Any]
 _MAX_INTEGER_DIGITS = 12
 _DURATION_UNITS_S = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
-# These are used here and in the JSON Schema, so they say only what a regular expression of JavaScript can say as well.
+# The JSON Schema has these too, so they use only the syntax that Python and JavaScript share.
 _DURATION = "(?:([0-9]+)w)?(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?"
 _PERCENTAGE = r"(?![0.]+%)(?:100(?:\.0{1,6})?|0?[0-9]{1,2}(?:\.[0-9]{1,6})?)%"
 _MAX_PORT = 65535
@@ -34,11 +34,11 @@ _STATE_PATH = r"/(?:[^\0]*/)?(?!\.\.?$)[^/\0]+"
 
 
 class Kind(ABC, Generic[T]):
-    """What a value may be.
+    """The kind of a value: what it may be.
 
     Attributes:
-        expected: the same in words, for an error.
-        is_secret: whether no error may quote the value.
+        expected: what a value may be in words, for errors.
+        is_secret: whether errors must not quote the value.
     """
 
     expected: str
@@ -46,7 +46,7 @@ class Kind(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, node: yaml.Node, key_path: str, report: Report) -> T | None:
-        """Return the value, or None after having reported what is wrong with it."""
+        """Return the value, or report the mistakes in it and return None."""
 
     @abstractmethod
     def schema(self) -> JsonSchema:
@@ -61,11 +61,11 @@ class Scalar(Kind[T]):
     """A single value.
 
     Attributes:
-        parse: makes the value of the text. Returns None if it is not `expected`, or raises a ValueError that says
-            what is wrong and what was expected.
+        parse: returns the value of a text; None if the text is not `expected`. Raises a ValueError with the fault and
+            the expectation.
         json_schema: its JSON Schema.
         tag: the YAML tag of the node.
-        has_advice: whether the error about another tag recommends quotes.
+        has_advice: whether an error about another tag recommends quotes.
     """
 
     expected: str
@@ -100,7 +100,7 @@ class Scalar(Kind[T]):
 def text(
     expected: str, parse: Callable[[str], T], schema: JsonSchema | None = None, *, is_secret: bool = False
 ) -> Scalar[T]:
-    """A string that `parse` understands; `schema` is what a JSON Schema can say beyond that it is a string."""
+    """A string that `parse` accepts; `schema` adds to the JSON Schema of a string."""
     json_schema = {"type": "string", **(schema or {})}
     has_advice = is_secret or expected == "a string"
     return Scalar(expected, parse, json_schema, is_secret=is_secret, has_advice=has_advice)
@@ -109,7 +109,7 @@ def text(
 def one_of(
     what: str, names: Iterable[str], parse: Callable[[str], str] | None = None, *, is_secret: bool = False
 ) -> Scalar[str]:
-    """One of some names, by default as `known_name` finds it."""
+    """One of several names, by default by `known_name`."""
     known = tuple(names)
     parse = parse or (lambda name: known_name(what, known, name))
     return Scalar(f"the name of a {what}", parse, {"enum": list(known)}, is_secret=is_secret)
@@ -119,7 +119,7 @@ def known_name(what: str, names: Iterable[str], name: str) -> str:
     """Return the name.
 
     Raises:
-        ValueError: it is none of the names. The message quotes it, so that a misspelt name is found.
+        ValueError: it is not one of the names. The message quotes it, so that a misspelt name is found.
     """
     known = tuple(names)
     if name not in known:
@@ -173,7 +173,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     """Parse ``host:port``, ``[IPv6 address]:port``, or ``:port`` for all addresses.
 
     Raises:
-        ValueError: it is none of these; the message says what was expected.
+        ValueError: it has another form; the message says what was expected.
     """
     port = re.search(":([0-9]+)$", text)
     if port is not None and (len(port[1]) > 5 or int(port[1]) > _MAX_PORT):
@@ -186,7 +186,7 @@ def parse_telemetry_path(text: str) -> str:
     """Check the path of the metrics.
 
     Raises:
-        ValueError: it can not be used; the message says what was expected.
+        ValueError: it cannot be used; the message says what was expected.
     """
     if not re.fullmatch(_TELEMETRY_PATH, text) or text.startswith("/-/"):
         raise ValueError(f"{shortened(text)!r} cannot be used, expected a path such as /metrics, not below /-/")
@@ -200,7 +200,7 @@ def parse_state_path(text: str) -> str:
     """Check the path of the state file.
 
     Raises:
-        ValueError: it can not be used; the message says what was expected.
+        ValueError: it cannot be used; the message says what was expected.
     """
     expected = "the absolute path of a file such as /var/lib/fstat-exporter/state.db"
     if text.startswith("~"):
@@ -212,7 +212,7 @@ def parse_duration(text: str) -> float:
     """Parse a duration as Prometheus writes it, ``1h30m`` or ``250ms``, to seconds.
 
     Raises:
-        ValueError: it is not one; the message says what was expected.
+        ValueError: it has another form; the message says what was expected.
     """
     found = re.fullmatch(_DURATION, text)
     if not text or found is None or len(text) > 30:
@@ -224,14 +224,14 @@ def parse_percentage(text: str) -> float:
     """Parse a percentage above 0 and at most 100, ``1%`` or ``0.5%``, to a share.
 
     Raises:
-        ValueError: it is not one; the message says what was expected.
+        ValueError: it has another form; the message says what was expected.
     """
     _match(_PERCENTAGE, text, "is not a percentage, expected one above 0% and at most 100%, such as 1%")
     return float(text[:-1]) / 100
 
 
 def parse_nonempty(text: str) -> str:
-    """Check that there is a text.
+    """Check that a text is not empty.
 
     Raises:
         ValueError: it is empty.

@@ -1,4 +1,4 @@
-"""Kinds of lists and mappings. A `Section` is made by a dataclass, `Fields` where none fits."""
+"""Kinds of lists and mappings: `Section` reads a dataclass, `Fields` a dict."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ListOf(Kind[tuple[T, ...]]):
     """A list.
 
     Args:
-        what: what its elements are.
-        element: the kind of each of them.
-        if_empty: what was expected instead of an empty list; by default that is allowed.
-        distinct: whether an element may be there only once.
+        what: the name of the elements.
+        element: the kind of the elements.
+        if_empty: what is expected instead of an empty list; by default an empty list is allowed.
+        distinct: whether the elements must differ.
     """
 
     def __init__(self, what: str, element: Kind[T], if_empty: str = "", *, distinct: bool = False) -> None:
@@ -64,12 +64,12 @@ class ListOf(Kind[tuple[T, ...]]):
 
 
 class MappingOf(Kind[dict[str, T]]):
-    """A mapping with keys of the user's choice.
+    """A mapping with any keys.
 
     Args:
         value: the kind of the values; if it is secret, so are the keys that are not well-formed.
-        complaint: what is wrong with a key, or "".
-        key_schema: what a JSON Schema can say of a key.
+        complaint: returns the fault of a key, or "".
+        key_schema: the JSON Schema of a key.
     """
 
     expected = "a mapping"
@@ -102,12 +102,12 @@ class MappingOf(Kind[dict[str, T]]):
 
 
 class Fields(Kind[T]):
-    """A mapping with known keys. By itself it reads a dict of the values that are there and have no mistake.
+    """A mapping with known keys. It reads a dict of the values without a mistake.
 
     Args:
-        kinds: of the values, by their keys.
-        is_secret: whether a key that is not well-formed is secret.
-        skips_null: whether a key without a value is as good as none.
+        kinds: key -> kind of its value.
+        is_secret: whether keys that are not well-formed are secret.
+        skips_null: whether a key without a value counts as missing.
     """
 
     expected = "a mapping"
@@ -124,7 +124,7 @@ class Fields(Kind[T]):
     def nodes(
         self, node: yaml.Node, key_path: str, report: Report, more: Sequence[str] = ()
     ) -> dict[str, yaml.Node] | None:
-        """Return the values of the known keys that are there; `more` are known too."""
+        """Return the nodes of the known keys; `more` are known too."""
         pairs = entries(node, key_path, report, is_secret=self.is_secret)
         if pairs is None:
             return None
@@ -136,7 +136,7 @@ class Fields(Kind[T]):
         return {name: value for name, (_, value) in pairs.items() if name in known and value.tag != skipped}
 
     def values(self, nodes: Mapping[str, yaml.Node], key_path: str, report: Report) -> dict[str, Any]:
-        """Return the values of these nodes, without those with a mistake."""
+        """Return the values of the nodes that have no mistake."""
         read = {
             name: kind.read(nodes[name], joined(key_path, name), report)
             for name, kind in self.kinds.items()
@@ -158,19 +158,19 @@ class _Key:
 
 
 def key(kind: Kind[Any], description: str) -> dict[str, _Key]:
-    """Return the metadata that makes a dataclass' field a key."""
+    """Return the metadata that makes a field of a dataclass a key."""
     return {"key": _Key(kind, description)}
 
 
 def optional(kind: Kind[T], default: D, description: str, name: str = "", written: object = None) -> T | D:
-    """Make a dataclass' field a key that may be missing.
+    """Make a field of a dataclass a key that may be missing.
 
     Args:
-        kind: of its value.
-        default: holds without the key.
-        description: for those who edit the file.
-        name: as the file has it; "" when the field has the same name.
-        written: the default as the file would have it; None when that is the same.
+        kind: of the value.
+        default: the value without the key.
+        description: for the JSON Schema.
+        name: the key in the file; "" if the field has the same name.
+        written: the default as written in the file; None if that is the same.
     """
     made: T | D = dataclasses.field(default=default, metadata={"key": _Key(kind, description, name, written)})
     return made
@@ -180,7 +180,7 @@ class Section(Fields[T]):
     """A mapping whose known keys are the fields of a dataclass.
 
     Args:
-        made: the dataclass. A field without a default is a key that must be there.
+        made: the dataclass. A field without a default is a required key.
     """
 
     def __init__(self, made: Callable[..., T]) -> None:
@@ -199,14 +199,14 @@ class Section(Fields[T]):
     def made(
         self, node: yaml.Node, nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool = True
     ) -> T | None:
-        """Return the section with these values, or None after having reported what is wrong with them.
+        """Return the section with these values, or report the mistakes in them and return None.
 
         Args:
             node: of the section.
             nodes: of its values.
             key_path: of the section.
             report: gets the mistakes.
-            is_whole: whether these are all values; if not, none is missed.
+            is_whole: whether these are all values; if not, no key is reported as missing.
         """
         values = self.values(nodes, key_path, report)
         missing = [name for name in self._required if name not in nodes]
@@ -220,14 +220,14 @@ class Section(Fields[T]):
     def check(
         self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
     ) -> None:
-        """Report what is wrong between keys.
+        """Report mistakes that involve several keys.
 
         Args:
-            made: the values that have no mistake.
-            nodes: of all values that are there.
+            made: the values without a mistake.
+            nodes: of all values.
             key_path: of the section.
             report: gets the mistakes.
-            is_whole: whether these are all values that should be there.
+            is_whole: whether these are all values.
         """
 
     def schema(self) -> JsonSchema:
