@@ -281,7 +281,7 @@ def test_certificates_rotate(start: Start, tmp_path: Path) -> None:
     install(pairs[1].cert, pairs[0].key)
     assert serial(agent, both) == first
     assert serial(agent, both) == first
-    assert agent.log().count("is not the key of the certificate") == 1
+    assert agent.log().count("does not belong to the certificate") == 1
     install(pairs[1].cert, pairs[1].key)
     second = serial(agent, both)
     assert second != first
