@@ -113,7 +113,7 @@ class Agent:
         tracker = self._tracker
         site = Site(
             scraper=self._scraper,
-            overview=Overview(tracker, self._scraper),
+            overview=Overview(tracker, self._scraper, self._reloader),
             telemetry_path=self._config.web.telemetry_path,
             find_fault=self._find_fault,
             progress=lambda: None if tracker.is_ready else f"The first scan is not done yet: {_progress(tracker)}.",

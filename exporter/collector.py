@@ -48,11 +48,8 @@ def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
 
 def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
     publication = tracker.publication
-    for number, (group_number, text) in tracker.matcher.patterns.items():
-        position = publication.position_of((group_number,))
-        if position is not None:
-            labels = {"group": publication.config[position].group, "pattern": printable(text)}
-            yield "fstat_group_pattern_matches", labels, tracker.discovery.matches[number]
+    for group_name, text, files in tracker.pattern_matches():
+        yield "fstat_group_pattern_matches", {"group": group_name, "pattern": printable(text)}, files
     with publication.facts.lock:
         for totals, group in zip(publication.groups, publication.config, strict=True):
             labels = {"group": group.group}

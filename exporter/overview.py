@@ -1,4 +1,4 @@
-"""What a person on call wants to know: which files and groups grow, are big or silent, and how they are followed."""
+"""Read model for the status page: which files, groups and aggregates grow, what is wrong, and what the agent costs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import heapq
 import operator
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
+from prometheus_client import ProcessCollector
+
 from exporter import __version__
+from exporter.matching.labels import printable
 from exporter.publication.history import STEP_S, STEPS, Recent, Steps
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
+from exporter.reload import Reloader
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from fstat_cache import HOT, WATCHED
@@ -28,6 +33,10 @@ LOOK_SHARED_S = 1.0
 """How long a look is good for at most."""
 LOOK_SHARED_TIMES = 20
 """It is good for so many times as long as it took: all looks together take a twentieth of a core at most."""
+MAX_AGGREGATES = 50
+"""How many aggregates an answer has at most: those that grow fastest."""
+MAX_EXAMPLES = 20
+"""How many unreadable directories, and how many patterns without a match, an answer names at most."""
 _ASKED_AT_ONCE = 1_000  # files; the cache does nothing else meanwhile
 
 WINDOWS_S = range(STEP_S, STEP_S * STEPS + 1)
@@ -67,18 +76,21 @@ SORTS = ("growth", "size", "silent", "changes", "path")
 
 
 class Overview:
-    """Shows what is known of files, groups and the agent, as it is to become JSON. Safe to call from several threads.
+    """Shows files, groups and the agent as values for JSON. Safe to call from several threads.
 
-    Every answer is of numbers that were true a second ago at most: it looks, unless another one has just looked.
+    The numbers of an answer were true a second ago at most: each call refreshes them, unless another one just did.
 
     Args:
         tracker: follows the files.
-        scraper: looks, and knows what is shown and what has grown.
+        scraper: refreshes, and has the publication and the history of growth.
+        reloader: has the outcome of the latest reload.
     """
 
-    def __init__(self, tracker: Tracker, scraper: Scraper) -> None:
+    def __init__(self, tracker: Tracker, scraper: Scraper, reloader: Reloader) -> None:
         self._tracker = tracker
         self._scraper = scraper
+        self._reloader = reloader
+        self._process = ProcessCollector(registry=None)
         self._looking = threading.Lock()  # held while one looks for all who wait for it; protects the next
         self._look_is_good_until_s = 0.0
 
@@ -105,19 +117,24 @@ class Overview:
         return {**_times(recent), "matched": len(candidates), "files": rows}
 
     def group_totals(self, window_s: int) -> Json:
-        """Show all groups, in the order of the configuration; their sums include files that have gone."""
+        """Show all groups, in the order of the configuration, and the aggregates that grow fastest.
+
+        The sums of a group include files that have gone; the growth of an aggregate does not.
+        """
         recent = self._recent(window_s)
         publication = self._scraper.publication
         publication.find_newest()
         steps = self._scraper.history.of_groups()
         with publication.facts.lock:
-            rows = [_group(publication, totals, recent) for totals in publication.groups]
+            counts = Counter(totals.group for totals in publication.aggregates.values())
+            rows = [_group(publication, totals, recent, counts[totals.group]) for totals in publication.groups]
+            aggregates = _aggregates(publication, recent)
         for row in rows:
             row["history"] = _rounded(steps.get(row["group"], []))
-        return {**_times(recent), "groups": rows}
+        return {**_times(recent), "groups": rows, "aggregates": aggregates}
 
     def status(self) -> Json:
-        """Show the sums over all groups, how files are followed, and how the cache does."""
+        """Show the sums over all groups, how files are followed, what is wrong, and what the agent costs."""
         recent = self._recent(STEP_S)
         tracker = self._tracker
         info, status, discovery = tracker.cache.cache_info(), tracker.cache.status(), tracker.discovery
@@ -125,9 +142,16 @@ class Overview:
         with self._scraper.publication.facts.lock:
             files = sum(totals.files for totals in groups)
             size_bytes = sum(totals.size_bytes for totals in groups)
+            patterns = list(tracker.pattern_matches())
+        with tracker.lock:
+            faults = sorted(discovery.faults, key=itemgetter(0))
+        unreadable = [{"path": printable(path), "reason": error.strerror or str(error)} for path, error in faults]
+        unmatched = [{"group": group, "pattern": printable(text)} for group, text, matches in patterns if not matches]
+        outcome = self._reloader.outcome
+        process = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
         polled = dict(status.polled)
-        if files > info.files:
-            polled[NOT_CACHED] = files - info.files
+        if tracker.files > info.files:
+            polled[NOT_CACHED] = tracker.files - info.files
         looked_up = info.hits + info.misses
         return {
             **_times(recent),
@@ -140,7 +164,18 @@ class Overview:
                 HOT: status.hot,
                 POLLED: polled,
             },
+            "rotated_files": tracker.rotated_files,
             "late_files": status.late,
+            "configuration": {
+                "loaded_seconds": round(outcome.loaded_at_s, 3),
+                "failed_seconds": None if outcome.failed_at_s is None else round(outcome.failed_at_s, 3),
+                "error": outcome.error.partition("\n")[0] or None,
+            },
+            "patterns": {
+                "configured": len(patterns),
+                "unmatched": len(unmatched),
+                "unmatched_examples": unmatched[:MAX_EXAMPLES],
+            },
             "cache": {
                 "files": info.files,
                 "max_files": info.max_files,
@@ -158,8 +193,13 @@ class Overview:
             },
             "directories": {
                 "known": len(discovery),
-                "unreadable": discovery.unreadable,
+                "unreadable": len(unreadable),
+                "unreadable_examples": unreadable[:MAX_EXAMPLES],
                 "unwatched": discovery.unwatchable,
+            },
+            "process": {
+                name: process.get(f"process_{name}")
+                for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds")
             },
         }
 
@@ -201,7 +241,7 @@ class Overview:
 
 
 def _label_names(publication: Publication, position: int) -> list[tuple[str, int]]:
-    """What the labels of a group's files are called beside group and path, and where they are among their values."""
+    """The names of a group's labels beside group and path, and their positions among the values of a file."""
     names = publication.labeller.names
     own = dict.fromkeys((*publication.config[position].aggregate_by, *names[2:]))
     return [(name, names.index(name)) for name in own if name in names[2:]]
@@ -219,18 +259,21 @@ def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent) -> Json:
         "mtime_seconds": path.stats.mtime,
         "changes_total": path.changes if counts else None,
         "appended_bytes_total": path.appended_bytes if counts else None,
+        "truncations_total": path.truncations if counts else None,
         "growth_bytes_per_second": _rate(recent.files.get(path.name, 0.0), recent) if counts else None,
         "has_series": row.is_published,
     }
 
 
-def _group(publication: Publication, totals: Totals, recent: Recent) -> Json:
+def _group(publication: Publication, totals: Totals, recent: Recent, aggregates: int) -> Json:
     group = publication.config[totals.group]
     newest = None if totals.newest is None else totals.newest.path.stats
     return {
         "group": group.group,
         "files": totals.files,
-        "files_without_series": publication.files_without_series(totals.group) if group.per_file else totals.files,
+        "per_file": group.per_file,
+        "files_without_series": publication.files_without_series(totals.group),
+        "aggregates": aggregates,
         "size_bytes": totals.size_bytes,
         "newest_mtime_seconds": None if newest is None else newest.mtime,
         "changes_total": totals.changes,
@@ -239,6 +282,35 @@ def _group(publication: Publication, totals: Totals, recent: Recent) -> Json:
         "rotations_total": totals.rotations,
         "growth_bytes_per_second": _rate(recent.groups.get(group.group, 0.0), recent),
     }
+
+
+def _aggregates(publication: Publication, recent: Recent) -> list[Json]:
+    """The aggregates that grow fastest, then the biggest; called with the facts' lock held."""
+    appended: defaultdict[Totals, float] = defaultdict(float)
+    for name, size in recent.files.items():
+        path = publication.facts.paths.get(name)
+        row = None if path is None else publication.rows.get(path)
+        if row is not None and row.totals[1:]:
+            appended[row.totals[1]] += size
+    chosen = heapq.nlargest(
+        MAX_AGGREGATES, publication.aggregates.values(), key=lambda totals: (appended[totals], totals.size_bytes)
+    )
+    return [
+        {
+            "group": publication.config[totals.group].group,
+            "labels": {
+                name: value
+                for name, value in zip(publication.config[totals.group].aggregate_by, totals.values, strict=True)
+                if value
+            },
+            "files": totals.files,
+            "size_bytes": totals.size_bytes,
+            "appended_bytes_total": totals.appended_bytes,
+            "growth_bytes_per_second": _rate(appended[totals], recent),
+            "has_series": totals.is_published,
+        }
+        for totals in chosen
+    ]
 
 
 def _keys(query: FilesQuery, recent: Recent) -> list[tuple[Key, bool]]:

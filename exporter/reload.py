@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -22,6 +23,21 @@ class ReloadError(Exception):
     """The configuration was not reloaded; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome of the latest attempts to load the configuration; times are unix time.
+
+    Attributes:
+        loaded_at_s: when the configuration in use was loaded; the start of the agent is the first success.
+        failed_at_s: when the latest attempt failed; None after a success.
+        error: why it failed, one line for each mistake; empty after a success.
+    """
+
+    loaded_at_s: float
+    failed_at_s: float | None = None
+    error: str = ""
+
+
 class Reloader:
     """Reloads the configuration on request. To be used in one event loop.
 
@@ -30,12 +46,14 @@ class Reloader:
     Args:
         apply: reloads; its argument says whether a user asked for it. Returns whether anything was different. Raises
             ConfigError or ReloadError for faults that a user can correct.
+
+    Attributes:
+        outcome: of the latest attempts.
     """
 
     def __init__(self, apply: Callable[[bool], Awaitable[bool]]) -> None:
         self._apply = apply
-        self._is_successful = True
-        self._succeeded_at_s = time.time()
+        self.outcome = Outcome(time.time())
         self._waiting: list[tuple[str, bool]] = []  # reasons for the next reload, and whether a user asked
         self._next: asyncio.Task[str | None] | None = None  # the next reload, which has not begun
         self._tasks: set[asyncio.Task[str | None]] = set()
@@ -76,12 +94,12 @@ class Reloader:
             GaugeMetricFamily(
                 "fstat_exporter_config_last_reload_successful",
                 "Whether the latest attempt to load the configuration succeeded: 1 or 0.",
-                int(self._is_successful),
+                int(self.outcome.failed_at_s is None),
             ),
             GaugeMetricFamily(
                 "fstat_exporter_config_last_reload_success_timestamp_seconds",
                 "When the configuration was loaded last, seconds since the epoch.",
-                self._succeeded_at_s,
+                self.outcome.loaded_at_s,
             ),
         )
 
@@ -104,9 +122,8 @@ class Reloader:
             error = f"unexpected: {failure!r}"
             _log.exception("the reload failed")
         else:
-            is_worth_a_line = is_different or is_asked_for or not self._is_successful
-            self._is_successful = True
-            self._succeeded_at_s = time.time()
+            is_worth_a_line = is_different or is_asked_for or self.outcome.failed_at_s is not None
+            self.outcome = Outcome(time.time())
             seconds = round(time.monotonic() - began_s, 3)
             _log.log(
                 logging.INFO if is_worth_a_line else logging.DEBUG,
@@ -114,6 +131,6 @@ class Reloader:
                 extra=fields(by=reasons, changed=str(is_different).lower(), seconds=seconds),
             )
             return None
-        self._is_successful = False
+        self.outcome = Outcome(self.outcome.loaded_at_s, time.time(), error)
         _log.error("configuration not reloaded, the old one stays", extra=fields(by=reasons))
         return error

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
@@ -88,6 +89,19 @@ class Tracker:
     def files(self) -> int:
         """How many files are tracked."""
         return len(self._names)
+
+    @property
+    def rotated_files(self) -> int:
+        """How many of them are rotated files that match no pattern; they are followed until they are quiet."""
+        return len(self._followed)
+
+    def pattern_matches(self) -> Iterator[tuple[str, str, int]]:
+        """Yield each pattern of the published configuration: its group's name, its text, how many files it matches."""
+        publication = self.publication
+        for number, (group, text) in self.matcher.patterns.items():
+            position = publication.position_of((group,))
+            if position is not None:
+                yield publication.config[position].group, text, self.discovery.matches[number]
 
     def publish(self, config: Config, *, first: int = 0, before: Publication | None = None) -> Publication:
         """Make a publication of the facts; see :class:`Publication`."""

@@ -62,6 +62,11 @@ class Discovery:
         return len(self._tree.faults)
 
     @property
+    def faults(self) -> list[tuple[str, OSError]]:
+        """The directories that cannot be listed, each with its error, in no particular order."""
+        return list(self._tree.faults.items())
+
+    @property
     def unwatchable(self) -> int:
         """How many directories cannot be watched; they are listed on every occasion."""
         return len(self._tree.folders.unwatchable)

@@ -1,5 +1,6 @@
-"""What the API tells of files, groups and the agent, over a real tracker."""
+"""What the API shows of files, groups, aggregates and the agent, over a real tracker."""
 
+import asyncio
 import json
 import os
 import re
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.errors import ConfigError, Mistake
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
-from exporter.overview import FilesQuery, Json, Overview
+from exporter.overview import MAX_AGGREGATES, MAX_EXAMPLES, FilesQuery, Json, Overview
 from exporter.publication.history import STEPS, History
+from exporter.reload import Reloader
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from exporter.web import api
@@ -28,11 +31,18 @@ class Shown:
     def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
         self.tracker = tracker
         self.scraper = Scraper(tracker)
-        self.overview = Overview(tracker, self.scraper)
+        self.mistakes: list[str] = []  # of the configuration on disk
+        self.reloader = Reloader(self._load)
+        self.overview = Overview(tracker, self.scraper, self.reloader)
         self._ahead_s = 0
         self.scraper.history = History(tracker.publication, clock=lambda: time.monotonic() + self._ahead_s)
         self.scraper.history.update(())
         self._ahead_s = 30  # so that there is a time over which growth can be measured
+
+    async def _load(self, is_asked_for: bool) -> bool:
+        if self.mistakes:
+            raise ConfigError([Mistake("exporter.yml", text) for text in self.mistakes])
+        return is_asked_for
 
     def ask(self, name: str, **parameters: str | list[str]) -> Json:
         """An answer, of files that are all looked at for it; as the client reads it."""
@@ -82,6 +92,7 @@ def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
         "mtime_seconds": os.stat(path).st_mtime,
         "changes_total": 1,
         "appended_bytes_total": 3000,
+        "truncations_total": 0,
         "has_series": True,
         "followed": "watched",
         "polled_reason": None,
@@ -167,7 +178,10 @@ def test_search(tmp_path: Path, show: Callable[..., Shown]) -> None:
 
 
 def test_groups(tmp_path: Path, show: Callable[..., Shown]) -> None:
-    """Their sums, files without series included; and the files of one group only."""
+    """Their sums, files without series included; and the files of one group only.
+
+    Files without series are those that `max_series` leaves without, as in the metric: with `per_file: false` none.
+    """
     touch(tmp_path / "a/1.log", tmp_path / "a/2.log", tmp_path / "b/1.log", tmp_path / "b/2.log")
     shown = show(
         LogGroup("all", (f"{tmp_path}/a/*.log",), max_series=1),
@@ -180,7 +194,8 @@ def test_groups(tmp_path: Path, show: Callable[..., Shown]) -> None:
     every, sums = shown.ask("groups")["groups"]
     assert (every["group"], every["files"], every["files_without_series"]) == ("all", 2, 1)
     assert (every["appended_bytes_total"], every["rotations_total"], every["size_bytes"]) == (3, 1, 0)
-    assert (sums["group"], sums["files"], sums["files_without_series"]) == ("sums", 2, 2)
+    assert (sums["group"], sums["files"], sums["files_without_series"]) == ("sums", 2, 0)
+    assert (every["per_file"], sums["per_file"]) == (True, False)
     assert (sums["appended_bytes_total"], sums["size_bytes"], sums["truncations_total"]) == (5, 5, 0)
     assert sums["newest_mtime_seconds"] == os.stat(tmp_path / "b/1.log").st_mtime
     assert sums["growth_bytes_per_second"] > 0
@@ -207,9 +222,9 @@ def test_other_names_of_a_file(tmp_path: Path, show: Callable[..., Shown]) -> No
     shown = show()
     append(tmp_path / "a.log", "123")
     rows = {os.path.basename(row["path"]): row for row in shown.ask("files")["files"]}
-    fields = ("size_bytes", "appended_bytes_total", "changes_total")
-    assert [rows["a.log"][field] for field in fields] == [3, 3, 1]
-    assert [rows["b.log"][field] for field in fields] == [3, None, None]
+    fields = ("size_bytes", "appended_bytes_total", "changes_total", "truncations_total")
+    assert [rows["a.log"][field] for field in fields] == [3, 3, 1, 0]
+    assert [rows["b.log"][field] for field in fields] == [3, None, None, None]
     assert rows["b.log"]["growth_bytes_per_second"] is None
 
 
@@ -261,17 +276,133 @@ def test_status(tmp_path: Path, show: Callable[..., Shown]) -> None:
     assert status["directories"] == {
         "known": len(shown.tracker.discovery),
         "unreadable": 0,
+        "unreadable_examples": [],
         "unwatched": 0,
     }
+    assert status["patterns"] == {"configured": 1, "unmatched": 0, "unmatched_examples": []}
+    process = status["process"]
+    assert 0 < process["cpu_seconds_total"] <= time.process_time() + 0.01
+    assert process["resident_memory_bytes"] > 1 << 20
+    assert process["start_time_seconds"] < time.time()
+
+
+def test_rotated_files(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """The watched files are those that match and the rotated ones, which are counted apart."""
+    touch(tmp_path / "a.log", tmp_path / "b.log")
+    shown = show()
+    os.rename(tmp_path / "a.log", tmp_path / "a.log.1")
+    touch(tmp_path / "a.log")
+    status = shown.ask("status")
+    assert (status["files"], status["rotated_files"]) == (2, 1)
+    assert status["followed"] == {"watched": 3, "hot": 0, "polled": {}}
+
+
+def test_truncations(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """They are counted for the file and for its group."""
+    (tmp_path / "a.log").write_text("123456")
+    touch(tmp_path / "b.log")
+    shown = show()
+    os.truncate(tmp_path / "a.log", 2)
+    rows = {os.path.basename(row["path"]): row["truncations_total"] for row in shown.ask("files")["files"]}
+    assert rows == {"a.log": 1, "b.log": 0}
+    assert shown.ask("groups")["groups"][0]["truncations_total"] == 1
+
+
+def test_aggregates(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Each has its labels by name, its sums and its growth; those that grow fastest come first, then the biggest."""
+    touch(tmp_path / "blog/1.log", tmp_path / "shop/1.log", tmp_path / "shop/2.log", tmp_path / "7/1.log")
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big/1.log").write_text("x" * 50)
+    regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[a-z]+)/")
+    paths = (f"{tmp_path}/*/*.log",)
+    sites = LogGroup("g", paths, labels={"team": "infra"}, path_regex=regex, aggregate_by=("site",), per_file=False)
+    shown = show(sites, LogGroup("other", (f"{tmp_path}/*/*.txt",)))
+    append(tmp_path / "shop/1.log", "x" * 1000)
+    append(tmp_path / "shop/2.log", "x" * 2000)
+    append(tmp_path / "blog/1.log", "x" * 100)
+    answer = shown.ask("groups")
+    assert [(row["group"], row["aggregates"]) for row in answer["groups"]] == [("g", 4), ("other", 0)]
+    rates = [row.pop("growth_bytes_per_second") for row in answer["aggregates"]]
+    assert rates == pytest.approx([size / answer["window_seconds"] for size in (3000, 100, 0, 0)], rel=0.01)
+    named = {"shop": (2, 3000, 3000), "blog": (1, 100, 100), "big": (1, 50, 0), "": (1, 0, 0)}
+    assert answer["aggregates"] == [
+        {
+            "group": "g",
+            "labels": {"site": site} if site else {},
+            "files": files,
+            "size_bytes": size_bytes,
+            "appended_bytes_total": appended_bytes,
+            "has_series": True,
+        }
+        for site, (files, size_bytes, appended_bytes) in named.items()
+    ]
+
+
+def test_at_most_some_aggregates(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """An answer has a bound; those beyond it are counted."""
+    for number in range(MAX_AGGREGATES + 5):
+        touch(tmp_path / f"{number}.log")
+    regex = re.compile(r"/(?P<name>\d+)\.log$")
+    shown = show(LogGroup("g", (f"{tmp_path}/*.log",), path_regex=regex, aggregate_by=("name",), max_series=3))
+    answer = shown.ask("groups")
+    assert answer["groups"][0]["aggregates"] == MAX_AGGREGATES + 5
+    assert len(answer["aggregates"]) == MAX_AGGREGATES
+    assert sum(row["has_series"] for row in answer["aggregates"]) <= 3
+
+
+def test_directories_that_cannot_be_listed(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """All are counted, and some are named with the reason."""
+    loops = sorted(str(tmp_path / f"{number}-loop") for number in range(MAX_EXAMPLES + 5))
+    for loop in loops:
+        os.symlink(loop, loop)
+    shown = show(LogGroup("g", (f"{tmp_path}/*-loop/*.log",)))
+    directories = shown.ask("status")["directories"]
+    assert directories["unreadable"] == len(loops)
+    reason = "Too many levels of symbolic links"
+    assert directories["unreadable_examples"] == [{"path": path, "reason": reason} for path in loops[:MAX_EXAMPLES]]
+
+
+def test_patterns_without_a_match(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """All are counted, and some are named with their group."""
+    touch(tmp_path / "a.log")
+    nothing = tuple(f"{tmp_path}/{number}.log" for number in range(MAX_EXAMPLES + 5))
+    shown = show(LogGroup("some", (f"{tmp_path}/a.log",)), LogGroup("none", nothing))
+    patterns = shown.ask("status")["patterns"]
+    assert (patterns["configured"], patterns["unmatched"]) == (len(nothing) + 1, len(nothing))
+    assert patterns["unmatched_examples"] == [{"group": "none", "pattern": text} for text in nothing[:MAX_EXAMPLES]]
+    touch(tmp_path / "3.log")
+    shown.tracker.scan()
+    assert shown.ask("status")["patterns"]["unmatched"] == len(nothing) - 1
+
+
+def test_a_failed_reload(show: Callable[..., Shown]) -> None:
+    """The first mistake and the time are shown until a reload succeeds, beside the time of the latest success."""
+    shown = show()
+    before = shown.ask("status")["configuration"]
+    assert (before["failed_seconds"], before["error"]) == (None, None)
+    shown.mistakes = ["no group", "no paths"]
+    began_s = time.time()
+    asyncio.run(shown.reloader.reload("test", is_asked_for=True))
+    failed = shown.ask("status")["configuration"]
+    assert (failed["loaded_seconds"], failed["error"]) == (before["loaded_seconds"], "exporter.yml: no group")
+    assert began_s - 0.001 <= failed["failed_seconds"] <= time.time() + 0.001  # it is rounded
+    shown.mistakes = []
+    asyncio.run(shown.reloader.reload("test", is_asked_for=True))
+    after = shown.ask("status")["configuration"]
+    assert (after["failed_seconds"], after["error"]) == (None, None)
+    assert after["loaded_seconds"] >= failed["failed_seconds"]
 
 
 def test_a_young_history_says_so(tmp_path: Path, track: Track) -> None:
     """Within the first second nobody can tell how fast a file grows; what it grew by is told."""
+
+    async def load(is_asked_for: bool) -> bool:
+        return is_asked_for
+
     touch(tmp_path / "a.log")
     groups = (LogGroup("g", (f"{tmp_path}/*.log",)),)
     tracker = track(groups=groups)
-    overview = Overview(tracker, Scraper(tracker))
-    answer = overview.files(FilesQuery())
+    answer = Overview(tracker, Scraper(tracker), Reloader(load)).files(FilesQuery())
     assert answer["window_seconds"] == 0
     assert answer["history"]["begins_seconds"] == answer["as_of_seconds"]
     assert [row["growth_bytes_per_second"] for row in answer["files"]] == [None]
