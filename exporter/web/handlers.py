@@ -7,6 +7,7 @@ import gzip
 import http.client
 import logging
 import re
+import socket
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ class Application(web.Application):
         self.whole: SharedCalls[list[bytes]] = SharedCalls()
         self.filtered: SharedCalls[list[bytes]] = SharedCalls()
         self.scrape_thread = KeptThread("scrape")
-        self.page = page_files(site.telemetry_path)
+        self.page = page_files(site.telemetry_path, socket.gethostname())
         self.query_slots = asyncio.Semaphore(_QUERIES_AT_ONCE)
         super().__init__(
             [

@@ -28,15 +28,16 @@ class StaticFile:
     body: bytes
 
 
-def page_files(telemetry_path: str) -> dict[str, StaticFile]:
+def page_files(telemetry_path: str, host: str) -> dict[str, StaticFile]:
     """Return the page and what it loads: path without the first slash -> file.
 
     Args:
         telemetry_path: where the metrics are.
+        host: the name of this machine, which tells its page from others.
     """
     static = resources.files("exporter.web") / "static"
     page = Template((static / "index.html").read_text(encoding="utf-8")).substitute(
-        version=html.escape(__version__), metrics=html.escape(telemetry_path)
+        version=html.escape(__version__), metrics=html.escape(telemetry_path), host=html.escape(host)
     )
     files = {f"static/{name}": StaticFile(type_, (static / name).read_bytes()) for name, type_ in _TYPES.items()}
     return {"": StaticFile("text/html; charset=utf-8", page.encode()), **files}

@@ -1,27 +1,31 @@
-// The page at /: asks the agent's JSON API every few seconds while it is looked at, and shows what comes.
-// Names of files are anything but trusted. They become text (textContent), never markup.
+// The page at /: fetches the agent's JSON API every few seconds while it is visible, and shows the answers.
+// Paths, labels and error texts are hostile input. They become text (textContent), never markup.
 
 const EVERY_MS = 3000;
 const TIMEOUT_MS = 10000;
 const TYPING_MS = 150;
-const FIRST_ROWS = 50;
+const FIRST_ROWS = 20;
 const MOST_ROWS = 1000;
-const FEW_GROUPS = 8;
+const FEW_GROUPS = 5;
+const FEW_AGGREGATES = 8;
+const FEW_EXAMPLES = 5;
+const NARROW = matchMedia("(max-width: 47rem)"); // as in page.css
 const WIDTH = 240; // of a plot, in its own units
 const HEIGHT = 40;
 
 const $ = (id) => document.getElementById(id);
 
-// What the address tells behind its #, so that a view can be sent to somebody else.
+// The address has it behind its #, so that a view can be sent to somebody else.
 const state = { sort: "growth", order: "", search: "", group: "", followed: "", window: "60", limit: FIRST_ROWS };
 
 let isPaused = false;
 let areAllGroupsShown = false;
+let areAllAggregatesShown = false;
 let timer = 0;
-let asking = null; // the AbortController of what is under way
-let shown = null; // the latest answer: {files, groups, status}
+let asking = null; // the AbortController of the requests under way
+let shown = null; // the latest answers: {files, groups, status, fault}
 let isFailing = false;
-let objection = ""; // what the agent had against an address, until the next choice
+let objection = ""; // why the agent refused an address, until the next choice
 
 // -- numbers and names ------------------------------------------------------------------------------------------------
 
@@ -35,7 +39,8 @@ function bytes(size) {
   return `${value.toFixed(digits)} ${PREFIXES[power]}`;
 }
 
-const rate = (bytesPerSecond) => `${bytes(bytesPerSecond)}/s`;
+const rate = (bytesPerSecond) =>
+  bytesPerSecond > 0 && bytesPerSecond < 0.1 ? "< 0.1 B/s" : `${bytes(bytesPerSecond)}/s`;
 
 function duration(seconds) {
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
@@ -46,10 +51,12 @@ function duration(seconds) {
 
 const ago = (seconds) => (seconds < 1 ? "just now" : `${duration(seconds)} ago`);
 const clock = (unixSeconds) => new Date(unixSeconds * 1000).toLocaleTimeString();
+const day = (unixSeconds) => new Date(unixSeconds * 1000).toLocaleString("sv"); // as ISO 8601 has it, in local time
 const moment = (unixSeconds) => new Date(unixSeconds * 1000).toISOString().replace("T", " ");
 const count = (number, one, many) => `${whole.format(number)} ${number === 1 ? one : many}`;
+const labelled = (labels) => visible(Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" · "));
 
-// Characters that can not be seen, or that turn the text around them, are told by their numbers.
+// Characters that are invisible, or that turn the text around them, are shown by their numbers.
 const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
 const visible = (text) =>
   text.replace(INVISIBLE, (found) => `⟨U+${found.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
@@ -104,7 +111,7 @@ function makePlot() {
   return svg;
 }
 
-// The mean rate in each step; the one under way is told only once it says something. null: not known.
+// The mean rate in each step; the running step only after a third of it. null: not known.
 function rates(steps, answer) {
   const { step_seconds: step, begins_seconds: begins, first_step_seconds: first } = answer.history;
   const last = steps.length - 1;
@@ -136,7 +143,7 @@ function drawPlot(svg, steps, answer) {
   setAttribute(svg, "aria-label", told);
 }
 
-// What all steps are of: the last 15 minutes, or less if growth has not been written down for so long.
+// How long all steps are together: the last 15 minutes, or less while the history is younger.
 function span(answer) {
   const { begins_seconds: begins, steps, step_seconds: step } = answer.history;
   return duration(Math.min(answer.as_of_seconds - begins, steps * step));
@@ -173,6 +180,7 @@ function showRows(table, items, keyOf, make, update, nothing) {
   table.rowsByKey = rows;
   if (!items.length) {
     const row = element("tr");
+    row.setAttribute("role", "row");
     const empty = cell("empty none");
     empty.colSpan = table.tHead.rows[0].cells.length;
     empty.textContent = nothing;
@@ -192,7 +200,7 @@ function plotCell() {
 function showGrowth(td, item, answer) {
   const growth = item.growth_bytes_per_second;
   if (item.appended_bytes_total === null) {
-    twoLines(td, "–", "", "Another name of this file is what its growth is counted for");
+    twoLines(td, "–", "", "Its growth counts for another name of this file");
   } else {
     const grown = total(item.history);
     twoLines(
@@ -216,16 +224,14 @@ function showTime(td, unixSeconds, answer) {
 function makeFile(row, file) {
   const name = cell("name");
   const cut = file.path.lastIndexOf("/") + 1;
-  const labels = Object.entries(file.labels);
+  const labels = labelled(file.labels);
   name.append(
     element("b", "", visible(file.path.slice(cut))),
     element("small", "folder", visible(file.path.slice(0, cut))),
     element("small", "labels"),
   );
-  name.title = [file.path, `group: ${file.group}`, ...labels.map(([label, value]) => `${label}: ${value}`)]
-    .map(visible)
-    .join("\n");
-  name.lastElementChild.textContent = visible([file.group, ...labels.map(([, value]) => value)].join(" · "));
+  name.lastElementChild.textContent = [visible(file.group), labels].filter(Boolean).join(" · ");
+  name.title = `${visible(file.path)}\n${name.lastElementChild.textContent}`;
   row.append(
     name,
     plotCell(),
@@ -243,17 +249,17 @@ const REASONS = {
   instance_limit: "no inotify instance left: raise fs.inotify.max_user_instances",
   permission: "no permission to read it",
   unsupported: "the kernel refuses to watch it",
-  thread_failed: "the thread that follows changes has failed: restart the agent",
-  filesystem: "its filesystem tells of no changes",
-  remote: "others may write to its filesystem",
+  thread_failed: "the thread that follows changes failed: restart the agent",
+  filesystem: "its filesystem reports no changes",
+  remote: "other machines may write to its filesystem",
   audit: "it changed without an event",
   max_files: "no room in the cache: raise cache.max_files",
 };
 
 const HOW = {
-  watched: "The kernel tells of each change",
-  hot: "Written all the time, so looked at every half second",
-  polled: "Looked at on every scrape",
+  watched: "The kernel notifies the agent of each change",
+  hot: "Written all the time: sampled every half second",
+  polled: "One stat each scrape",
 };
 
 function updateFile(row, file) {
@@ -263,12 +269,18 @@ function updateFile(row, file) {
   showGrowth(growth, file, answer);
   setText(size, bytes(file.size_bytes), `${whole.format(file.size_bytes)} bytes`);
   showTime(time, file.mtime_seconds, answer);
-  setText(changes, file.changes_total === null ? "–" : whole.format(file.changes_total));
+  twoLines(
+    changes,
+    file.changes_total === null ? "–" : whole.format(file.changes_total),
+    file.truncations_total ? count(file.truncations_total, "truncation", "truncations") : "",
+    "",
+  );
   const reason = file.polled_reason;
   const [how, small] = status.children;
   how.className = `how ${file.followed}`;
   setText(how, file.followed, reason ? `${HOW.polled}: ${REASONS[reason] ?? reason}` : HOW[file.followed]);
-  setText(small, [reason?.replaceAll("_", " "), file.has_series ? "" : "no series"].filter(Boolean).join(", "));
+  const isWithout = !file.has_series && shown.groups.groups.some((group) => group.group === file.group && group.per_file);
+  setText(small, [reason?.replaceAll("_", " "), isWithout ? "without series" : ""].filter(Boolean).join(", "));
 }
 
 function makeGroup(row, group) {
@@ -277,7 +289,14 @@ function makeGroup(row, group) {
   button.type = "button";
   button.title = "Show the files of this group only";
   button.addEventListener("click", () => change({ group: group.group }));
-  name.append(button);
+  const aggregates = element("button", "more");
+  aggregates.type = "button";
+  aggregates.title = "Go to the aggregates";
+  aggregates.addEventListener("click", () => {
+    $("aggregates-section").firstElementChild.open = true;
+    $("aggregates-section").scrollIntoView();
+  });
+  name.append(button, aggregates);
   row.append(
     name,
     plotCell(),
@@ -291,7 +310,9 @@ function makeGroup(row, group) {
 
 function updateGroup(row, group) {
   const answer = shown.groups;
-  const [, trend, growth, size, files, time, rotations] = row.cells;
+  const [name, trend, growth, size, files, time, rotations] = row.cells;
+  name.lastElementChild.hidden = !group.aggregates;
+  setText(name.lastElementChild, count(group.aggregates, "aggregate", "aggregates"), name.lastElementChild.title);
   drawPlot(trend.firstElementChild.firstElementChild, group.history, answer);
   showGrowth(growth, group, answer);
   setText(size, bytes(group.size_bytes), `${whole.format(group.size_bytes)} bytes`);
@@ -299,11 +320,105 @@ function updateGroup(row, group) {
   twoLines(
     files,
     whole.format(group.files),
-    without ? `${whole.format(without)} without series` : "",
-    without ? "Those are in the sums only (per_file, max_series)" : "",
+    [group.per_file ? "" : "no file series (per_file: false)", without ? `${whole.format(without)} without series` : ""]
+      .filter(Boolean)
+      .join(", "),
+    without ? "max_series leaves them no series; they count in the sums of the group" : "",
   );
   showTime(time, group.newest_mtime_seconds, answer);
-  setText(rotations, whole.format(group.rotations_total), count(group.truncations_total, "truncation", "truncations"));
+  const { rotations_total: rotated, truncations_total: truncated } = group;
+  twoLines(rotations, whole.format(rotated), truncated ? count(truncated, "truncation", "truncations") : "", "");
+}
+
+function makeAggregate(row, aggregate) {
+  const name = cell("name");
+  const button = element("button", "", labelled(aggregate.labels) || "no labels");
+  button.type = "button";
+  button.title = "Show the files with these labels";
+  button.addEventListener("click", () =>
+    change({ group: aggregate.group, search: Object.values(aggregate.labels).join(" ") }),
+  );
+  name.append(button, element("small", "labels"));
+  row.append(name, cell("number"), cell("number", "Size"), cell("number", "Files"), cell("number", "Appended"));
+}
+
+function updateAggregate(row, aggregate) {
+  const [name, growth, size, files, appended] = row.cells;
+  setText(name.lastElementChild, visible(aggregate.group) + (aggregate.has_series ? "" : " · without series"));
+  const speed = aggregate.growth_bytes_per_second;
+  setText(growth, speed === null ? "…" : rate(speed));
+  growth.classList.toggle("none", !speed);
+  setText(size, bytes(aggregate.size_bytes), `${whole.format(aggregate.size_bytes)} bytes`);
+  setText(files, whole.format(aggregate.files));
+  setText(appended, bytes(aggregate.appended_bytes_total), `${whole.format(aggregate.appended_bytes_total)} bytes`);
+}
+
+// -- what is wrong ----------------------------------------------------------------------------------------------------
+
+// Each problem is a line of text and, at most, some examples.
+function findProblems() {
+  const { fault, status } = shown;
+  const { configuration, directories, patterns } = status;
+  const problems = [];
+  const add = (kind, text, examples = [], all = examples.length) => {
+    const few = examples.slice(0, FEW_EXAMPLES);
+    if (all > few.length) few.push(`and ${whole.format(all - few.length)} more`);
+    problems.push({ kind, text, examples: few });
+  };
+  if (fault) add("fault", fault);
+  if (configuration.failed_seconds !== null) {
+    add("reload", "The configuration on disk is not in use", [
+      configuration.error,
+      `reload failed at ${day(configuration.failed_seconds)}, in use is that of ${day(configuration.loaded_seconds)}`,
+    ]);
+  }
+  if (directories.unreadable) {
+    add(
+      "unreadable",
+      `${count(directories.unreadable, "directory", "directories")} cannot be listed`,
+      directories.unreadable_examples.map(({ path, reason }) => `${path}: ${reason}`),
+      directories.unreadable,
+    );
+  }
+  if (patterns.unmatched) {
+    add(
+      "unmatched",
+      count(patterns.unmatched, "pattern matches no file", "patterns match no file"),
+      patterns.unmatched_examples.map(({ group, pattern }) => `${group}: ${pattern}`),
+      patterns.unmatched,
+    );
+  }
+  if (status.late_files) {
+    add("late", `${count(status.late_files, "file is", "files are")} late: the remote filesystem does not answer`);
+  }
+  return problems;
+}
+
+// They are rendered again only when they differ, so that a selection stays; what is open or closed stays so.
+function showProblems(problems) {
+  const list = $("problems").lastElementChild;
+  $("problems").hidden = !problems.length;
+  const told = JSON.stringify(problems);
+  if (list.told === told) return;
+  list.told = told;
+  const wereOpen = new Map([...list.querySelectorAll("details")].map(({ dataset, open }) => [dataset.kind, open]));
+  list.replaceChildren(
+    ...problems.map(({ kind, text, examples }) => {
+      const item = element("li");
+      if (!examples.length) {
+        item.textContent = text;
+        return item;
+      }
+      const details = element("details");
+      details.dataset.kind = kind;
+      details.open = wereOpen.get(kind) ?? !NARROW.matches;
+      const lines = element("ul");
+      lines.append(...examples.map((example) => element("li", "", visible(example))));
+      details.append(element("summary", "", text), lines);
+      item.append(details);
+      return item;
+    }),
+  );
 }
 
 // -- the whole --------------------------------------------------------------------------------------------------------
@@ -329,10 +444,13 @@ function showSummary() {
   drawPlot(plot.firstElementChild, history, groups);
 
   setText($("total"), whole.format(status.files));
+  const rotated = status.rotated_files;
   setText(
     $("total-detail"),
-    `${bytes(status.size_bytes)} in ${count(status.groups, "group", "groups")}`,
-    `${whole.format(status.size_bytes)} bytes`,
+    `${bytes(status.size_bytes)} in ${count(status.groups, "group", "groups")}` +
+      (rotated ? `, and ${count(rotated, "rotated file", "rotated files")}` : ""),
+    `${whole.format(status.size_bytes)} bytes` +
+      (rotated ? "; rotated files match no pattern, and are followed until they are quiet" : ""),
   );
 
   const polled = Object.values(followed.polled).reduce((sum, files) => sum + files, 0);
@@ -340,12 +458,15 @@ function showSummary() {
   const reasons = Object.entries(followed.polled).map(
     ([reason, files]) => `${whole.format(files)} polled (${reason.replaceAll("_", " ")})`,
   );
-  setText($("followed"), `${whole.format(followed.watched)} watched`, HOW.watched);
+  setText(
+    $("followed"),
+    `${whole.format(followed.watched)} watched`,
+    rotated ? `${HOW.watched}; rotated files are followed too` : HOW.watched,
+  );
   setText(
     $("followed-detail"),
-    [`${whole.format(followed.hot)} hot`, ...(reasons.length ? reasons : ["none polled"])]
-      .concat(status.late_files ? [`${whole.format(status.late_files)} late`] : [])
-      .join(", "),
+    [`${whole.format(followed.hot)} hot`, ...(reasons.length ? reasons : ["none polled"])].join(", ") +
+      (rotated ? `; ${whole.format(rotated)} of them rotated` : ""),
     Object.keys(followed.polled).map((reason) => `${reason}: ${REASONS[reason] ?? reason}`).join("\n"),
   );
   $("followed-bar").replaceChildren(
@@ -356,30 +477,53 @@ function showSummary() {
     }),
   );
 
-  const looked = cache.hits_total + cache.misses_total;
+  const { cpu_seconds_total: cpu, resident_memory_bytes: memory, start_time_seconds: start } = status.process;
+  const age = status.as_of_seconds - start;
   setText(
-    $("hits"),
-    looked ? `${(Math.floor(cache.hit_ratio * 1000) / 10).toFixed(1)} %` : "–",
-    `${whole.format(cache.hits_total)} hits, ${whole.format(cache.misses_total)} misses`,
+    $("cost"),
+    cpu === null ? "–" : `${((100 * cpu) / age).toFixed(1)} % CPU`,
+    cpu === null ? "" : `${cpu.toFixed(1)} s of one core in the ${duration(age)} since the start of the agent`,
   );
+  const looked = cache.hits_total + cache.misses_total;
+  const hits = looked ? `${(Math.floor(cache.hit_ratio * 1000) / 10).toFixed(1)} %` : "no";
   const room = cache.max_files === null ? "" : ` of ${whole.format(cache.max_files)}`;
   setText(
-    $("hits-detail"),
-    `${count(cache.misses_total, "miss", "misses")}, ${count(cache.evictions_total, "eviction", "evictions")}`,
-    `${whole.format(cache.files)}${room} files are in the cache`,
+    $("cost-detail"),
+    [
+      ...(memory === null ? [] : [`${bytes(memory)} memory`]),
+      count(cache.watches, "watch", "watches"),
+      `${hits} cache hits`,
+    ].join(", "),
+    [
+      `${whole.format(cache.watches - cache.directory_watches)} watches of files, ` +
+        `${whole.format(cache.directory_watches)} of directories`,
+      `${whole.format(cache.hits_total)} hits, ${count(cache.misses_total, "miss", "misses")}, ` +
+        count(cache.evictions_total, "eviction", "evictions"),
+      `${whole.format(cache.files)}${room} files are in the cache`,
+    ].join("\n"),
   );
 
+  const problems = findProblems();
+  showProblems(problems);
+  setText($("health"), problems.length ? count(problems.length, "problem", "problems") : "Healthy");
+  $("health").classList.toggle("bad", problems.length > 0);
   const failures = Object.entries(cache.watch_failures_total);
   const failed = failures.reduce((sum, [, files]) => sum + files, 0);
-  setText($("overflows"), whole.format(cache.queue_overflows_total));
-  $("overflows").classList.toggle("bad", cache.queue_overflows_total > 0);
   setText(
-    $("overflows-detail"),
-    `${count(failed, "failed watch", "failed watches")}, ${count(cache.audit_mismatches_total, "mismatch", "mismatches")}`,
+    $("health-detail"),
     [
+      ...(cache.queue_overflows_total ? [] : ["no queue overflow"]),
+      ...[
+        [cache.queue_overflows_total, "queue overflow", "queue overflows"],
+        [failed, "failed watch", "failed watches"],
+        [cache.audit_mismatches_total, "mismatch", "mismatches"],
+      ].flatMap(([number, one, many]) => (number ? [count(number, one, many)] : [])),
+    ].join(", "),
+    [
+      `${count(cache.queue_overflows_total, "overflow", "overflows")} of the kernel's queue; each costs a stat of every file`,
       ...failures.map(([reason, files]) => `${whole.format(files)} could not be watched: ${REASONS[reason] ?? reason}`),
       `${whole.format(cache.audit_mismatches_total)} of ${count(cache.audit_checks_total, "check", "checks")} ` +
-        "found a change of which the kernel had not told",
+        "found a change without an event",
     ].join("\n"),
   );
 }
@@ -412,40 +556,60 @@ function showState() {
 }
 
 function show() {
-  const { files, groups } = shown;
   showSummary();
   showTools();
-  const byGrowth = groups.groups.toSorted((a, b) => b.growth_bytes_per_second - a.growth_bytes_per_second);
-  const fewGroups = areAllGroupsShown ? byGrowth : byGrowth.slice(0, FEW_GROUPS);
-  $("all-groups").hidden = fewGroups.length === byGrowth.length;
+  showGroups();
+  showFiles();
+  showAggregates();
+}
+
+function showGroups() {
+  const { groups } = shown.groups;
+  const byGrowth = groups.toSorted((a, b) => b.growth_bytes_per_second - a.growth_bytes_per_second);
+  const few = areAllGroupsShown ? byGrowth : byGrowth.slice(0, FEW_GROUPS);
+  setText($("groups-count"), whole.format(groups.length));
+  $("all-groups").hidden = few.length === byGrowth.length;
   setText($("all-groups"), `Show all ${byGrowth.length} groups`);
-  showRows($("groups"), fewGroups, (group) => group.group, makeGroup, updateGroup, "There are no groups.");
-  const filtered = state.search || state.group || state.followed;
-  showRows(
-    $("list"),
-    files.files,
-    (file) => JSON.stringify([file.group, file.path, file.labels]),
-    makeFile,
-    updateFile,
-    filtered ? "No file is like that." : "No file matches the patterns of the configuration.",
-  );
-  setText(
-    $("matched"),
-    files.files.length < files.matched
-      ? `${whole.format(files.files.length)} of ${whole.format(files.matched)} files`
-      : count(files.matched, "file", "files"),
-  );
-  $("more").hidden = files.files.length >= files.matched || state.limit >= MOST_ROWS;
-  const known = files.as_of_seconds - files.history.begins_seconds;
-  const length = files.history.steps * files.history.step_seconds;
+  showRows($("groups"), few, (group) => group.group, makeGroup, updateGroup, "There are no groups.");
+}
+
+function showAggregates() {
+  const { aggregates, groups } = shown.groups;
+  const few = areAllAggregatesShown ? aggregates : aggregates.slice(0, FEW_AGGREGATES);
+  const all = groups.reduce((sum, group) => sum + group.aggregates, 0);
+  $("aggregates-section").hidden = !all;
+  setText($("aggregates-count"), few.length < all ? `${few.length} of ${whole.format(all)}, the fastest first` : `${all}`);
+  $("all-aggregates").hidden = few.length === aggregates.length;
+  setText($("all-aggregates"), `Show ${aggregates.length} aggregates`);
+  const keyOf = ({ group, labels }) => JSON.stringify([group, labels]);
+  showRows($("aggregates"), few, keyOf, makeAggregate, updateAggregate, "There are no aggregates.");
+}
+
+function showFiles() {
+  const { files, history, matched, ...answer } = shown.files;
+  const isOfGrowing = state.sort === "growth" && !state.order;
+  const chosen = isOfGrowing ? files.filter((file) => file.growth_bytes_per_second > 0) : files;
+  const isFiltered = state.search || state.group || state.followed;
+  let nothing = "No file matches the patterns of the configuration.";
+  if (matched && !answer.window_seconds) nothing = "The history of growth begins now.";
+  else if (matched) {
+    nothing = `No file grew in the last ${duration(answer.window_seconds)}. Biggest lists all ${count(matched, "file", "files")}.`;
+  } else if (isFiltered) nothing = "No file matches the search and the filters.";
+  const keyOf = (file) => JSON.stringify([file.group, file.path, file.labels]);
+  showRows($("list"), chosen, keyOf, makeFile, updateFile, nothing);
+  const areAllGrowing = chosen.length === files.length;
+  const part = chosen.length < matched ? `${whole.format(chosen.length)} of ` : "";
+  setText($("matched"), `${part}${count(matched, "file", "files")}${areAllGrowing ? "" : ", the others did not grow"}`);
+  $("more").hidden = !areAllGrowing || files.length >= matched || state.limit >= MOST_ROWS;
+  const known = answer.as_of_seconds - history.begins_seconds;
+  const length = history.steps * history.step_seconds;
   setText(
     $("history"),
     known >= length
-      ? `Growth is over the last ${Math.round(files.window_seconds)} s; the plots show the last 15 minutes.`
+      ? `Growth is over the last ${Math.round(answer.window_seconds)} s; the plots show the last 15 minutes.`
       : known < 1
-        ? "The history of growth begins now: there is nothing to show of the time before."
-        : `The history of growth begins at ${clock(files.history.begins_seconds)}, ${ago(known)}; ` +
-          "of the time before there is nothing to show.",
+        ? "The history of growth begins now."
+        : `The history of growth begins at ${clock(history.begins_seconds)}, ${ago(known)}.`,
   );
 }
 
@@ -453,7 +617,7 @@ function showLive() {
   const live = $("live");
   live.className = isFailing ? "off" : isPaused ? "" : "on";
   setText(live, isFailing ? "No answer" : isPaused ? "Paused" : shown ? "Live" : "Loading");
-  setAttribute(live, "title", shown ? `As of ${clock(shown.files.as_of_seconds)}` : "");
+  setAttribute(live, "title", shown ? `The numbers are from ${clock(shown.files.as_of_seconds)}` : "");
   document.querySelector("main").classList.toggle("stale", isFailing && shown !== null);
 }
 
@@ -464,7 +628,7 @@ function showNotice(text) {
 
 function showFailure(reason) {
   isFailing = true;
-  const numbers = shown ? ` The numbers are as of ${clock(shown.files.as_of_seconds)}.` : "";
+  const numbers = shown ? ` The numbers are from ${clock(shown.files.as_of_seconds)}.` : "";
   showNotice(`${reason}${numbers} Trying again every few seconds.`);
   showLive();
 }
@@ -476,6 +640,12 @@ async function ask(name, parameters, signal) {
   const response = await fetch(`api/v1/${name}?${query}`, { signal, cache: "no-store" });
   if (!response.ok) throw new Refusal(response.status, (await response.text()).trim());
   return response.json();
+}
+
+// Why the agent is not healthy; empty when it is.
+async function askHealth(signal) {
+  const response = await fetch("-/healthy", { signal, cache: "no-store" });
+  return response.ok ? "" : (await response.text()).trim();
 }
 
 class Refusal extends Error {
@@ -492,28 +662,29 @@ async function refresh() {
   const timeout = setTimeout(() => own.abort(), TIMEOUT_MS);
   const window = { window: state.window };
   try {
-    const [files, groups, status] = await Promise.all([
+    const [files, groups, status, fault] = await Promise.all([
       ask("files", state, own.signal),
       ask("groups", window, own.signal),
       ask("status", {}, own.signal),
+      askHealth(own.signal),
     ]);
     if (own !== asking) return;
-    shown = { files, groups, status };
+    shown = { files, groups, status, fault };
     isFailing = false;
     showNotice(objection);
     show();
     showLive();
   } catch (error) {
-    if (own !== asking) return; // it was asked again meanwhile
+    if (own !== asking) return; // there is a later request
     if (error.status === 400) {
-      change(DEFAULTS); // the address asks for what is not there, perhaps not any more
-      objection = `${error.message}. Here is everything instead.`;
+      change(DEFAULTS); // the address names a group that does not exist, perhaps not any more
+      objection = `${error.message}. The page shows everything instead.`;
     } else if (error instanceof Refusal) {
       showFailure(error.message);
     } else if (error instanceof TypeError || error.name === "AbortError") {
       showFailure("The agent does not answer.");
     } else {
-      showFailure("The agent's answer can not be read.");
+      showFailure("The agent's answer cannot be read.");
       throw error;
     }
   } finally {
@@ -548,7 +719,7 @@ function change(wanted, delayMs = 0) {
   history.replaceState(null, "", told ? `#${told}` : location.pathname + location.search);
   showState();
   asking?.abort();
-  asking = null; // nobody wants to see that any more
+  asking = null; // the answers would be to the choice before
   clearTimeout(timer);
   timer = setTimeout(refresh, delayMs);
 }
@@ -578,6 +749,11 @@ $("all-groups").addEventListener("click", () => {
   show();
 });
 
+$("all-aggregates").addEventListener("click", () => {
+  areAllAggregatesShown = true;
+  show();
+});
+
 $("pause").addEventListener("click", (event) => {
   isPaused = !isPaused;
   event.currentTarget.setAttribute("aria-pressed", String(isPaused));
@@ -598,5 +774,9 @@ addEventListener("hashchange", () => {
 
 $("view").hidden = false;
 readAddress();
+const isFiltered = state.search || state.group || state.followed;
+for (const details of document.querySelectorAll("section details")) {
+  details.open = !NARROW.matches || (isFiltered && details.className === "filters");
+}
 showState();
 refresh();

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from exporter.config.fields.scalars import ListenAddress
 from exporter.overview import FilesQuery, Json
 from exporter.web import handlers, outbox, server, streams
+from exporter.web.page import page_files
 from exporter.web.security.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 from tests.support import PROMETHEUS_ACCEPT, Stopwatch, parse_scrape, wait_until
@@ -286,6 +287,13 @@ def test_index(make: Callable[..., Web]) -> None:
         assert web.get(link).status == 200
     assert web.get("/aXb/m").status == 404
     assert web.get("/metrics").status == 404
+
+
+def test_host_name_is_escaped() -> None:
+    """A host's name is text in the title and in the heading, whatever is in it."""
+    page = page_files("/metrics", "<b>$host&")[""].body.decode()
+    assert page.count("&lt;b&gt;$host&amp;") == 2
+    assert "<b>" not in page
 
 
 def test_page_loads_nothing_from_elsewhere(web: Web) -> None:
