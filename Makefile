@@ -63,7 +63,7 @@ schema: $(VENV)/.run ## generate config/exporter.schema.json from the code
 	@$(VENV)/bin/python -m exporter.config.schema > config/exporter.schema.json.new
 	@mv config/exporter.schema.json.new config/exporter.schema.json
 
-screenshot: $(VENV)/.test programs ## generate docs/page.png
+screenshot: $(VENV)/.test programs ## generate the pictures of the page, docs/page*.png
 	$(VENV)/bin/python -m tools.screenshot
 
 dashboard: $(VENV)/.run ## generate config/grafana/log-growth.json from tools/dashboard.py

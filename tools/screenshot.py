@@ -1,15 +1,19 @@
-"""Makes docs/page.png: the page of a real agent over a busy machine's logs, in a real Chromium.
+"""Makes docs/page*.png: the page of a real agent over a busy machine's logs, in a real Chromium.
 
 To be run from the repository with `make screenshot`, on Linux with Chromium and unshare(1). The logs are made up, in a
 mount namespace of their own, so that they have the names that such files have. Time runs a minute a second.
 """
 
 import asyncio
+import base64
 import contextlib
 import functools
+import itertools
 import math
 import os
 import random
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,10 +21,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exporter import scrape
+from prometheus_client import Metric, ProcessCollector
+
+from exporter import overview, scrape
 from exporter.agent import Agent
 from exporter.config.fields.scalars import ListenAddress
 from exporter.config.model import parse
@@ -35,11 +43,22 @@ logs:
   - group: system
     paths: ["/var/log/{syslog,*.log}", "/var/log/{postgresql,redis}/*.log"]
   - group: web
-    paths: ["/var/log/nginx/*.log"]
+    paths: ["/var/log/nginx/*.log", "/var/log/apache2/*.log"]
   - preset: kubernetes-pods
     per_file: false
 """
 MIB = 1 << 20
+SIZES = ((1280, 860, ""), (390, 844, "-narrow"))
+SCHEMES = (("light", ""), ("dark", "-dark"))
+PIXELS = """(async () => {
+  const image = await createImageBitmap(await (await fetch('data:image/png;base64,IMAGE')).blob());
+  const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+  context.drawImage(image, 0, 0);
+  const reader = new FileReader();
+  reader.readAsDataURL(new Blob([context.getImageData(0, 0, image.width, image.height).data]));
+  await new Promise(done => { reader.onload = done; });
+  return reader.result.split(',')[1];
+})()"""
 POD = "/var/log/pods/{0}_{1}_{2}/{3}/0.log"
 
 
@@ -94,7 +113,8 @@ SILENT = {  # path -> size, and for how many seconds
 
 
 def make_logs() -> None:
-    """Put made-up logs over /var/log, for this process and its children only."""
+    """Put made-up logs over /var/log and a made-up host name, for this process and its children only."""
+    socket.sethostname("node-7")
     folder = tempfile.mkdtemp()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
     subprocess.run(["mount", "--bind", folder, "/var/log"], check=True)
@@ -128,6 +148,18 @@ def keep_scraping(url: str, until: threading.Event) -> None:
             urllib.request.urlopen(f"{url}metrics", timeout=10).read()
 
 
+class FastProcess(ProcessCollector):
+    """The process' own metrics; it started as long ago as its clock has run."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families."""
+        for family in super().collect():
+            if family.name == "process_start_time_seconds":
+                (sample,) = family.samples
+                family.samples = [sample._replace(value=time.time() - (time.time() - sample.value) * SPEED)]
+            yield family
+
+
 def serve(agent: Agent, until: threading.Event) -> None:
     """Run the agent."""
 
@@ -141,18 +173,55 @@ def serve(agent: Agent, until: threading.Event) -> None:
     asyncio.run(run())
 
 
+def small_png(pixels: bytes, width: int) -> bytes:
+    """Return a PNG with the 256 most frequent colours: a third as big as one with all.
+
+    Args:
+        pixels: four bytes each: red, green, blue, and an alpha that is left out.
+        width: of a line, in pixels.
+    """
+    colours = memoryview(pixels).cast("I")
+    counts = Counter(colours)
+    palette = [colour.to_bytes(4, sys.byteorder)[:3] for colour, _ in counts.most_common(256)]
+
+    def nearest(colour: int) -> int:
+        rgb = colour.to_bytes(4, sys.byteorder)[:3]
+        return min(range(len(palette)), key=lambda at: sum((a - b) ** 2 for a, b in zip(rgb, palette[at], strict=True)))
+
+    places = {colour: nearest(colour) for colour in counts}
+    indices = bytes(map(places.__getitem__, colours))
+    lines = b"".join(b"\0" + indices[at : at + width] for at in range(0, len(indices), width))
+    header = struct.pack(">IIBBBBB", width, len(indices) // width, 8, 3, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, body in (
+        (b"IHDR", header),
+        (b"PLTE", b"".join(palette)),
+        (b"IDAT", zlib.compress(lines, 9)),
+        (b"IEND", b""),
+    ):
+        png += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return png
+
+
 def main() -> None:
-    """Make the picture."""
+    """Make the pictures: wide and narrow, light and dark."""
     if os.environ.get("FSTAT_SCREENSHOT") != "inside":
         os.environ["FSTAT_SCREENSHOT"] = "inside"
         own = [] if os.geteuid() == 0 else ["--map-root-user"]
-        os.execvp("unshare", ["unshare", "--mount", *own, sys.executable, "-m", "tools.screenshot"])
+        os.execvp("unshare", ["unshare", "--mount", "--uts", *own, sys.executable, "-m", "tools.screenshot"])
+    shots: dict[str, tuple[int, str]] = {}
     with busy_agent() as url, open_browser() as browser:
-        browser.resize(1280, 860)
-        browser.open(url)
         time.sleep(FRESH_S)
-        browser.wait_for("document.querySelector('#growth-detail').innerText.endsWith('15 min')")
-        browser.screenshot(Path("docs/page.png"))
+        for (width, height, size), (scheme, suffix) in itertools.product(SIZES, SCHEMES):
+            browser.resize(width, height)
+            browser.prefer(color_scheme=scheme)
+            browser.open(url)
+            browser.wait_for("document.querySelector('#growth-detail').innerText.endsWith('15 min')")
+            shots[f"docs/page{size}{suffix}.png"] = width, browser.call("Page.captureScreenshot", format="png")["data"]
+            browser.call("Page.navigate", url="about:blank")
+        for path, (width, shot) in shots.items():  # after all were taken: this takes memory, which the page shows
+            pixels = base64.b64decode(browser.evaluate(PIXELS.replace("IMAGE", shot)))
+            Path(path).write_bytes(small_png(pixels, width))
 
 
 @contextlib.contextmanager
@@ -161,6 +230,7 @@ def busy_agent() -> Iterator[str]:
     began_s = time.monotonic()
     clock = lambda: began_s + (time.monotonic() - began_s) * SPEED  # noqa: E731
     scrape.History = functools.partial(History, clock=clock)
+    overview.ProcessCollector = FastProcess
     make_logs()
     (bound,) = listen(ListenAddress("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
