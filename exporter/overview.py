@@ -26,23 +26,23 @@ from fstat_cache import HOT, WATCHED
 
 POLLED = "polled"
 NOT_CACHED = "max_files"
-"""Why a file is polled that is not in the cache: there is no room for it."""
+"""Why a file outside the cache is polled: the cache has no room for it."""
 FOLLOWED = (WATCHED, HOT, POLLED)
 
 LOOK_SHARED_S = 1.0
-"""How long a look is good for at most."""
+"""For how long one refresh serves all calls, at most."""
 LOOK_SHARED_TIMES = 20
-"""It is good for so many times as long as it took: all looks together take a twentieth of a core at most."""
+"""A refresh serves calls for so many times its own duration: all together take a twentieth of a core at most."""
 MAX_AGGREGATES = 50
 """How many aggregates an answer has at most: those that grow fastest."""
 MAX_EXAMPLES = 20
 """How many unreadable directories, and how many patterns without a match, an answer names at most."""
-_ASKED_AT_ONCE = 1_000  # files; the cache does nothing else meanwhile
+_ASKED_AT_ONCE = 1_000  # files; the cache is locked meanwhile
 
 WINDOWS_S = range(STEP_S, STEP_S * STEPS + 1)
 """Over how many seconds growth can be measured."""
 LEAST_WINDOW_S = 1.0
-"""When growth has been written down for less than that, nobody can say how fast it is."""
+"""While the history of growth is younger, no rate is shown."""
 
 Json = dict[str, Any]
 Key = Callable[[Row], Any]
@@ -91,7 +91,7 @@ class Overview:
         self._scraper = scraper
         self._reloader = reloader
         self._process = ProcessCollector(registry=None)
-        self._looking = threading.Lock()  # held while one looks for all who wait for it; protects the next
+        self._looking = threading.Lock()  # held by the thread that refreshes for all that wait; protects the next
         self._look_is_good_until_s = 0.0
 
     @property
@@ -100,14 +100,14 @@ class Overview:
         return self._scraper.groups
 
     def files(self, query: FilesQuery) -> Json:
-        """Show files, those without series of their own included. Those that can not be looked at are left out."""
+        """Show files, those without series of their own included. Files that fail to stat are left out."""
         recent = self._recent(query.window_s)
         publication = self._scraper.publication
         candidates = self._candidates(query, publication)
         keys = _keys(query, recent)
         chosen = _first(candidates, query.limit, keys)
         with publication.facts.lock:
-            for key, is_descending in reversed(keys):  # as they are now: meanwhile they may have changed
+            for key, is_descending in reversed(keys):  # again: the numbers may have changed meanwhile
                 chosen.sort(key=key, reverse=is_descending)
             names = [_label_names(publication, position) for position in range(len(publication.config))]
             rows = [_file(row, names[row.group], recent) for row in chosen]

@@ -17,7 +17,7 @@ Answer = Callable[[Overview, Arguments], Json]
 
 
 class BadQueryError(Exception):
-    """A parameter is none, or has a value that it can not have; the message says what was expected."""
+    """A parameter is unknown or has a wrong value; the message says what was expected."""
 
 
 def files(overview: Overview, arguments: Arguments) -> Json:

@@ -33,7 +33,7 @@ def page_files(telemetry_path: str, host: str) -> dict[str, StaticFile]:
 
     Args:
         telemetry_path: where the metrics are.
-        host: the name of this machine, which tells its page from others.
+        host: the name of this machine; it comes first in the title.
     """
     static = resources.files("exporter.web") / "static"
     page = Template((static / "index.html").read_text(encoding="utf-8")).substitute(
