@@ -36,7 +36,7 @@ LOOK_SHARED_TIMES = 20
 MAX_AGGREGATES = 50
 """How many aggregates an answer has at most: those that grow fastest."""
 MAX_EXAMPLES = 20
-"""How many unreadable directories, and how many patterns without a match, an answer names at most."""
+"""How many examples of each problem an answer has at most."""
 _ASKED_AT_ONCE = 1_000  # files; the cache is locked meanwhile
 
 WINDOWS_S = range(STEP_S, STEP_S * STEPS + 1)
@@ -146,6 +146,7 @@ class Overview:
         with tracker.lock:
             faults = sorted(discovery.faults, key=itemgetter(0))
         unreadable = [{"path": printable(path), "reason": error.strerror or str(error)} for path, error in faults]
+        hidden = sorted(map(printable, tracker.facts.hidden()))
         unmatched = [{"group": group, "pattern": printable(text)} for group, text, matches in patterns if not matches]
         outcome = self._reloader.outcome
         process = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
@@ -166,6 +167,8 @@ class Overview:
             },
             "rotated_files": tracker.rotated_files,
             "late_files": status.late,
+            "hidden_files": len(hidden),
+            "hidden_examples": hidden[:MAX_EXAMPLES],
             "configuration": {
                 "loaded_seconds": round(outcome.loaded_at_s, 3),
                 "failed_seconds": None if outcome.failed_at_s is None else round(outcome.failed_at_s, 3),

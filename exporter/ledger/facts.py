@@ -218,6 +218,11 @@ class Facts:
             return path.inode if path.is_present else None
         return self.followed.get(name)
 
+    def hidden(self) -> list[str]:
+        """Return the paths of the files that currently fail to stat, in no particular order."""
+        with self.lock:
+            return list(self._hidden)
+
     def lost(self) -> list[Inode]:
         """Return the inodes that have no name at present."""
         with self.lock:

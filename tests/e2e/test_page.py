@@ -352,6 +352,26 @@ def test_what_is_missing(tmp_path: Path, logs: Path, start_agent: StartAgent, lo
     assert browser.evaluate(opened) == [False, True]  # as they were
 
 
+def test_rare_problems(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """An agent that is not healthy, files that fail to stat and late files: the page names them from the answers."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    browser.evaluate("""(real => {
+      window.fetch = async (url, options) => {
+        const answer = await real(url, options);
+        if (url.includes('healthy')) return new Response('The thread is dead.', { status: 503 });
+        if (!url.includes('status')) return answer;
+        const rare = { late_files: 1, hidden_files: 7, hidden_examples: ['/1', '/2', '/3', '/4', '/5', '/6', '/7'] };
+        return Response.json({ ...(await answer.json()), ...rare });
+      };
+    })(window.fetch)""")
+    browser.wait_for("document.querySelector('#health').innerText === '3 problems'")
+    assert problems(browser) == {
+        "The thread is dead.": [],
+        "7 files fail to stat: without series until it succeeds": ["/1", "/2", "/3", "/4", "/5", "and 2 more"],
+        "1 file is late: the remote filesystem does not answer": [],
+    }
+
+
 def test_rotated_files_are_told_apart(logs: Path, start_agent: StartAgent, look: Look) -> None:
     """The page says why more files are watched than match."""
     browser = look(start_agent(f"{logs}/*.log"))

@@ -362,6 +362,18 @@ def test_directories_that_cannot_be_listed(tmp_path: Path, show: Callable[..., S
     assert directories["unreadable_examples"] == [{"path": path, "reason": reason} for path in loops[:MAX_EXAMPLES]]
 
 
+def test_files_that_fail_to_stat(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """All are counted, and some are named."""
+    touch(*(tmp_path / f"{number:02}.log" for number in range(MAX_EXAMPLES + 5)))
+    shown = show()
+    assert (shown.ask("status")["hidden_files"], shown.ask("status")["hidden_examples"]) == (0, [])
+    names = sorted(path.name for path in shown.tracker.facts.paths.values())
+    shown.overview._look_is_good_until_s = float("inf")  # another refresh would find them again
+    shown.tracker.facts.hide(names)
+    status = shown.overview.status()
+    assert (status["hidden_files"], status["hidden_examples"]) == (len(names), names[:MAX_EXAMPLES])
+
+
 def test_patterns_without_a_match(tmp_path: Path, show: Callable[..., Shown]) -> None:
     """All are counted, and some are named with their group."""
     touch(tmp_path / "a.log")

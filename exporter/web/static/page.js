@@ -380,6 +380,10 @@ function findProblems() {
       directories.unreadable,
     );
   }
+  if (status.hidden_files) {
+    const text = `${count(status.hidden_files, "file fails", "files fail")} to stat: without series until it succeeds`;
+    add("hidden", text, status.hidden_examples, status.hidden_files);
+  }
   if (patterns.unmatched) {
     add(
       "unmatched",
