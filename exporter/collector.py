@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.exposition.catalogue import AGENT, family
 from exporter.matching.labels import printable
 from exporter.state.checkpoint import Checkpoint
-from exporter.tracker import Tracker
+from exporter.tracker import Tracker, pattern_matches
 from fstat_cache import POLL_REASONS, WATCH_FAILURES
 
 _Sample = tuple[str, dict[str, str], float]  # its name, labels and value
@@ -48,7 +48,7 @@ def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
 
 def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
     publication = tracker.publication
-    for group_name, text, files in tracker.pattern_matches():
+    for group_name, text, files in pattern_matches(tracker):
         yield "fstat_group_pattern_matches", {"group": group_name, "pattern": printable(text)}, files
     with publication.facts.lock:
         for totals, group in zip(publication.groups, publication.config, strict=True):

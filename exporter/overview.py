@@ -21,7 +21,7 @@ from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
 from exporter.reload import Reloader
 from exporter.scrape import Scraper
-from exporter.tracker import Tracker
+from exporter.tracker import Tracker, pattern_matches
 from fstat_cache import HOT, WATCHED
 
 POLLED = "polled"
@@ -142,11 +142,11 @@ class Overview:
         with self._scraper.publication.facts.lock:
             files = sum(totals.files for totals in groups)
             size_bytes = sum(totals.size_bytes for totals in groups)
-            patterns = list(tracker.pattern_matches())
+            patterns = list(pattern_matches(tracker))
         with tracker.lock:
             faults = sorted(discovery.faults, key=itemgetter(0))
         unreadable = [{"path": printable(path), "reason": error.strerror or str(error)} for path, error in faults]
-        hidden = sorted(map(printable, tracker.facts.hidden()))
+        hidden = sorted(map(printable, tracker.facts.hidden))
         unmatched = [{"group": group, "pattern": printable(text)} for group, text, matches in patterns if not matches]
         outcome = self._reloader.outcome
         process = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
@@ -165,7 +165,7 @@ class Overview:
                 HOT: status.hot,
                 POLLED: polled,
             },
-            "rotated_files": tracker.rotated_files,
+            "rotated_files": len(tracker.rotated),
             "late_files": status.late,
             "hidden_files": len(hidden),
             "hidden_examples": hidden[:MAX_EXAMPLES],

@@ -78,7 +78,8 @@ class Tracker:
         self._remote_scanner = RemoteScanner(remote_timeout_s)
         self._names: set[str] = set()  # all that are stat'ed
         self._surveyed = Surveyed()  # another one when there are more names
-        self._followed: dict[str, tuple[int, float]] = {}  # rotated files: size, and since when it has been so
+        self.rotated: dict[str, tuple[int, float]] = {}
+        """Tracked files that were renamed and match no pattern -> size, and since when: they are let go when quiet."""
         self._vanished: set[str] = set()  # by a stat, and perhaps without an event in the directory
         self._events: list[DirectoryEvent] = []  # taken from the cache, and still to be handled
         self._faults = Transitions()
@@ -89,19 +90,6 @@ class Tracker:
     def files(self) -> int:
         """How many files are tracked."""
         return len(self._names)
-
-    @property
-    def rotated_files(self) -> int:
-        """How many of them are rotated files that match no pattern; they are followed until they are quiet."""
-        return len(self._followed)
-
-    def pattern_matches(self) -> Iterator[tuple[str, str, int]]:
-        """Yield each pattern of the published configuration: its group's name, its text, how many files it matches."""
-        publication = self.publication
-        for number, (group, text) in self.matcher.patterns.items():
-            position = publication.position_of((group,))
-            if position is not None:
-                yield publication.config[position].group, text, self.discovery.matches[number]
 
     def publish(self, config: Config, *, first: int = 0, before: Publication | None = None) -> Publication:
         """Make a publication of the facts; see :class:`Publication`."""
@@ -226,7 +214,7 @@ class Tracker:
                     else:
                         self._declare(path.name, match)
                 self.facts.drop(dropped)
-            for name in [name for name in self._followed if name not in self.facts.followed]:
+            for name in [name for name in self.rotated if name not in self.facts.followed]:
                 self.discovery.unfollow(name)
                 self._forget(name)
 
@@ -234,13 +222,13 @@ class Tracker:
         """Let go of what has been gone, or quiet, for long enough."""
         now = time.monotonic()
         self.publication.expire(now, is_scrape=is_scrape)
-        if not self._followed:
+        if not self.rotated:
             return
         with self.lock:
-            for name, (size, since) in tuple(self._followed.items()):
+            for name, (size, since) in tuple(self.rotated.items()):
                 inode = self.facts.at(name)
                 if inode is not None and inode.size != size:
-                    self._followed[name] = inode.size, now
+                    self.rotated[name] = inode.size, now
                 elif now - since >= ROTATED_QUIET_S:
                     self.discovery.unfollow(name)
                     self._forget(name)
@@ -350,7 +338,7 @@ class Tracker:
         return self._appear(path, match, origin)
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
-        self._followed.pop(name, None)
+        self.rotated.pop(name, None)
         self._declare(name, match)
         if origin and self.publication.position_of(match.groups) is None:
             self._expect(name, origin)  # only the groups to come match its new name
@@ -381,7 +369,7 @@ class Tracker:
             self._forget(name)
             return False
         self._add(name)
-        self._followed.setdefault(name, (inode.size, time.monotonic()))
+        self.rotated.setdefault(name, (inode.size, time.monotonic()))
         return True
 
     def _expect(self, name: str, origin: str) -> None:
@@ -413,11 +401,20 @@ class Tracker:
         self.facts.declare(name, self.realms[group], match.groups, since_ns=since_ns, is_new=is_new, is_shown=is_shown)
 
     def _forget(self, name: str) -> None:
-        self._followed.pop(name, None)
+        self.rotated.pop(name, None)
         self._names.discard(name)
         self.facts.observe(name, None)
         with contextlib.suppress(KeyError):
             self.cache.remove_from_watch(name)
+
+
+def pattern_matches(tracker: Tracker) -> Iterator[tuple[str, str, int]]:
+    """Yield each pattern of the published configuration: its group's name, its text, how many files it matches."""
+    publication = tracker.publication
+    for number, (group, text) in tracker.matcher.patterns.items():
+        position = publication.position_of((group,))
+        if position is not None:
+            yield publication.config[position].group, text, tracker.discovery.matches[number]
 
 
 def lost_in(facts: Facts) -> dict[str, set[int]]:

@@ -31,6 +31,7 @@ class Facts:
         paths: the declared paths by their names, those that have gone included until :meth:`end`.
         inodes: the known inodes.
         followed: names that are not declared and lead to known inodes -> these.
+        hidden: the paths whose files currently fail to stat; may be read without the lock.
         cut: the inodes that were cut -> their sizes before that, until they are greater again. May be read without the
             lock to see whether there are any.
     """
@@ -43,7 +44,7 @@ class Facts:
         self.cut: dict[Identity, int] = {}
         self._lost = LostInodes()
         self._origins: dict[str, str] = {}  # of names not declared, until their next stat: the name of before
-        self._hidden: set[str] = set()
+        self.hidden: frozenset[str] = frozenset()
         self._books = Books()
         self._attribution = Attribution(self.paths, self._books)
         self._urgent = urgent or threading.Event()
@@ -150,12 +151,12 @@ class Facts:
     def hide(self, names: Collection[str]) -> None:
         """Set the files that currently fail to stat, all of them; their series are hidden."""
         with self.lock:
-            for name in self._hidden.symmetric_difference(names):
+            for name in self.hidden.symmetric_difference(names):
                 path = self.paths.get(name)
                 if path is not None:
                     path.is_hidden = name in names
                     self._books.book(path)
-            self._hidden = set(names)
+            self.hidden = frozenset(names)
 
     def end(self, path: Path) -> None:
         """Drop a path for good. What still grows and has its home there goes on in another path of the realm."""
@@ -217,11 +218,6 @@ class Facts:
         if path is not None:
             return path.inode if path.is_present else None
         return self.followed.get(name)
-
-    def hidden(self) -> list[str]:
-        """Return the paths of the files that currently fail to stat, in no particular order."""
-        with self.lock:
-            return list(self._hidden)
 
     def lost(self) -> list[Inode]:
         """Return the inodes that have no name at present."""
