@@ -1,4 +1,4 @@
-"""A cache in front of :func:`os.stat` that the Linux kernel keeps true by inotify(7)."""
+"""A cache in front of :func:`os.stat`, invalidated by inotify(7)."""
 
 from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
 from fstat_cache.changes import Change, DirectoryEvent, FileChange

@@ -1,4 +1,4 @@
-"""The rotating self-check: finds what the kernel does not report."""
+"""The rotating self-check: finds changes that the kernel does not report."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from fstat_cache.stats import FileStats, read_stats
 from fstat_cache.watches import Entry
 
 IN_FLIGHT_S = 0.005
-"""How long an audit waits for the event of a write(2) that it may have found half done."""
+"""How long an audit waits for the event of a write(2) that may be in progress."""
 LONG_WRITE_S = 10.0
-"""How long such a write may take before growth without an event is a mismatch: its event comes at its end."""
+"""How long a write(2) may take. The kernel queues its event at its end: later, growth without an event is a mismatch.
+"""
 
 Suspect = tuple[Entry, FileStats]
-"""An entry that a fresh stat contradicts, and what was known of it."""
+"""An entry that a fresh stat contradicts, and its stats before."""
 
 
 class Audit:
     """Compares entries with a fresh stat, in rotation.
 
     Args:
-        life: whose entries.
+        life: has the entries.
     """
 
     def __init__(self, life: Life) -> None:
@@ -32,16 +33,19 @@ class Audit:
         self._to_check: list[str] = []
 
     def run(self, files: int | None) -> int:
-        """Compare so many entries, None: all; give how many differ though the kernel has not reported it.
+        """Compare entries with a fresh stat; return how many changed without an event.
 
-        A file may have changed after the latest event was taken in, or be in the middle of a write(2): it is only
-        suspect until no event has come a moment later.
+        A file that differs may have an event that is still queued, or be in the middle of a write(2). It is only a
+        suspect until its event has had time to come.
+
+        Args:
+            files: how many entries; None: all.
         """
         life = self._life
         with life.lock, life:
             life.schedule.take_in(life.session.news())
             suspects = self._unexplained(list(self._differing(files)))
-        # The event of a write(2) that is half done comes soon; only who audits waits for it.
+        # Wait for the events of writes in progress, without the lock: only the caller waits.
         for _ in range(2):
             if suspects:
                 time.sleep(IN_FLIGHT_S)
@@ -51,7 +55,7 @@ class Audit:
             return self._poll_mismatches(engine.files, self._unexplained(suspects))
 
     def _unexplained(self, suspects: list[Suspect]) -> list[Suspect]:
-        """Take in what the kernel has to report, and give the suspects of which it reports nothing."""
+        """Process pending events; return the suspects that had none."""
         self._life.schedule.take_in(self._life.session.news())
         return [(entry, was) for entry, was in suspects if entry.stats is was and entry.state in BELIEVED]
 
@@ -71,7 +75,7 @@ class Audit:
                 yield entry, entry.stats
 
     def _poll_mismatches(self, files: Files, suspects: list[Suspect]) -> int:
-        """Make suspects true, and poll from now on those that have changed without an event; give how many."""
+        """Stat suspects again, and poll from now on those that changed without an event; return how many."""
         now = time.monotonic()
         mismatches = [entry for entry, since in files.grown.values() if now - since >= LONG_WRITE_S]
         for entry, was in suspects:

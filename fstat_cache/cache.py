@@ -1,4 +1,4 @@
-"""FStatCache: what users import. Look-ups from memory, and the way to all else."""
+"""FStatCache, the public class: answers look-ups from memory and delegates the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fstat_cache.audit import Audit
 from fstat_cache.changes import Change
 from fstat_cache.errors import CacheClosedError
-from fstat_cache.life import ORDERLY, Life, Settings
+from fstat_cache.life import EXPECTED_ERRORS, Life, Settings
 from fstat_cache.lru import Places
 from fstat_cache.misses import Misses
 from fstat_cache.mounts import Mount
@@ -24,36 +24,36 @@ from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
 
 class CacheInfo(NamedTuple):
-    """Counts in the manner of :func:`functools.lru_cache`; the first three never go back."""
+    """Counts like those of :func:`functools.lru_cache`; the first three never decrease."""
 
     hits: int
     """Look-ups answered from memory."""
     misses: int
     """Look-ups answered by an ``os.stat``."""
     evictions: int
-    """Files that had to make room for others."""
+    """Files dropped to make room for others."""
     files: int
     """Files in the cache now."""
     max_files: int | None
-    """Their bound; None: unbounded."""
+    """The most files that are kept; None: unbounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """How the files are followed just now, and what has gone wrong so far.
+    """How files are followed now, and which failures were counted since the start.
 
     Attributes:
-        watches: inotify watches held, those of directories included.
-        directories: how many of them are directories'.
-        hot_directories: directories in which so much comes and goes that they are looked at now and then.
+        watches: inotify watches held, on files and directories.
+        directories: watches held on directories.
+        hot_directories: directories sampled instead of watched, because they had too many events.
         hot: watches that are disarmed and whose files are sampled, because they are written all the time.
-        guarded: files without a watch of their own, for want of watches, of which that of their directory tells.
-        polled: reason, of :data:`POLL_REASONS` -> files that are looked at whenever asked instead of watched.
-        late: files on remote filesystems that did not answer the latest :meth:`FStatCache.sync` in time.
-        queue_overflows: how often the kernel's queue of events was full, since the start.
-        watch_failures: reason, of :data:`WATCH_FAILURES` -> files that could not be watched, since the start.
+        guarded: files covered by the watch of their directory, because no watch is left for them.
+        polled: reason (:data:`POLL_REASONS`) -> files that are polled instead of watched.
+        late: files on remote filesystems whose stat failed or timed out in the latest :meth:`FStatCache.sync`.
+        queue_overflows: how often the kernel's event queue overflowed, since the start.
+        watch_failures: reason (:data:`WATCH_FAILURES`) -> files that could not be watched, since the start.
         audit_checks: entries compared by :meth:`FStatCache.audit`, since the start.
-        audit_mismatches: how many of them had changed without an event.
+        audit_mismatches: entries that :meth:`FStatCache.audit` found changed without an event, since the start.
     """
 
     watches: int
@@ -70,11 +70,11 @@ class CacheStatus:
 
 
 class Surveyed:
-    """What :meth:`FStatCache.survey` remembers for those who ask for the same paths over and over."""
+    """What :meth:`FStatCache.survey` remembers for a caller that asks for the same paths over and over."""
 
     def __init__(self) -> None:
-        self.seen: tuple[object, int] | None = None  # the files then, and how many had left memory
-        self.not_served: Set[str] = frozenset()  # no others are not as long as that is the same
+        self.seen: tuple[object, int] | None = None  # the cache's files, and how many had left memory by then
+        self.not_served: Set[str] = frozenset()  # the paths not in memory; a superset while `seen` stays the same
 
 
 class FStatCache(AbstractContextManager["FStatCache"]):
@@ -141,9 +141,8 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         _check_limits(max_files, cpu_budget)
         self._life = Life(Settings(max_watches, gather_s, cpu_budget, remote_timeout_s, keep_changes))
         self._served = self._life.served
-        # The clock stamps each use, so that the least recent one can be told, and counts hits by the way: here, where a
-        # hit has the fewest steps to it. Its increment, like a dictionary's look-up, cannot be interrupted by another
-        # thread under the GIL.
+        # The clock stamps each use, for the LRU order, and also counts hits. It is here because a hit reaches it in the
+        # fewest steps. Under the GIL no other thread interrupts its increment, nor a dictionary's look-up.
         self._clock = 0
         self._places = Places(max_files)
         self._misses = Misses(self._life, self._places)
@@ -154,13 +153,13 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     # -- looking up ---------------------------------------------------------------------------------------------------
 
     def get_file_stats(self, path: StrPath) -> FileStats | None:
-        """Give the stats of a file, from memory if they are known, else by one ``os.stat``; it is watched from then on.
+        """Return a file's stats from memory, or else stat the file and watch it from then on.
 
         Args:
-            path: the file; a relative path is taken from the current directory.
+            path: the file; a relative path starts at the current directory.
 
         Returns:
-            Its stats; None when nothing is there or it is not a regular file, which is not remembered.
+            The stats; None when there is no regular file, which is not remembered.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` where a remote filesystem
@@ -180,20 +179,20 @@ class FStatCache(AbstractContextManager["FStatCache"]):
 
     @staticmethod
     def get_file_stats_using_stat(path: StrPath) -> FileStats | None:
-        """Give the stats of a file by ``os.stat``, past every cache; results and errors as :meth:`get_file_stats`."""
+        """Return a file's stats by ``os.stat``, without any cache; results and errors as :meth:`get_file_stats`."""
         return read_stats(path)
 
     def survey(self, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
-        """Look up many files at once, each as of the latest :meth:`sync`: no system call for what is in memory. What is
-        found is a change to :meth:`take`, unless it is in memory already.
+        """Look up many files, without a system call for those in memory, whose stats are those of the latest
+        :meth:`sync`. The stats of the others become changes for :meth:`take`.
 
-        For those who ask for the same files over and over, in turn, and perhaps for more than ``max_files``: there the
-        least recently used file would always be the one asked for next. So a survey uses no file; what does not fit is
-        stat'ed (and reported) each time, and takes the place of the file unchanged longest once it changes.
+        It is for a caller that asks for the same files in turn, perhaps more than ``max_files``. An LRU would always
+        drop the file that is asked for next. So a survey counts as no use of a file. A file that does not fit is
+        stat'ed and reported each time; once it changes, it replaces the file that has been unchanged longest.
 
         Args:
             paths: absolute paths; each counts as one look-up.
-            surveyed: given again with the same paths, or fewer, it spares going through those that stay in memory.
+            surveyed: pass the same object with the same paths, or fewer, to skip those that stay in memory.
 
         Returns:
             path -> what ``os.stat`` raised, for the files that could not be stat'ed.
@@ -210,7 +209,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             seen = (engine.files, engine.files.left)
             if surveyed is not None and surveyed.seen == seen:
                 missing = {path for path in surveyed.not_served if path in paths and path not in self._served}
-            else:  # whether any is missing takes a third of the time of finding which
+            else:  # the subset test takes a third of the time of the difference
                 missing = set() if paths <= self._served.keys() else set(paths - self._served.keys())
             if surveyed is not None:
                 surveyed.seen, surveyed.not_served = seen, missing
@@ -235,7 +234,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     errors[path] = error
                     continue
                 if is_full or stats is None:
-                    engine.files.tell(path, stats)
+                    engine.files.report(path, stats)
                 if is_full and stats is not None and stats.mtime_ns >= since_ns:
                     active.append(path)
             longest_idle = heapq.nsmallest(len(active), engine.files, key=lambda entry: entry.stats.mtime_ns)
@@ -253,9 +252,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         return errors
 
     def look(self, path: str) -> bool:
-        """Stat a path as of now, whatever is in memory; what is there is a change to :meth:`take`, changed or not.
+        """Stat a path now, even if it is in memory; the result becomes a change for :meth:`take`, changed or not.
 
-        A new file enters the cache if there is room. For those who follow directories and know of a new name.
+        A new file enters the cache if there is room. It is for a caller that follows directories and learns of a name.
 
         Args:
             path: absolute.
@@ -281,29 +280,29 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     files.on(entry, ASKED)
                     if entry.state is not GONE:
                         if entry.stats is was:
-                            files.tell(path, was)
+                            files.report(path, was)
                         return True
-                # It has gone, and that is reported; what is in the way raises here.
+                # The entry is gone, and that is reported; any other error raises here.
                 is_full = places.max_files is not None and places.are_full(files)
                 stats = read_stats(path) if is_full else places.admit(files, path, stamp)
                 if is_full or stats is None:
-                    files.tell(path, stats)
+                    files.report(path, stats)
                 return stats is not None
         return self._misses.ask(mount, path, stamp, makes_room=False) is not None
 
     # -- directories --------------------------------------------------------------------------------------------------
 
     def watch_directory(self, path: str) -> str | None:
-        """Watch a directory for names that come and go in it; again, if another directory may be there now.
+        """Watch a directory for names that come and go; call it again if another directory may be there now.
 
-        Watch first, then list: what comes in between is told twice instead of not at all.
+        Watch first, then list: a name that comes in between is then reported twice instead of not at all.
 
         Args:
             path: absolute.
 
         Returns:
-            None, or the reason for which it can not be watched: one of :data:`POLL_REASONS`, or ``autofs`` for a
-            directory that a mere listing would have mounted. What is mounted above it is told all the same.
+            None, or the reason why it cannot be watched: one of :data:`POLL_REASONS`, or ``autofs`` for a directory
+            that a listing would mount. Mounts above it are reported in any case.
 
         Raises:
             FileNotFoundError, NotADirectoryError: no directory is there.
@@ -313,11 +312,11 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         with life.lock, life as engine:
             engine.open()
             if news := life.session.news():
-                life.schedule.take_in(news)  # a filesystem that may hang may have been mounted there
+                life.schedule.take_in(news)  # a remote filesystem may have been mounted there
             return engine.watch_directory(path)
 
     def unwatch_directory(self, path: str) -> None:
-        """Watch a directory no longer; an unknown one is no error.
+        """Stop watching a directory; an unknown one is no error.
 
         Raises:
             CacheClosedError: after :meth:`close`.
@@ -328,21 +327,21 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     # -- driving it ---------------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
-        """Sleep until there is something to :meth:`advance`, and rest before that as ``cpu_budget`` asks: what the
-        calling thread has worked since the last call counts. For the owner of a cache that keeps changes, in one
-        thread.
+        """Sleep until :meth:`advance` has something to do; for one thread of the owner of a cache with
+        ``keep_changes``.
+
+        It rests first as ``cpu_budget`` requires. All CPU time of the calling thread since the last call counts.
 
         Returns:
-            Whether to go on; False after :meth:`close`, or when changes can be followed no longer.
+            Whether to continue; False after :meth:`close`, or when changes are no longer followed.
 
         Raises:
-            OSError: there is no descriptor to sleep with, so changes cannot be followed.
+            OSError: no descriptor is left to sleep with, so changes cannot be followed.
         """
         return self._life.wait()
 
     def advance(self) -> None:
-        """Take in what the kernel has to tell, stat the sampled files if that is due, and some of those that an
-        overflow has made doubtful.
+        """Process pending events, and stat what is due: sampled files, and some of those doubtful after an overflow.
 
         Raises:
             CacheClosedError: after :meth:`close`.
@@ -350,16 +349,16 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         self._life.advance()
 
     def take(self) -> list[Change]:
-        """Give, once, what every stat has found and what has happened in the watched directories, in order. See
-        ``keep_changes``; :meth:`advance` and :meth:`sync` take in what the kernel has to tell first.
+        """Return and forget the pending changes, in order: what every stat found, and the events of watched
+        directories. They come from :meth:`advance`, :meth:`sync` and look-ups, and only with ``keep_changes``.
 
-        A directory in which very much comes and goes is not reported name by name but to be listed, at each
-        :meth:`sync` at which it has changed and else once a second, or less often where a CPU budget asks for it.
+        A directory with too many events is not reported name by name, but as one to list. That is at each :meth:`sync`
+        at which it has changed, and else once a second, or less often under a CPU budget.
         """
         with self._life.lock:
             return self._life.changes.take()
 
-    # -- what is in it ------------------------------------------------------------------------------------------------
+    # -- its files ----------------------------------------------------------------------------------------------------
 
     def build(self, paths: Iterable[StrPath]) -> list[str]:
         """Fill the cache ahead of the first look-ups; may be called again to add files.
@@ -368,7 +367,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             paths: the files; those that are in the cache already count as used.
 
         Returns:
-            The paths that were skipped: nothing there, not a regular file, or not to be reached.
+            The paths that were skipped: no regular file is there, or it cannot be stat'ed.
 
         Raises:
             TypeError: ``paths`` is one path.
@@ -428,27 +427,27 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             return [entry.path for entry in self._life.engine.files]
 
     def how_followed(self, paths: Iterable[str]) -> list[str | None]:
-        """How files are followed just now.
+        """Tell how files are followed now.
 
         Args:
             paths: absolute.
 
         Returns:
-            For each path ``watched``; ``hot``: written all the time, so sampled instead; or for which of
-            :data:`POLL_REASONS` it is looked at whenever asked. None for one that is not in the cache.
+            For each path: ``watched``; ``hot`` when it is written all the time and therefore sampled; the reason
+            (:data:`POLL_REASONS`) when it is polled; None when it is not in the cache.
         """
         with self._life.lock:
             entries = map(self._life.engine.files.find, paths)
             return [None if entry is None else entry.state.shown for entry in entries]
 
     def cache_info(self) -> CacheInfo:
-        """Hits, misses, evictions, files and their bound, in the manner of :func:`functools.lru_cache`."""
+        """Hits, misses, evictions, files and their bound, like :func:`functools.lru_cache`."""
         places = self._places
         hits = self._clock - places.stamps_without_hit
         return CacheInfo(hits, places.misses, places.evictions, len(self._life.engine.files), places.max_files)
 
     def status(self) -> CacheStatus:
-        """How the files are followed just now, and what has gone wrong so far."""
+        """How files are followed now, and which failures were counted since the start."""
         with self._life.lock:
             engine, counts = self._life.engine, self._life.counts
             return CacheStatus(
@@ -469,10 +468,10 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """Change the bounds; files beyond the new one are evicted, the least recently used first.
 
         Args:
-            max_files, cpu_budget: as of the class.
+            max_files, cpu_budget: see the class.
 
         Raises:
-            ValueError: as of the class.
+            ValueError: see the class.
             CacheClosedError: after :meth:`close`.
         """
         _check_limits(max_files, cpu_budget)
@@ -482,14 +481,14 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                 self._places.make_room(engine.files, max_files, self._clock)
             self._life.limit(cpu_budget)
 
-    # -- being true ---------------------------------------------------------------------------------------------------
+    # -- consistency --------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Take in every change that was complete when this was called: the barrier after which look-ups are exact.
+        """Process every change that was complete before the call: the barrier after which look-ups are exact.
 
-        The kernel queues an event before the write that caused it returns, so one drained queue is enough for all
-        files; only those that are polled or sampled are looked at each. Callable from any thread. It waits for remote
-        filesystems ``remote_timeout_s`` at most, and not at all for one that is late already.
+        The kernel queues an event before the write that caused it returns, so draining the queue once covers all
+        watched files. Polled and sampled files are stat'ed one by one. Callable from any thread. It waits for remote
+        filesystems ``remote_timeout_s`` at most, and not at all for one that is already late.
 
         Raises:
             CacheClosedError: after :meth:`close`.
@@ -500,7 +499,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         with life.lock:
             engine = life.engine
             files = engine.files
-            try:  # what `with life` does, at no cost: this may be called before every look-up
+            try:  # inlines `with life`, because this may be called before every look-up
                 if life.is_closed:
                     raise CacheClosedError("the cache is closed")
                 if news := life.session.news():
@@ -516,14 +515,14 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                 if engine.late and not files.remote:
                     engine.late = {}
             except BaseException as error:
-                if not isinstance(error, ORDERLY):
+                if not isinstance(error, EXPECTED_ERRORS):
                     life.throw_away()
                 raise
 
     def audit(self, files: int | None = None) -> int:
-        """Compare entries with a fresh ``os.stat``, in rotation: finds what the kernel does not report.
+        """Compare entries with a fresh ``os.stat``, in rotation: finds changes that the kernel does not report.
 
-        A file that differs is made true again, and polled from then on.
+        The stats of a file that differs are corrected, and the file is polled from then on.
 
         Args:
             files: how many entries to compare; None: all.
@@ -538,19 +537,19 @@ class FStatCache(AbstractContextManager["FStatCache"]):
 
     @property
     def alive(self) -> bool:
-        """False when changes are followed no longer: after :meth:`close`, or because following them has failed."""
+        """Whether changes are followed; False after :meth:`close`, or after following them has failed."""
         return not self._life.has_ended
 
     def responds(self, timeout_s: float) -> bool:
-        """Wake the thread that follows changes and wait for it: whether it still works, which :attr:`alive` cannot say.
+        """Wake the thread that follows changes and wait for its answer: unlike :attr:`alive` this notices a stuck one.
 
-        Takes no lock, so it returns whatever the thread or anybody else is stuck in.
+        It takes no lock, so a stuck thread cannot block it.
 
         Args:
             timeout_s: how long to wait, seconds.
 
         Returns:
-            Whether changes are followed; True before the first watch, when there is no thread yet.
+            Whether the thread has answered; True before the first watch, when there is no thread yet.
         """
         sleeper = self._life.session.sleeper
         return self.alive and (sleeper is None or sleeper.responds(timeout_s))
@@ -558,7 +557,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def invalidate(self) -> None:
-        """Unwatch and forget every file and directory; the counts go on, and the cache may be used again.
+        """Unwatch and forget every file and directory; the counts continue, and the cache stays usable.
 
         Raises:
             CacheClosedError: after :meth:`close`.
@@ -589,7 +588,7 @@ def _check_limits(max_files: int | None, cpu_budget: float | None) -> None:
 
 
 def absolute(path: StrPath) -> str:
-    """Make a path absolute by the current directory, without resolving links or ``..`` (which may lead over a link)."""
+    """Make a path absolute, without resolving symbolic links or ``..`` (which may follow a link)."""
     name = os.fsdecode(path)
     if "\0" in name:
         raise ValueError(f"embedded null character in path: {name!r}")  # C would end the name there

@@ -1,4 +1,4 @@
-"""What the cache has found, as values, in the order of the stats, until somebody takes it."""
+"""Changes as values: what stats have found and directories have reported, in order, until the owner takes them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from fstat_cache.stats import FileStats
 
 MOST_PENDING = 10_000
-"""How many directory events are kept; beyond (and two a directory), their directories are to be listed instead."""
+"""How many directory events are kept, or two a directory if that is more; beyond, whole directories are reported."""
 
 
 class FileChange(NamedTuple):
-    """What a stat of a path found, changed or not.
+    """The result of a stat, changed or not.
 
     Attributes:
         path: the path.
-        stats: those of the regular file there; None: there is none.
+        stats: of the regular file there; None: there is none.
     """
 
     path: str
@@ -28,10 +28,10 @@ class DirectoryEvent(NamedTuple):
 
     Attributes:
         directory: the path of a watched directory.
-        name: the name in it that came, went, or was replaced; None when it may be any, or the directory itself.
-        is_directory: whether it is the name of a directory. A symbolic link to one is none.
-        moved_from: not 0 when the name was renamed: the same number as in ``moved_to`` of the event for the new name.
-        moved_to: not 0 when the name is the new one of a rename.
+        name: the name in it that came, went, or was replaced; None: any name, or the directory itself.
+        is_directory: whether the name is a directory's. A symbolic link to a directory is none.
+        moved_from: the rename's number when this is its old name, equal to ``moved_to`` of the new name; else 0.
+        moved_to: the rename's number when this is its new name; else 0.
     """
 
     directory: str
@@ -45,10 +45,10 @@ Change = FileChange | DirectoryEvent
 
 
 class Changes:
-    """A list of changes. Takes no lock.
+    """The changes not taken yet. Takes no lock.
 
     Args:
-        is_kept: whether anybody takes them; else none are kept.
+        is_kept: whether changes are kept at all.
     """
 
     def __init__(self, *, is_kept: bool) -> None:
@@ -60,16 +60,16 @@ class Changes:
         return bool(self._changes)
 
     def add_stat(self, path: str, stats: FileStats | None) -> None:
-        """Add what a stat has found."""
+        """Add the result of a stat."""
         if self.is_kept:
             self._changes.append(FileChange(path, stats))
 
     def add_events(self, events: Sequence[DirectoryEvent], directories: Collection[str]) -> None:
-        """Add what happened in directories.
+        """Add events of directories.
 
         Args:
             events: in order.
-            directories: those that are watched.
+            directories: the paths of the watched ones.
         """
         if not self.is_kept:
             return
@@ -83,6 +83,6 @@ class Changes:
             self._directory_events = len(listed)
 
     def take(self) -> list[Change]:
-        """Give the changes since the last call."""
+        """Return and forget the changes since the last call."""
         changes, self._changes, self._directory_events = self._changes, [], 0
         return changes

@@ -1,6 +1,6 @@
 """The watched directories: which names have come and gone in them, and which files their watches cover.
 
-What is reported is only where to look again, never what is there: that may have changed since. Nothing here takes a
+A report only names the place to list or stat again, because its content may have changed since. Nothing here takes a
 lock.
 """
 
@@ -31,22 +31,22 @@ from fstat_cache.watches import Directory, Watches
 DISARMED_MASK = inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF | inotify.IN_ONLYDIR
 ARMED_MASK = DISARMED_MASK | inotify.IN_CREATE | inotify.IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 OF_FILES = IN_MODIFY | IN_ATTRIB
-"""What a directory's watch reports besides where it covers files."""
+"""What the watch of a directory that covers files reports in addition."""
 GREATEST_COVERLESS_S = 3600.0
 
 
 class Directories:
-    """Watches directories and adds what is reported of them to the changes.
+    """Watches directories and adds their events to the changes.
 
     Args:
-        changes: to which.
+        changes: the events are added to these.
         watches: shared with the files.
-        on_covered: called with the path of a file that has no other watch, and with what has happened to it.
+        on_covered: called with the path of a covered file and its event.
     """
 
     def __init__(self, changes: Changes, watches: Watches, on_covered: Callable[[str, Event], None]) -> None:
         self.sampled = states.Sampled(states.DIRECTORIES)
-        self.covered: dict[str, Directory] = {}  # files that have no watch but that of their directory
+        self.covered: dict[str, Directory] = {}  # path of a file without its own watch -> the directory that covers it
         self._changes = changes
         self._watches = watches
         self._table = watches.directories
@@ -67,7 +67,7 @@ class Directories:
                 self._disarm(directory.wd)
 
     def add(self, path: str, event: Event) -> None:
-        """Follow a directory without a watch, as far as that goes: mounts above it are reported.
+        """Follow a directory without a watch: only mounts above it are reported.
 
         Args:
             path: the path.
@@ -76,13 +76,13 @@ class Directories:
         self._on(self.by_path.setdefault(path, Directory(path)), event)
 
     def watch(self, path: str, *, is_exact: bool = False) -> None:
-        """Watch what is at a path now, which may be another directory than the one that is watched by that path. A
-        sampled one stays so.
+        """Watch the directory at a path now, which may differ from the one watched by that path. A sampled directory
+        stays sampled.
 
         Args:
             path: the path.
-            is_exact: whether to report nothing beyond need; else what the directory's other paths need is reported on,
-                whether they are known to lead here or not.
+            is_exact: whether to replace the watch's mask; else it is extended, because other paths may lead to the same
+                directory and need more events.
 
         Raises:
             FileNotFoundError, NotADirectoryError: no directory is there.
@@ -113,7 +113,7 @@ class Directories:
         if not is_same:
             self._unbind(directory)
             self._table.bind(directory, wd)
-        if self.sampled.pop(wd, None) is not None or is_sampled:  # what came and went by other paths was not reported
+        if self.sampled.pop(wd, None) is not None or is_sampled:  # while sampled, no events came for its other paths
             self.recheck([sharer for sharer in self._table.entries(wd) if sharer is not directory])
 
     def unwatch(self, path: str) -> None:
@@ -132,19 +132,19 @@ class Directories:
     # -- files without a watch of their own ---------------------------------------------------------------------------
 
     def cover(self, path: str) -> bool:
-        """Have the watch of its directory report writes to a file too, from now on.
+        """Cover a file by the watch of its directory, which then reports writes to it.
 
-        Not of one that has other names, or is a symbolic link: writes by another name are reported to the watch of the
-        directory with that name. A name that it gets later, or had when it was opened, is a case for the audit.
+        A file with several names or a symbolic link is not covered: the kernel reports a write to the directory of the
+        name that was opened. The audit finds writes by a name that the file gets later, or that is gone.
 
         Returns:
-            Whether it does: the directory is watched, and not busy.
+            Whether it is covered now; False when its directory is not watched, or busy.
         """
         self.release(path)
         directory = self.by_path.get(os.path.dirname(path))
         if directory is None or directory.wd == NO_WATCH or directory.wd in self.sampled:
             return False
-        is_same_name = os.path.join(directory.path, os.path.basename(path)) == path  # which an event would make of it
+        is_same_name = os.path.join(directory.path, os.path.basename(path)) == path  # an event's path is made like this
         if directory.covers_from > time.monotonic() or not is_same_name:
             return False
         try:
@@ -163,13 +163,13 @@ class Directories:
         return True
 
     def release(self, path: str) -> None:
-        """Cover a file no longer; one that is not covered is no error."""
+        """Stop covering a file; one that is not covered is no error."""
         directory = self.covered.pop(path, None)
         if directory is not None and directory.covered is not None:
             directory.covered.discard(path)
 
     def release_busy(self, wd: int) -> None:
-        """Cover no files by a watch for a while, because too much is written to them, which it slows."""
+        """Stop covering files by a busy watch for a while, because an armed watch slows their writers."""
         for directory in self._table.entries(wd):
             self._uncover(directory, states.REFUSED[states.WATCH_LIMIT])
             directory.covers_from = time.monotonic() + directory.coverless_s
@@ -177,7 +177,7 @@ class Directories:
             self._arm(directory)
 
     def take_in_covered(self, names: Iterable[NameEvent]) -> None:
-        """Take in what has happened to covered files."""
+        """Pass events of covered files on."""
         touched: dict[str, int] = {}
         for wd, mask, raw in dict.fromkeys((event.wd, event.mask, event.name) for event in names):
             for directory in self._table.entries(wd):
@@ -195,7 +195,7 @@ class Directories:
             self._on_covered(path, event)
 
     def _arm(self, directory: Directory) -> None:
-        """Put right the mask of a watch; if another directory is there now, it is to be listed."""
+        """Correct a watch's mask; if another directory is at the path now, report it for listing."""
         wd = directory.wd
         with contextlib.suppress(OSError):
             self.watch(directory.path, is_exact=True)
@@ -205,7 +205,7 @@ class Directories:
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def recheck(self, directories: Collection[Directory], event: Event = states.LOST) -> None:
-        """Report directories, to be watched and listed again by their owner: events may have been lost."""
+        """Report directories, so that their owner watches and lists them again: events may have been lost."""
         for directory in directories:
             self._on(directory, event)
         self._report(directories)
@@ -214,14 +214,14 @@ class Directories:
         self._changes.add_events([DirectoryEvent(each.path, None) for each in directories], self.by_path)
 
     def arm_again(self, wd: int, event: Event = states.TOUCHED) -> None:
-        """Put right the mask of a watch, and miss nothing for it."""
+        """Arm a watch again, and report its directories for listing."""
         self.sampled.pop(wd, None)
         for directory in self._table.entries(wd):
             self._uncover(directory)
             self._on(directory, event)
 
     def take_in_note(self, wd: int, mask: int) -> None:
-        """Take in that something happened to a watched directory itself."""
+        """Process the events of a watched directory itself."""
         directories = self._table.entries(wd)
         self.recheck(directories)
         if mask & IN_IGNORED:
@@ -231,18 +231,18 @@ class Directories:
             self.sampled.pop(wd, None)
 
     def take_in_names(self, names: list[NameEvent], now: float, *, overflow: bool, total: int) -> None:
-        """Take in what has come and gone in directories, in order.
+        """Process events of names in directories, in order.
 
         Args:
             names: the events.
             now: a monotonic clock, seconds.
-            overflow: whether there were more than the queue could hold.
+            overflow: whether the queue overflowed.
             total: how many events were in the queue, those of files included.
         """
         floods = self.sampled.after_batch([event.wd for event in names], now)
-        # Directories that filled the queue would fill it again: each that had as many events as the others, and more.
-        # Where writes to files filled it no directory did, however few had events: one that is disarmed reports no
-        # renames, and a rotated file whose new name matches nothing is not found without.
+        # Directories that filled the queue would fill it again, so those with more than their share of events are
+        # disarmed. None is disarmed if writes to files filled the queue: a disarmed watch reports no renames, without
+        # which a rotated file whose new name matches no pattern is not found.
         if overflow and 2 * len(names) >= total:
             most = len(names) // (len({event.wd for event in names}) + 1)
             floods |= {wd: count for wd, count in self.sampled.counts.items() if count > most}
@@ -276,14 +276,14 @@ class Directories:
             for directory in sharers:
                 directory.changed_ns = 0
                 self._on(directory, states.DISARMED)
-        elif disarmed in self._table:  # the path leads to another directory since
+        elif disarmed in self._table:  # the path leads to another directory by now
             self.arm_again(disarmed)
         elif disarmed != NO_WATCH:
             self._watches.remove(disarmed)
         self._report(sharers)
 
     def sample(self, now: float) -> None:
-        """Stat the sampled directories: those that have changed are to be listed, those that are quiet are armed."""
+        """Stat the sampled directories: report the changed ones for listing, and arm the quiet ones."""
         changed = [each for wd in self.sampled for each in self._table.entries(wd) if self._has_changed(each)]
         self._report(changed)
         for wd in self.sampled.after_samples([each.wd for each in changed], now):

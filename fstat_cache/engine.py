@@ -1,7 +1,7 @@
-"""Tracks files and directories: takes in what the kernel reports, and asks where it does not report.
+"""Tracks files and directories: processes the kernel's events, and stats what the kernel does not report.
 
-Nothing here takes a lock: whoever owns the engine calls it by one thread at a time. Only the dictionary of served files
-may be read by others meanwhile.
+Nothing here takes a lock: the owner calls the engine by one thread at a time. Other threads may only read the
+dictionary of served files meanwhile.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from fstat_cache.watches import Entry, Watches, reason_of
 log = logging.getLogger(__name__)
 
 AUTOFS = "autofs"
-"""Why a directory is not watched that a mere listing would have mounted."""
+"""The reason why a directory is not watched: a listing would mount it."""
 
 OVERFLOW_SILENCE_S = 60.0
-"""How long no queue may overflow before an overflow is worth a line in the log again."""
+"""An overflow is logged only if there was none for this long."""
 
 
 class Engine:
-    """Keeps files and directories true. Its changes are values, for the owner to take.
+    """Keeps the known stats of files and directories up to date.
 
     Args:
-        session: what is held of the system; opened here, closed by its owner.
+        session: opened here, closed by its owner.
         watches: on files and directories.
-        files: the tracked ones.
-        workers: those that stat remote files; threads of mounts that have gone are ended.
-        counts: continued.
+        files: the tracked files.
+        workers: for stats of remote files; the engine ends those of mounts that are gone.
+        counts: increased here; they outlive the engine.
     """
 
     def __init__(self, session: Session, watches: Watches, files: Files, workers: RemoteMounts, counts: Counts) -> None:
@@ -59,25 +59,25 @@ class Engine:
         self._overflowed_at = -math.inf
 
     def open(self) -> None:
-        """Learn which filesystems there are; to be called before the first stat of a file. Free when that is done."""
+        """Read the mounts before the first stat of a file; later calls do nothing."""
         if self._knows_mounts or self._session.is_closed:
             return
         try:
             mounts = self._session.open_monitor().read()
         except FileNotFoundError:
-            mounts = []  # no /proc: every filesystem is taken for a local one
+            mounts = []  # no /proc: every filesystem counts as local
         except OSError as error:
-            log.debug("mounts not known yet: %s", error)  # no descriptor left, which the next watch reports aloud
+            log.debug("cannot read the mounts yet: %s", error)  # no descriptor left; the next watch logs a warning
             return
         self._knows_mounts = True
         self._take_in_mounts(mounts)
 
     def watch_directory(self, path: str) -> str | None:
-        """Watch a directory, if need be in the place of a file: a file without a watch is polled, a new file in a
-        directory without one is not found.
+        """Watch a directory. If no watch is left, one of a file is given up: a file without a watch can be polled, but
+        new files in a directory without one are not found.
 
         Returns:
-            None, or the reason for which it is not watched, :data:`AUTOFS` among them; mounts above it are reported.
+            None, or the reason why it is not watched, such as :data:`AUTOFS`; mounts above it are reported in any case.
 
         Raises:
             FileNotFoundError, NotADirectoryError: no directory is there.
@@ -101,7 +101,7 @@ class Engine:
             self._session.start_thread()
         if is_watched and self._session.has_failed:
             reason = states.THREAD_FAILED
-        with contextlib.suppress(OSError):  # gone again, which is an event
+        with contextlib.suppress(OSError):  # it is gone again, and an event reports that
             if reason is None and os.stat(path).st_dev in self.mounts.silent_devices:
                 reason = states.FILESYSTEM
         if reason is not None:
@@ -111,10 +111,10 @@ class Engine:
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def take_in(self, news: list[tuple[int, int]]) -> None:
-        """Take in what the kernel has to report.
+        """Process pending events and changes of mounts.
 
         Args:
-            news: what :attr:`Session.news` has given.
+            news: what :attr:`Session.news` has returned.
         """
         session = self._session
         try:
@@ -124,21 +124,21 @@ class Engine:
                 elif session.inotify is not None:
                     self._take_in_events(session.inotify.read())
         except BaseException:
-            self.files.distrust()  # the rest is lost
+            self.files.distrust()  # the remaining events are lost
             raise
 
     def fail(self) -> None:
-        """Serve nothing from memory any more: nobody will take in events in time."""
+        """Serve nothing from memory any more: events are no longer processed in time."""
         self._session.has_failed = True
         self.files.distrust()
 
     def _take_in_events(self, events: Events, within: float = math.inf) -> None:
-        """Take in one batch.
+        """Process one batch.
 
         Args:
             events: the batch.
-            within: how many files were stat'ed when this was read ahead; infinite for what was not. A batch that is
-                read ahead in turn must have half as many, so that this ends however much is written.
+            within: how many files were stat'ed before this batch was read ahead; infinite if it was not read ahead. It
+                reads one ahead itself only after half as many stats, so that the recursion ends.
         """
         notes, names, total = events
         files, directories, watches = self.files, self.directories, self.watches
@@ -147,7 +147,7 @@ class Engine:
         if overflow:
             self._counts.queue_overflows += 1
             if now - self._overflowed_at > OVERFLOW_SILENCE_S:
-                log.warning("the kernel's queue of events has overflowed: every file is stat'ed again")
+                log.warning("the kernel's event queue overflowed: every file is stat'ed again")
             self._overflowed_at = now
             files.distrust()
         written: list[Entry] = []
@@ -161,7 +161,7 @@ class Engine:
         for wd, mask in notes.items():
             sole = watches.files.get(wd)
             if mask == IN_MODIFY and isinstance(sole, Entry) and sole.state is EVENTS and not files.grown:
-                written.append(sole)  # as nearly always
+                written.append(sole)  # the most frequent case
                 busy.append(wd)
                 continue
             if wd in watches.directories:
@@ -207,10 +207,10 @@ class Engine:
             is_remote = self.mounts.remote_of(entry.path) is not None
             self.files.on(entry, states.MOUNTED_REMOTE if is_remote else states.MOUNTED)
 
-    # -- asking -------------------------------------------------------------------------------------------------------
+    # -- stat'ing -----------------------------------------------------------------------------------------------------
 
     def sample(self) -> None:
-        """Stat the sampled files, and arm those again that have been quiet."""
+        """Stat the sampled files, and arm the quiet ones again."""
         files, table = self.files, self.watches.files
         changed = self._stat_written([entry for wd in files.sampled for entry in table.entries(wd)])
         busy = [entry.wd for entry in changed if entry.wd in files.sampled]
@@ -219,11 +219,11 @@ class Engine:
                 files.on(entry, states.QUIET)
 
     def _stat_written(self, entries: Sequence[Entry], within: float = math.inf) -> list[Entry]:
-        """Stat the files of watched entries, which are not armed by it; return those that were found changed.
+        """Stat the files of watched entries without arming their watches; return the changed entries.
 
         Args:
-            entries: those.
-            within: as of :meth:`_take_in_events`.
+            entries: watched ones.
+            within: see :meth:`_take_in_events`.
         """
         found: list[tuple[Entry, FileStats]] = []
         replaced: list[Entry] = []
@@ -237,7 +237,7 @@ class Engine:
                 replaced.append(entry)
             elif stats is not known:
                 found.append((entry, stats))
-        # As in Files.stat(), but asked once for all. Stats are reported in their order, so these before any later one.
+        # As in Files.stat(), but the queue is checked once. Stats are reported in order, so these before later ones.
         is_certain = True
         later = None
         try:
@@ -245,13 +245,13 @@ class Engine:
             if found and inotify is not None:
                 if 2 * len(entries) <= within:
                     later = inotify.read()
-                    is_certain = not later.total or later.are_writes  # to others, or to these once more: nearly always
+                    is_certain = not later.total or later.are_writes  # the most frequent case
                 else:
                     is_certain = not inotify.pending_bytes()
             if is_certain:
                 for entry, stats in found:
                     entry.stats = stats
-                    self.files.tell(entry.path, stats)
+                    self.files.report(entry.path, stats)
             if later is not None and later.total:
                 self._take_in_events(later, within=len(entries))
         except BaseException:
@@ -265,7 +265,7 @@ class Engine:
         return changed
 
     def recover(self, files: int | None = None) -> None:
-        """Watch again and stat what is doubtful.
+        """Watch and stat doubtful entries again.
 
         Args:
             files: how many entries at most; None: all.
@@ -275,7 +275,7 @@ class Engine:
             self.files.on(entry, states.ASKED)
 
     def stat_polled(self) -> None:
-        """Stat everything that is not watched, but for remote files, and watch again what can be."""
+        """Stat the polled files, and try again to watch those that a watch would help."""
         self.open()
         files, polled = self.files, self.files.polled
         may_watch = True
@@ -284,6 +284,6 @@ class Engine:
                 files.on(entry, states.ASKED)
                 continue
             files.stat(entry, watch=may_watch)
-            if may_watch and entry.state.reason in states.LIMITS:  # one refusal speaks for all; next time another
+            if may_watch and entry.state.reason in states.LIMITS:  # one refusal is enough; next time ask for another
                 may_watch = False
                 polled[entry.path] = polled.pop(entry.path)

@@ -1,4 +1,4 @@
-"""The exceptions of this package that are not plain :class:`OSError` or :class:`KeyError`."""
+"""The package's own exceptions; besides, it raises plain :class:`OSError`, :class:`KeyError` and others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracked files: watched, stat'ed, and kept in the dictionary of their state."""
+"""The tracked files: watches and stats them, and keeps each in the dictionary of its state."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from fstat_cache.watches import Entry, Watches, reason_of
 log = logging.getLogger(__name__)
 
 ARMED_MASK = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
-"""What an armed watch reports. IN_ATTRIB also reports that a name was unlinked or replaced (the link count)."""
+"""What an armed watch reports. IN_ATTRIB includes changes of the link count: a name was unlinked or replaced."""
 DISARMED_MASK = IN_MOVE_SELF | IN_DELETE_SELF
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class Counts:
-    """What is counted for ever, whatever happens to the entries."""
+    """Counters that outlive the entries."""
 
     def __init__(self) -> None:
         self.queue_overflows = 0
@@ -53,14 +53,14 @@ class Counts:
 
 
 class Files:
-    """Files by path. Does what the table of states says.
+    """Files by path. Performs the actions of the state table.
 
     Args:
-        session: has the thread that takes in events in time.
+        session: has the inotify instance, and the thread that processes its events.
         watches: shared with the directories.
-        changes: what a stat has found is added to these.
-        served: where entries stand that may be believed.
-        counts: continued.
+        changes: results of stats are added to these.
+        served: gets the entries whose stats may be served from memory.
+        counts: increased here.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Files:
         self.remote: dict[str, Entry] = {}
         self.sampled = states.Sampled(states.FILES)
         self.directories = Directories(changes, watches, self._on_covered)
-        self.silent_devices: frozenset[int] = frozenset()  # whose filesystems report nothing
+        self.silent_devices: frozenset[int] = frozenset()  # whose filesystems report no events
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
-        self.grown: dict[str, tuple[Entry, float]] = {}  # found grown by an audit, when, and no event since
-        self.tell = changes.add_stat
+        self.grown: dict[str, tuple[Entry, float]] = {}  # path -> entry, and when an audit found it grown; no event yet
+        self.report = changes.add_stat
         self._homes = {EVENTS: served, SAMPLED: served, RECHECK: self.doubtful, REMOTE: self.remote}
         self._homes |= dict.fromkeys(POLLED.values(), self.polled)
         self._session = session
@@ -92,7 +92,7 @@ class Files:
         return itertools.chain.from_iterable(entries.values() for entries in dictionaries)
 
     def find(self, path: str) -> Entry | None:
-        """The entry of a path, whatever its state."""
+        """Return the entry of a path in any state; None when it has none."""
         entry = self.served.get(path)
         if entry is None and (self.doubtful or self.polled or self.remote):
             entry = self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
@@ -101,7 +101,7 @@ class Files:
     # -- tracking -----------------------------------------------------------------------------------------------------
 
     def track(self, path: str) -> Entry | None:
-        """Watch a file that has no entry, then stat it: so a change in between is an event and not a loss.
+        """Watch a file that has no entry, then stat it: in this order a change in between is an event.
 
         Returns:
             Its entry; None when no regular file is there.
@@ -122,10 +122,10 @@ class Files:
                 self.directories.release(path)
         if stats is None:
             return None
-        self.tell(path, stats)  # before its other names are stat'ed, because stats are reported in their order
+        self.report(path, stats)  # before _bind() stats its other names: stats are reported in order
         entry = Entry(path, stats)
         reason = self._bind(entry, wd, reason)
-        if reason is None and stats.identity[0] not in self.silent_devices:  # as in _settle(), for nearly all
+        if reason is None and stats.identity[0] not in self.silent_devices:  # as in _settle(), inlined for speed
             entry.state, _ = TABLE[entry.state, states.IS_WATCHED]
             self.served[path] = entry
         else:
@@ -136,7 +136,7 @@ class Files:
         """Make an entry for a file that a worker has stat'ed."""
         entry = Entry(path, stats)
         self.on(entry, states.MOUNTED_REMOTE)
-        self.tell(path, stats)
+        self.report(path, stats)
         return entry
 
     def untrack(self, entry: Entry) -> None:
@@ -147,7 +147,7 @@ class Files:
         self.directories.release(entry.path)
 
     def forget(self) -> None:
-        """Drop every entry without a word to the kernel, for a session that is about to be closed."""
+        """Drop every entry but remove no watch, because the session is about to close and ends them all."""
         for entry in self:
             entry.state = GONE
         for entries in (self.served, self.doubtful, self.polled, self.remote):
@@ -156,7 +156,7 @@ class Files:
     # -- states -------------------------------------------------------------------------------------------------------
 
     def on(self, entry: Entry, event: Event) -> None:
-        """Do what the table says about an event, and enter the state."""
+        """Enter the state that the table gives for an event, and perform its actions."""
         state, actions = TABLE[entry.state, event]
         if Action.UNWATCH in actions:
             self._unwatch(entry)
@@ -168,7 +168,7 @@ class Files:
             self._disarm(entry)
 
     def _enter(self, entry: Entry, state: State) -> None:
-        """Move an entry where its state belongs; the first and the last polled one of a kind are worth a log line."""
+        """Move an entry to its new state's dictionary; log the first and the last file polled for a reason."""
         was, entry.state = entry.state, state
         old, new = self._homes[was], self._homes.get(state)
         if old is not new:
@@ -181,17 +181,17 @@ class Files:
         if was.reason is not None:
             self.polled_for[was.reason] -= 1
             if not self.polled_for[was.reason] and was.reason in states.REMEDIES:
-                log.info("no file is polled any more for %s", was.reason)
+                log.info("no file is polled for %s any more", was.reason)
         if state.reason is not None:
             self.directories.release(entry.path)
             self.polled_for[state.reason] += 1
             if self.polled_for[state.reason] == 1 and (remedy := states.REMEDIES.get(state.reason)):
-                log.warning("files are polled instead of watched, the first is %s: %s", entry.path, remedy)
+                log.warning("files are polled instead of watched; first file: %s: %s", entry.path, remedy)
 
     def distrust(self) -> None:
-        """Serve nothing from memory before it was watched again and stat'ed: events may have been lost."""
+        """Mark all entries for a new watch and stat before they are served again: events may have been lost."""
         self.directories.recheck(self.directories.by_path.values())
-        self.grown.clear()  # that there was no event says nothing now
+        self.grown.clear()  # a missing event proves nothing now
         self.doubtful.update(self.served)
         for entry in self.served.values():
             entry.state = TABLE[entry.state, states.LOST][0]
@@ -206,12 +206,12 @@ class Files:
     # -- stat'ing -----------------------------------------------------------------------------------------------------
 
     def stat(self, entry: Entry, *, watch: bool) -> None:
-        """Stat an entry's file and take over what is found. When the file has gone the entry is, too.
+        """Stat an entry's file and update the entry; drop the entry if the file is gone.
 
         Args:
             entry: any but a remote one.
-            watch: watch its path again first, because the path may lead to another inode now. The returned watch
-                tells: device, inode number and size may all be the same (ext4 gives a number again at once).
+            watch: whether to watch its path again first, because the path may lead to another inode now. Only another
+                watch descriptor shows that: device, inode number and size may be equal (ext4 reuses numbers at once).
         """
         was, reason = entry.stats, None
         try:
@@ -225,7 +225,7 @@ class Files:
         except _NO_FILE:
             stats = None
         except OSError as error:
-            # Whoever asks next gets this error from os.stat; until then there is nothing true to remember.
+            # The next look-up gets this error from os.stat; until then nothing is known of the file.
             log.debug("dropped from the cache: %s: %s", entry.path, error)
             stats = None
         self.take_over(entry, stats)
@@ -234,21 +234,21 @@ class Files:
 
     def _stat_watched(self, entry: Entry) -> FileStats | None:
         stats = read_again(entry.path, entry.stats)
-        # The number of a watched inode is given to another one only after IN_DELETE_SELF was queued.
+        # The kernel queues IN_DELETE_SELF before a watched inode's number can be reused.
         inotify = self._session.inotify
         if stats is not entry.stats and (stats is None or (inotify is not None and inotify.pending_bytes() > 0)):
             stats = read_stats(entry.path)
         return stats
 
     def take_over(self, entry: Entry, found: Found) -> None:
-        """Take over what a stat has found; an error says nothing."""
+        """Update an entry by the result of a stat; an error changes nothing."""
         if isinstance(found, OSError) or found == entry.stats:
             return
         if found is None:
             self.untrack(entry)
         else:
             entry.stats = found
-        self.tell(entry.path, found)
+        self.report(entry.path, found)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -256,11 +256,11 @@ class Files:
         """Arm a watch on what is at ``path`` now.
 
         Returns:
-            Its descriptor and None, or :data:`NO_WATCH` and the reason for it; neither where it is covered.
+            Its descriptor and None; or :data:`NO_WATCH` and the reason, None when its directory's watch covers it.
 
         Raises:
             FileNotFoundError, NotADirectoryError: nothing is there.
-            IsADirectoryError: a directory is there that is watched as such.
+            IsADirectoryError: a directory is there that is watched as a directory.
         """
         session, watches = self._session, self._watches
         is_open = session.inotify is not None and watches.limit is not None and not session.is_closed
@@ -282,7 +282,7 @@ class Files:
         return wd, None
 
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> str | None:
-        """Follow an entry by a watch, or by none; give the reason for which it is polled."""
+        """Bind an entry to a watch, or to none; return the reason why it is polled."""
         if wd != entry.wd:
             if entry.wd != NO_WATCH:
                 self._unwatch(entry)
@@ -300,7 +300,7 @@ class Files:
                     self._unwatch(entry)
                     return states.THREAD_FAILED
         if wd in self.sampled:
-            # It is armed now. Of what was written before nobody was notified, so its other names are stat'ed as well.
+            # _watch() has armed it. Writes before that gave no events, so its other names are stat'ed as well.
             del self.sampled[wd]
             for sharer in self._table.entries(wd):
                 if sharer is not entry:
@@ -308,7 +308,7 @@ class Files:
         return reason
 
     def _settle(self, entry: Entry, reason: str | None) -> None:
-        """Have an entry followed as the kernel has answered, or polled if its filesystem reports nothing."""
+        """Enter the state that follows from the kernel's answer, or poll if the filesystem reports no events."""
         if reason is None and entry.stats.device in self.silent_devices:
             reason = states.FILESYSTEM
         elif reason in states.WATCH_FAILURES and entry.state.reason != reason:
@@ -341,13 +341,13 @@ class Files:
                 self.grown.pop(sharer.path, None)
         if disarmed in self._watches.directories:
             self.directories.arm_again(disarmed)
-        if disarmed != wd:  # the path has led to something else since
+        if disarmed != wd:  # the path leads to another inode by now
             self.on(entry, states.TOUCHED)
             if disarmed not in self._watches.directories:
                 self._remove_unused(disarmed)
 
     def give_up_a_watch(self) -> bool:
-        """Unwatch one file for the sake of a directory; whether there was one."""
+        """Unwatch one file, so that a directory can have its watch; return whether there was one."""
         wd = self._table.latest()
         if wd is None:
             return False
@@ -357,7 +357,7 @@ class Files:
         if is_covered:
             if entry.state is SAMPLED:
                 self.on(entry, states.IS_WATCHED)
-            self.stat(entry, watch=False)  # what was reported by the other watch is reported to nobody now
+            self.stat(entry, watch=False)  # pending events of the removed watch are ignored
         else:
             self._settle(entry, states.WATCH_LIMIT)
         return True

@@ -1,4 +1,4 @@
-"""Workers for filesystems that may hang: threads in which calls are made that are waited for only so long."""
+"""Workers for filesystems that may hang: threads that make blocking calls, so that callers wait with a timeout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Worker:
     """A thread that makes calls, one after the other.
 
     Args:
-        name: the thread's.
+        name: of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -36,10 +36,14 @@ class Worker:
         self._thread.start()
 
     def begin(self, function: Callable[[], T], timeout_s: float) -> Future[T] | None:
-        """Have a call made.
+        """Queue a call.
+
+        Args:
+            function: makes the call.
+            timeout_s: after how many seconds the call counts as late.
 
         Returns:
-            What will have its result, perhaps long after so many seconds; None when an earlier call is late.
+            The future of its result, which may come after the timeout; None, and no call, while an earlier one is late.
         """
         now = time.monotonic()
         if min(self._deadlines.copy(), default=now) < now:
@@ -61,7 +65,7 @@ class Worker:
         return future
 
     def close(self) -> None:
-        """End the thread when it has made all calls; waits for none of them."""
+        """Let the thread end after its last call; waits for no call."""
         self._calls.put(None)
         if not self._deadlines:
             self._thread.join()
@@ -72,11 +76,11 @@ class Worker:
 
 
 class RemoteMounts:
-    """The workers for stats, one for each mount that was ever asked.
+    """The workers that stat remote files, one for each mount.
 
     Args:
-        read: what stats one file.
-        timeout_s: how long a mount is waited for, seconds.
+        read: stats one file.
+        timeout_s: how long to wait for a mount, seconds.
     """
 
     def __init__(self, read: Callable[[str], FileStats | None], timeout_s: float) -> None:
@@ -85,15 +89,15 @@ class RemoteMounts:
         self._lock = threading.Lock()  # protects the dictionary
         self._workers: dict[Mount, Worker] = {}
 
-    def look(self, paths_by_mount: Mapping[Mount, Sequence[str]]) -> dict[str, Found]:
+    def stat(self, paths_by_mount: Mapping[Mount, Sequence[str]]) -> dict[str, Found]:
         """Stat files, all mounts at the same time.
 
         Args:
             paths_by_mount: mount -> paths.
 
         Returns:
-            Path -> stats, None where no regular file is, or what was raised: :class:`TimeoutError` where the filesystem
-            did not answer in time, or is not asked because it still owes an answer.
+            Path -> stats, None where there is no regular file, or the error: :class:`TimeoutError` where the filesystem
+            missed the timeout, or an earlier call to it is still late.
         """
         answers: dict[str, Found] = {}
         futures = []
@@ -103,7 +107,7 @@ class RemoteMounts:
                     worker = self._workers[mount] = Worker(f"fstat-cache-remote-{mount.point}")
             futures.append(worker.begin(functools.partial(self._stat, paths, answers), self._timeout_s))
         wait(filter(None, futures), self._timeout_s)
-        answered = answers.copy()  # late ones are added at any time
+        answered = answers.copy()  # a late worker may still add to it
         late = errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)
         everything = itertools.chain.from_iterable(paths_by_mount.values())
         return {path: answered[path] if path in answered else TimeoutError(*late, path) for path in everything}
@@ -116,7 +120,7 @@ class RemoteMounts:
                 answers[path] = error
 
     def keep(self, mounts: Container[Mount]) -> None:
-        """End the workers of all other mounts, as soon as their filesystems let them; waits for nothing."""
+        """End the workers of all other mounts after their last calls; waits for no call."""
         with self._lock:
             for mount in [mount for mount in self._workers if mount not in mounts]:
                 self._workers.pop(mount).close()

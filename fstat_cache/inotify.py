@@ -1,4 +1,4 @@
-"""The kernel boundary: one inotify(7) instance, its masks, and its bytes as events."""
+"""The kernel boundary: one inotify(7) instance, its masks, and the parser of its events."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ IN_ISDIR = int(flags.ISDIR)
 IN_IGNORED = int(flags.IGNORED)
 
 NO_WATCH = -1
-"""The watch descriptor of what is not watched; in a batch, the one that IN_Q_OVERFLOW comes with (inotify(7))."""
+"""The watch descriptor of what is not watched; in a batch, that of IN_Q_OVERFLOW (inotify(7))."""
 
 _HEADER = struct.Struct("=iIII")  # struct inotify_event without its name: wd, mask, cookie, len
 
 
 class NameEvent(NamedTuple):
-    """What happened to a name in a watched directory."""
+    """An event of a name in a watched directory."""
 
     wd: int
     mask: int
     cookie: int
-    """The same in the IN_MOVED_FROM and the IN_MOVED_TO of one rename; else 0."""
+    """The number of a rename, equal in its IN_MOVED_FROM and IN_MOVED_TO; else 0."""
     name: bytes
 
 
 class Events(NamedTuple):
-    """What was in the queue."""
+    """One batch of events from the queue."""
 
     notes: dict[int, int]
-    """Watch descriptor -> the masks of all events of the inode itself or-ed together, in the order of each watch's
-    first one. An overflow is the key :data:`NO_WATCH`."""
+    """Watch descriptor -> the or-ed masks of all events of the inode itself, ordered by each watch's first event. The
+    key :data:`NO_WATCH` stands for an overflow."""
     names: list[NameEvent]
-    """The events of names in directories, in their order."""
+    """The events of names in directories, in order."""
     total: int = 0
-    """How many events there were, of inodes and of names."""
+    """How many events there were, of both kinds."""
 
     @property
     def are_writes(self) -> bool:
-        """Whether there are events, all of them of writes to inodes that are watched themselves."""
+        """Whether there are events, and all are IN_MODIFY of inodes with a watch of their own."""
         return bool(self.notes) and not self.names and set(self.notes.values()) == {IN_MODIFY}
 
 
@@ -69,8 +69,8 @@ def parse_events(data: bytes) -> Events:
     notes: dict[int, int] = {}
     names: list[NameEvent] = []
     words = array("i", data)
-    if not any(words[3::4]):  # until the first event of a name every fourth word is a `len`
-        # A file that floods the queue sends the same two words again and again: C code drops the repetitions.
+    if not any(words[3::4]):  # no event has a name, because until the first one with a name every fourth word is `len`
+        # Busy files repeat the same pair of words; dict.fromkeys() drops the repetitions in C.
         for wd, mask in dict.fromkeys(zip(words[0::4], words[1::4], strict=True)):
             notes[wd] = notes.get(wd, 0) | mask
         return Events(notes, names, len(words) // 4)
@@ -89,7 +89,7 @@ def parse_events(data: bytes) -> Events:
 
 
 def max_user_watches(path: str = "/proc/sys/fs/inotify/max_user_watches") -> int:
-    """How many watches the kernel allows all processes of one user together; no bound where there is no such file."""
+    """Return how many watches the kernel allows one user in all processes; unbounded where it has no such sysctl."""
     try:
         with open(path, encoding="utf-8") as limit:
             return int(limit.read())
@@ -110,10 +110,10 @@ class Inotify:
         self.fd = self._inotify.fileno()
         self._pending_bytes = array("i", [0])
         self.add_watch: Callable[[str, int], int] = self._inotify.add_watch
-        """``add_watch(path, mask) -> wd``; of an inode that is watched already, the same wd and the mask replaced."""
+        """``add_watch(path, mask) -> wd``; for an inode already watched: replaces the mask, returns the same wd."""
 
     def rm_watch(self, wd: int) -> None:
-        """Remove a watch; that the kernel has removed it already (its inode is gone) is no error."""
+        """Remove a watch; one that the kernel has already removed (its inode is gone) is no error."""
         try:
             self._inotify.rm_watch(wd)
         except OSError as error:
@@ -121,16 +121,16 @@ class Inotify:
                 raise
 
     def read(self) -> Events:
-        """Read all events that are queued at the moment of the call, without waiting for more."""
-        fcntl.ioctl(self.fd, termios.FIONREAD, self._pending_bytes)  # as pending_bytes(), in the most frequent place
+        """Read all events queued now, without waiting for more."""
+        fcntl.ioctl(self.fd, termios.FIONREAD, self._pending_bytes)  # inlines pending_bytes(), as this is called most
         pending = self._pending_bytes[0]
         return parse_events(os.read(self.fd, pending)) if pending else Events({}, [])
 
     def pending_bytes(self) -> int:
-        """How many bytes of events are queued: a third of what a non-blocking read that raises would cost."""
+        """Return how many bytes of events are queued, at a third of the cost of a read that raises."""
         fcntl.ioctl(self.fd, termios.FIONREAD, self._pending_bytes)
         return self._pending_bytes[0]
 
     def close(self) -> None:
-        """Close the descriptor, and with it every watch; may be called twice."""
+        """Close the descriptor, which removes every watch; may be called twice."""
         self._inotify.close()

@@ -1,4 +1,4 @@
-"""The life of a cache: its lock, its engine and its thread; when they work, how they start over, and how they end."""
+"""The life cycle of a cache: its lock, engine and thread; when they work, start over and end."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from fstat_cache.states import DIRECTORIES, FILES, LOST
 from fstat_cache.stats import read_stats
 from fstat_cache.watches import Entry, Watches
 
-ORDERLY = (OSError, KeyError, CacheClosedError)
-"""What is raised with the lock held on purpose, leaving nothing half done."""
+EXPECTED_ERRORS = (OSError, KeyError, CacheClosedError)
+"""Errors that are raised deliberately with the lock held, and leave nothing half done."""
 BUDGET_SHARE = 0.5
-"""How much of a CPU budget sampling files may take: who asks has them sampled once more."""
+"""The share of a CPU budget for sampling files between syncs, each of which samples them once more."""
 UNTAKEN_S = 0.05
-"""After how long an owner that has left changes where they are is called again."""
+"""After how long the owner is woken again when it has not taken all changes."""
 RECOVERED_AT_ONCE = 500
-"""After how many files that an overflow has made doubtful the thread rests: half a second with a budget of 1 %."""
+"""How many doubtful files are stat'ed after an overflow before the thread rests: half a second with a budget of 1 %."""
 
 
 class Schedule:
-    """What is due when, by the monotonic clock, seconds; called with the cache's lock.
+    """Decides when the engine has to work, by the monotonic clock in seconds; called with the cache's lock.
 
     Args:
-        engine: what does it.
-        session: knows the CPU budget, and has the thread that sleeps.
-        changes: what the owner has not taken yet.
+        engine: does the work.
+        session: has the CPU budget, and the thread that sleeps.
+        changes: those that the owner has not taken yet.
     """
 
     def __init__(self, engine: Engine, session: Session, changes: Changes) -> None:
@@ -49,15 +49,15 @@ class Schedule:
         self._sample_directories = 0.0
         self._recovery = 0.0
         self._has_sampled_directories = False  # since the thread slept last
-        self._sleeps_until = math.inf  # the thread that follows changes
-        self._thread_id: int | None = None  # which one that is
+        self._sleeps_until = math.inf  # of the thread that follows changes
+        self._thread_id: int | None = None  # of the same thread
 
     def take_in(self, news: list[tuple[int, int]]) -> None:
-        """Take in what the kernel has to report."""
+        """Process pending events."""
         engine = self._engine
         was_cool = not engine.files.sampled
         engine.take_in(news)
-        if was_cool and engine.files.sampled:  # which have just been stat'ed
+        if was_cool and engine.files.sampled:  # these have just been stat'ed
             self._sample = time.monotonic() + FILES.tick_s
         self._wake_if_due()
 
@@ -72,7 +72,7 @@ class Schedule:
         self._sample = began_at + tick_s
 
     def advance(self) -> None:
-        """Take in what the kernel has to report, and do what is due."""
+        """Process pending events, and do what is due."""
         began_s = time.thread_time()
         engine, cpu_budget = self._engine, self._session.cpu_budget
         self.take_in(self._session.news())
@@ -90,11 +90,13 @@ class Schedule:
         self._wake_if_due()
 
     def before_sleep(self, worked_s: float) -> float | None:
-        """Note that the calling thread is the one that sleeps, and until when; None: without end.
+        """Note that the calling thread is about to sleep.
 
         Args:
-            worked_s: CPU time of its turn. Who has taken that sampled directories have changed lists them, which may
-                take long.
+            worked_s: CPU time of its turn, which includes the owner's listing of sampled directories.
+
+        Returns:
+            Until when it sleeps; None: until it is woken.
         """
         cpu_budget = self._session.cpu_budget
         if self._has_sampled_directories and cpu_budget is not None:
@@ -103,12 +105,12 @@ class Schedule:
         self._has_sampled_directories = False
         self._thread_id = threading.get_ident()
         self._sleeps_until = self._due()
-        if self._changes:  # its owner could not book them yet
+        if self._changes:  # the owner could not process them yet
             self._sleeps_until = min(self._sleeps_until, time.monotonic() + UNTAKEN_S)
         return None if self._sleeps_until == math.inf else self._sleeps_until
 
     def _due(self) -> float:
-        """When to advance even without events; infinite: never."""
+        """Return when to advance even without events; infinite: never."""
         engine = self._engine
         due = self._recovery if engine.files.doubtful else math.inf
         if engine.files.sampled:
@@ -118,7 +120,7 @@ class Schedule:
         return due
 
     def _wake_if_due(self) -> None:
-        """Wake the thread that sleeps where it has something to do earlier than it knows: it may sleep without end."""
+        """Wake the sleeping thread if something is due before it would wake up."""
         sleeper = self._session.sleeper
         if sleeper is not None and threading.get_ident() != self._thread_id and self._due() < self._sleeps_until:
             self._sleeps_until = -math.inf  # once is enough
@@ -126,7 +128,7 @@ class Schedule:
 
 
 class Settings(NamedTuple):
-    """What a cache was asked for."""
+    """The settings of a cache; see :class:`FStatCache`."""
 
     max_watches: int | None
     gather_s: float
@@ -136,20 +138,20 @@ class Settings(NamedTuple):
 
 
 class Life:
-    """What one cache has of the system, from one beginning to the next.
+    """The parts of one cache, which it replaces when it starts over: engine, session and schedule.
 
-    For ``with life.lock, life as engine:``. What an unexpected exception leaves half done is thrown away:
-    KeyboardInterrupt, and whatever else a signal's handler raises, comes between any two instructions.
+    Use it as ``with life.lock, life as engine:``. After an unexpected exception the parts are replaced, because they
+    may be half changed: a signal's handler may raise, KeyboardInterrupt for example, between any two instructions.
 
     Args:
-        settings: as of the cache.
+        settings: of the cache.
 
     Attributes:
-        lock: protects the engine and all that it has. Hits do without it, and nobody waits under it for a filesystem
-            that may hang.
-        asking: held while a remote filesystem is asked and until its answer is taken in: so stats are reported in
-            their order. Taken before the other.
-        served: the engine's, the same in every life.
+        lock: protects the engine and its parts. Hits do not take it, and no thread waits for a remote filesystem while
+            it holds it.
+        asking: held from a stat of remote files until its result is processed, so that stats are reported in order.
+            Taken before ``lock``.
+        served: the entries that are served from memory; the same dictionary after a start over.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -162,14 +164,14 @@ class Life:
         _lives_to_reset_in_a_child().add(self)
 
     def _make_shared(self) -> None:
-        """Make what outlasts start_over(), but not a fork(2)."""
+        """Make the parts that survive start_over(), but not a fork(2)."""
         self.lock = threading.Lock()
         self.asking = threading.Lock()
         self.changes = Changes(is_kept=self.settings.keep_changes)
         self.workers = RemoteMounts(read_stats, self.settings.remote_timeout_s)
 
     def _begin(self) -> None:
-        """Make engine, session and schedule; none of their watches, descriptors and threads is there yet."""
+        """Make engine, session and schedule, without any watch, descriptor or thread yet."""
         settings = self.settings
         work = None if settings.keep_changes else self._follow
         self.session = session = Session(gather_s=settings.gather_s, cpu_budget=settings.cpu_budget, work=work)
@@ -184,7 +186,7 @@ class Life:
         return self.engine
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, ORDERLY):
+        if kind is not None and not issubclass(kind, EXPECTED_ERRORS):
             self.throw_away()
 
     def limit(self, cpu_budget: float | None) -> None:
@@ -193,7 +195,10 @@ class Life:
         self.session.limit(cpu_budget)
 
     def start_over(self) -> Callable[[], object]:
-        """Begin anew; give what ends the old session, to be called without the lock, which its thread may want."""
+        """Replace the parts; return the function that ends the old session.
+
+        Call that without the lock, because the old session's thread may be waiting for it.
+        """
         session = self.session
         self.engine.files.forget()
         self._begin()
@@ -206,41 +211,41 @@ class Life:
         directories = self.engine.directories
         for path in paths:
             directories.add(path, LOST)
-        directories.recheck(directories.by_path.values())  # to be watched anew by who asked for it, and listed
-        # The lock is held, for which the old thread may be waiting: so it is waited for elsewhere.
+        directories.recheck(directories.by_path.values())  # so that their owner watches and lists them again
+        # end() joins the old thread, which may be waiting for the lock that is held here.
         threading.Thread(target=end, name="fstat-cache-end", daemon=True).start()
 
     def end(self) -> None:
         """End without starting over, when the cache is dropped or the interpreter exits."""
-        self.served.clear()  # who still asks then gets nothing from memory that nobody keeps true
+        self.served.clear()  # nothing keeps it up to date any more
         self.session.close()
 
     def start_over_in_child(self) -> None:
-        """Start empty after fork(2): the threads are not here, and the inotify instance belongs to the parent."""
+        """Start empty after fork(2): the child has no threads, and the inotify instance belongs to the parent."""
         self.session.close(in_child=True)
         self.engine.files.forget()
-        self._make_shared()  # the old lock may be held by a thread of the parent, for ever
+        self._make_shared()  # the old lock may be held by a thread that only the parent has
         self._begin()
 
     # -- driving it ---------------------------------------------------------------------------------------------------
 
     @property
     def has_ended(self) -> bool:
-        """Whether changes are followed no longer."""
+        """Whether following changes has ended."""
         return self.is_closed or self.session.has_failed
 
     def wait(self, session: Session | None = None) -> bool:
-        """Sleep until there is something to do; whether to go on.
+        """Sleep until there is something to do; return whether to continue.
 
         Args:
-            session: the only one to wait in; None: whichever is the present one.
+            session: the only session to wait in; None: the present one.
 
         Raises:
             OSError: there is no descriptor to sleep with.
         """
         with self.lock:
             session = session or self.session
-            # Closed without close(): the interpreter exits.
+            # The session may be closed without close(), when the interpreter exits.
             if self.has_ended or session.is_closed or session is not self.session:
                 return False
             with self:
@@ -250,18 +255,18 @@ class Life:
                     self.engine.fail()
                     raise
                 due = self.schedule.before_sleep(sleeper.worked_s)
-        sleeper.sleep(due)  # False too when another life has begun
+        sleeper.sleep(due)  # also returns False after start_over(), so its result does not count here
         return not (self.has_ended or self.session.is_closed)
 
     def advance(self) -> None:
-        """Take in what the kernel has to report, and do what is due."""
+        """Process pending events, and do what is due."""
         with self.lock:
             if self.is_closed:
                 raise CacheClosedError("the cache is closed")
             try:
                 self.schedule.advance()
             except Exception:
-                # Nothing keeps the entries true any more: from here on every look-up is an os.stat.
+                # Nothing keeps the entries up to date any more: every look-up is an os.stat from here on.
                 self.engine.fail()
                 raise
             except BaseException:
@@ -269,7 +274,7 @@ class Life:
                 raise
 
     def _follow(self, session: Session) -> None:
-        """What the cache's own thread does."""
+        """Run the cache's own thread."""
         with contextlib.suppress(CacheClosedError):
             while self.wait(session):
                 self.advance()
@@ -277,7 +282,7 @@ class Life:
 
 @functools.cache
 def _lives_to_reset_in_a_child() -> weakref.WeakSet[Life]:
-    """The lives that have begun; the first call registers the fork handler, which cannot be unregistered."""
+    """Return all lives; the first call registers the fork handler, which cannot be unregistered."""
     lives: weakref.WeakSet[Life] = weakref.WeakSet()
 
     def reset_all() -> None:

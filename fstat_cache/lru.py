@@ -1,7 +1,7 @@
-"""Which files stay in a bounded cache: exactly the one with the oldest stamp goes first.
+"""The eviction order of a bounded cache: an exact LRU.
 
-Moving an entry to the end of a list on every hit is the dear part of an LRU. Here a hit only stamps the entry with a
-clock that counts the uses; who has to go is worked out when somebody has to go. No lock.
+Moving an entry to the end of a list on every hit is the expensive part of an LRU. Here a hit only stamps the entry with
+a clock that counts uses; the oldest stamp is searched for when a file has to be evicted. No lock.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from fstat_cache.watches import Entry
 
 
 class EvictionOrder:
-    """Names the entry with the oldest stamp, in O(log n) amortised.
+    """Finds the entry with the oldest stamp, in O(log n) amortised.
 
-    All entries are sorted by their stamps once, and then taken from that list as long as it tells the truth: an entry
-    stamped since the sorting has a later stamp than every entry in the list, and so has one admitted since.
+    It sorts all entries by their stamps once, then takes them from that list and skips those stamped since. That is
+    exact, because entries stamped or admitted since then have later stamps than all others in the list.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class EvictionOrder:
         """Take the entry with the oldest stamp out of the order; the caller drops it.
 
         Args:
-            entries: all that the cache holds; read only when the order has to be made anew.
+            entries: all entries of the cache; read only to sort them again.
             clock: the present stamp.
 
         Returns:
@@ -53,7 +53,7 @@ class Places:
     """The places for files in a cache, and the counts of look-ups.
 
     Args:
-        max_files: how many there are; None: as many as needed.
+        max_files: how many places there are; None: unbounded.
     """
 
     def __init__(self, max_files: int | None) -> None:
@@ -65,7 +65,7 @@ class Places:
         self._ordered: Files | None = None
 
     def are_full(self, files: Files) -> bool:
-        """Whether one more file takes the place of another."""
+        """Whether one more file would evict another."""
         return self.max_files is not None and len(files) >= self.max_files
 
     def admit(self, files: Files, path: str, stamp: int, remote: FileStats | None = None) -> FileStats | None:
@@ -75,7 +75,7 @@ class Places:
             files: tracks it.
             path: the path.
             stamp: the clock at this use.
-            remote: what a worker has found there; None: it is a local file.
+            remote: the stats that a worker has read; None: the file is local.
 
         Raises:
             OSError: what ``os.stat`` raises for anything but absence.
@@ -90,14 +90,14 @@ class Places:
 
     def make_room(self, files: Files, most: int, stamp: int) -> None:
         """Evict the least recently used files beyond so many."""
-        if files is not self._ordered:  # another life has begun
+        if files is not self._ordered:  # the cache has started over
             self._ordered, self._order = files, EvictionOrder()
         while len(files) > most:
-            # Hits take no lock: other threads may stamp all entries between one line and the next.
+            # Hits take no lock: other threads may stamp all entries meanwhile, so that the order finds none.
             oldest = self._order.pop(files, stamp)
             self.evict(files, oldest or min(files, key=attrgetter("used")))
 
     def evict(self, files: Files, entry: Entry) -> None:
-        """Have a file leave its place."""
+        """Untrack a file, and count that as an eviction."""
         files.untrack(entry)
         self.evictions += 1

@@ -1,4 +1,4 @@
-"""What memory does not answer: a stat with the cache's lock, or without it by a worker that may hang."""
+"""Look-ups that memory cannot answer: stats of local files under the cache's lock, of remote files by workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fstat_cache.stats import FileStats
 
 
 class Misses:
-    """Stats for look-ups, and what becomes of them.
+    """Stats files for look-ups, and gives new files a place in the cache.
 
     Args:
-        life: whose lock and engine.
-        places: for files that are new.
+        life: has the lock and the engine.
+        places: for new files.
     """
 
     def __init__(self, life: Life, places: Places) -> None:
@@ -26,14 +26,14 @@ class Misses:
         self._places = places
 
     def look_up(self, path: str, stamp: int) -> FileStats | None:
-        """Stat a file that was not found in memory; it takes a place.
+        """Stat a file that was not in memory, and give it a place.
 
         Args:
             path: the path.
             stamp: the clock at this use.
 
         Raises:
-            OSError: as :meth:`ask`.
+            OSError: see :meth:`ask`.
         """
         life, places = self._life, self._places
         places.stamps_without_hit += 1
@@ -42,7 +42,7 @@ class Misses:
             entry = engine.files.find(path)
             if entry is not None:
                 entry.used = stamp
-                if entry.state in BELIEVED:  # under a relative name, or admitted by another thread meanwhile
+                if entry.state in BELIEVED:  # asked for by a relative path, or admitted by another thread meanwhile
                     places.stamps_without_hit -= 1
                     return entry.stats
             places.misses += 1
@@ -56,10 +56,10 @@ class Misses:
         return self.ask(mount, path, stamp)
 
     def ask(self, mount: Mount, path: str, stamp: int, *, makes_room: bool = True) -> FileStats | None:
-        """Have a worker stat one file.
+        """Stat one remote file.
 
         Raises:
-            OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` without an answer in time.
+            OSError: what ``os.stat`` raises for anything but absence; :class:`TimeoutError` after the timeout.
         """
         found = self.stat({mount: [path]}, stamp, makes_room=makes_room)[path]
         if isinstance(found, OSError):
@@ -67,16 +67,16 @@ class Misses:
         return found
 
     def stat(self, paths: Mapping[Mount, Sequence[str]], stamp: int, *, makes_room: bool) -> dict[str, Found]:
-        """Have workers stat files, and take in the answers.
+        """Stat remote files, and update their entries.
 
         Args:
             paths: mount -> paths.
             stamp: the clock at this use.
-            makes_room: whether a file that has no entry takes the place of another; else it only gets a free one, and
-                what was found is a change in any case.
+            makes_room: whether a new file may evict another; else it only gets a free place, and every result is
+                reported, changed or not.
         """
         with self._life.asking:
-            answers = self._life.workers.look(paths)
+            answers = self._life.workers.stat(paths)
             with self._life.lock, self._life as engine:
                 for path, found in answers.items():
                     if not isinstance(found, OSError):
@@ -85,7 +85,7 @@ class Misses:
 
     def _take_in(self, files: Files, path: str, stats: FileStats | None, stamp: int, *, makes_room: bool) -> None:
         entry = files.find(path)
-        if entry is not None and entry.state is not REMOTE:  # its path has led to a local file so far
+        if entry is not None and entry.state is not REMOTE:  # its path led to a local file before
             files.untrack(entry)
             entry = None
         if entry is not None:
@@ -94,22 +94,22 @@ class Misses:
         elif stats is not None and (makes_room or not self._places.are_full(files)):
             self._places.admit(files, path, stamp, remote=stats)
         if not makes_room:
-            files.tell(path, stats)
+            files.report(path, stats)
 
     def sync(self) -> None:
-        """Stat all files that are tracked; who does not answer in time is late."""
+        """Stat all tracked remote files; those that fail are late."""
         life = self._life
         paths: dict[Mount, list[str]] = {}
         with life.asking:
             with life.lock, life as engine:
-                life.schedule.take_in(life.session.news())  # the mount may have gone
+                life.schedule.take_in(life.session.news())  # a filesystem may have been unmounted
                 for entry in tuple(engine.files.remote.values()):
                     mount = engine.mounts.remote_of(entry.path)
                     if mount is not None:
                         paths.setdefault(mount, []).append(entry.path)
-                    else:  # its link was pointed elsewhere
+                    else:  # its symbolic link was changed, and leads to a local file
                         engine.files.on(entry, MOUNTED)
-            answers = life.workers.look(paths)
+            answers = life.workers.stat(paths)
             with life.lock, life as engine:
                 engine.late = {path: answer for path, answer in answers.items() if isinstance(answer, OSError)}
                 for path in answers.keys() & engine.files.remote.keys():

@@ -1,4 +1,4 @@
-"""Which filesystems tell inotify of every change, which must be polled, and which may not even answer a stat(2)."""
+"""The mounts: finds the filesystems on which inotify does not report every change, or stat(2) may hang."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ REMOTE_TYPES = frozenset({
     "9p", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "fuse", "fuseblk", "gfs2", "glusterfs", "gpfs", "lustre",
     "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs",
 })
-"""Their files are written by other machines or by a program, of which inotify(7) hears nothing, and whoever is to
-answer may be gone: any system call may hang."""
+"""Their files are written by other machines or programs, which causes no event (inotify(7)). Any system call may hang,
+because the server may be gone."""
 
 SILENT_TYPES = frozenset({
     "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue",
     "nsfs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
 })
-"""Their files are made by the kernel as they are read, without an event."""
+"""The kernel makes the content of their files as they are read, and reports no event."""
 # fmt: on
 
 
 MOST_PLACES = 20_000
-"""How many directories are remembered, which come and go all the time on some machines; beyond, all are forgotten."""
+"""How many directories are remembered; beyond, all are forgotten. Some machines create and delete many all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Mount:
     """One line of mountinfo (proc_pid_mountinfo(5)).
 
     Attributes:
-        mount_id: unique among the present mounts, but given again.
-        device: as in ``st_dev``.
-        root: the directory of the filesystem that is mounted (a bind mount's is not ``/``).
-        point: where it is mounted.
+        mount_id: unique among the present mounts, but reused.
+        device: equal to ``st_dev``.
+        root: the directory within the filesystem that is mounted; other than ``/`` for a bind mount.
+        point: the mount point.
         fs_type: such as ``ext4`` or ``fuse.sshfs``.
     """
 
@@ -49,7 +49,7 @@ class Mount:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its files are polled, and only by a thread that may hang."""
+        """Whether its files are polled by a worker, because a system call may hang."""
         return self.fs_type.partition(".")[0] in REMOTE_TYPES
 
 
@@ -60,7 +60,7 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
         data: the file's content. Names may hold any byte; the kernel escapes space, tab, newline and backslash only.
 
     Returns:
-        The mounts in the order of the file: of two on one point the later covers the earlier.
+        The mounts in the order of the file: a later one hides an earlier one on the same point.
     """
     mounts = []
     for line in data.split(b"\n"):
@@ -83,12 +83,12 @@ def _unescape(name: bytes) -> str:
 
 
 class MountTable:
-    """The mounts at one time, asked by path. Asking never touches a remote filesystem.
+    """The mounts at one time, found by path. No method accesses a remote filesystem.
 
     Args:
         mounts: in the order of mountinfo.
-        links: what is known of symbolic links in the way (path -> target, None for no link), carried from table to
-            table and added to. A directory link pointed elsewhere later is not noticed here.
+        links: the known symbolic links: path -> target, None for no link. Tables share it and add to it. A link to a
+            directory that is changed later is not noticed here.
     """
 
     def __init__(self, mounts: Iterable[Mount], links: dict[str, str | None]) -> None:
@@ -100,13 +100,13 @@ class MountTable:
         self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
 
     def remote_of(self, path: str) -> Mount | None:
-        """Find the remote filesystem that a look at ``path`` would ask, symbolic links followed.
+        """Find the remote filesystem that a stat of ``path`` would access, symbolic links followed.
 
         Args:
             path: absolute.
 
         Returns:
-            Its mount, or None: a look at the path asks this machine only.
+            Its mount; None when a stat accesses local filesystems only.
         """
         if not self.remote:
             return None
@@ -119,18 +119,18 @@ class MountTable:
         if mount is not None:
             return mount if mount.is_remote else None
         try:
-            # Not remembered, unlike a directory's: links to log files are pointed elsewhere all the time.
+            # Not remembered, unlike a directory's: links to log files often get other targets.
             target = os.readlink(here)
         except OSError:
             return None
         return self._walk(place, target)[1]
 
     def successor(self, mounts: Iterable[Mount]) -> MountTable:
-        """The table of later mounts."""
+        """Make the table of later mounts."""
         return MountTable(mounts, self._links)
 
     def moved(self, later: MountTable, directories: Iterable[str]) -> set[str]:
-        """Which directories something was mounted or unmounted above, as the kernel walks to them.
+        """Find the directories whose resolved path a mount or unmount has changed.
 
         Args:
             later: the table after the change.
@@ -149,13 +149,13 @@ class MountTable:
         }
 
     def _place(self, directory: str) -> tuple[str, Mount | None]:
-        """Where a directory really is ("" is the root), or where on the way to it a remote filesystem begins."""
+        """Resolve a directory ("" is the root), but stop where a remote filesystem begins."""
         if len(self._places) > MOST_PLACES:
             self._links.clear()
             self._places = {"/": self._places["/"]}
         unknown = []
         while directory not in self._places:
-            if not directory.strip("/"):  # "//", of which dirname() gives "//" for ever
+            if not directory.strip("/"):  # "//", which dirname() never shortens
                 self._places[directory] = self._places["/"]
                 break
             unknown.append(directory)
@@ -167,7 +167,7 @@ class MountTable:
         return self._places[directory]
 
     def _walk(self, here: str, path: str) -> tuple[str, Mount | None]:
-        """Go on from a directory as the kernel does, but stop before the first step onto a remote filesystem."""
+        """Resolve a path from a directory as the kernel does, but stop where a remote filesystem begins."""
         walk = Walk(path, start=here)
         for place in walk:
             mount = self._mounts.get(place)
@@ -186,7 +186,7 @@ class MountTable:
 
 
 class MountMonitor:
-    """The present mounts, and whether they have changed: ``poll(2)`` for POLLPRI on mountinfo (proc_pid_mounts(5)).
+    """Reads the present mounts. A change of them wakes ``poll(2)`` for POLLPRI on mountinfo (proc_pid_mounts(5)).
 
     Raises:
         OSError: no descriptor is left.
@@ -196,7 +196,7 @@ class MountMonitor:
     def __init__(self, path: str = "/proc/self/mountinfo") -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - kept; close() closes it
         self.fd = self._file.fileno()
-        """To be polled. A change is told once to each open descriptor."""
+        """To be polled. The kernel reports a change once to each open descriptor."""
 
     def read(self) -> list[Mount]:
         """Read the present mounts."""

@@ -1,4 +1,4 @@
-"""The symlink resolver: every place over which a path leads."""
+"""The symlink resolver: gives every place on the way of a path."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MOST_LINKS = 40
 class Walk:
     """Resolves a path as the kernel does, one place at a time (path_resolution(7)).
 
-    Iterating gives each place before anything reads it: a caller that stops there has not touched it. A caller that
-    goes on calls :meth:`follow` at each place first; otherwise the walk takes the place for a directory.
+    Iterating yields each place before anything reads it: a caller that stops there has not accessed it. To continue, a
+    caller first calls :meth:`follow` at the place; otherwise the walk treats the place as a directory.
 
     Args:
-        path: what to resolve; if relative, from `start`.
-        start: a directory that is resolved already; by default the root.
-        root: beneath which absolute paths and targets are resolved, and above which ``..`` does not lead.
+        path: to resolve; if relative, from `start`.
+        start: a resolved directory; by default the root.
+        root: absolute paths and targets start there, and ``..`` does not lead above it.
 
     Attributes:
-        here: the place that the walk has reached, without a slash at its end: "" is the root of the machine. After
-            the walk, what the path leads to. If that is a link, the kernel fails with ELOOP.
+        here: the place that the walk has reached, without a slash at its end: "" is the machine's root. After the walk,
+            what the path leads to. If that is a link, the kernel fails with ELOOP.
     """
 
     __slots__ = ("_ahead", "_links", "_root", "here")
@@ -45,18 +45,18 @@ class Walk:
 
     @property
     def is_last(self) -> bool:
-        """Whether no name is left behind this place; if it is a link, its target may add some."""
+        """Whether no name follows this place; if it is a link, its target may add some."""
         return not self._ahead
 
     def follow(self, readlink: Callable[[str], str | None]) -> str | None:
-        """Go on from the target of this place, if it is a symbolic link.
+        """Continue at the target of this place, if it is a symbolic link.
 
         Args:
-            readlink: :func:`os.readlink`, or a function that returns None for what is no link. Any OSError but EINVAL
-                (no link) ends the walk: nothing is there, or nobody may see it.
+            readlink: :func:`os.readlink`, or a function that returns None for no link. Any OSError but EINVAL (no link)
+                ends the walk: nothing is there, or permission is missing.
 
         Returns:
-            The target, or None. One link more than the kernel follows is given, and ends the walk.
+            The target; None for no link. The first link beyond the kernel's limit is still returned, and ends the walk.
         """
         try:
             target = readlink(self.here)

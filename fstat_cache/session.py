@@ -1,4 +1,4 @@
-"""What a cache holds of the system, from its first stat of a file to its end: descriptors, and the thread."""
+"""The descriptors and the thread of a cache, from its first stat of a file to its end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    """The inotify instance, the monitors of the mounts, the sleeper and its thread; opened by need, closed together.
+    """The inotify instance, the mount monitors, the sleeper and its thread; opened when needed, closed together.
 
     Args:
-        gather_s, cpu_budget: as of :class:`Sleeper`.
-        work: what the thread runs, until the session is closed. Without it there is no thread: the owner drives the
-            cache.
+        gather_s, cpu_budget: see :class:`Sleeper`.
+        work: the thread runs it until the session is closed; None: no thread, the owner drives the cache.
     """
 
     def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[Session], object] | None) -> None:
@@ -30,23 +29,23 @@ class Session:
         self.cpu_budget = cpu_budget
         self._work = work
         self._poll = select.poll()
-        # Bound once: sync() asks this each time, and one system call for both descriptors is most of what it costs.
+        # Bound once, because every sync() calls it: one system call for both descriptors is most of the cost of a sync.
         self.news: Callable[[], list[tuple[int, int]]] = functools.partial(self._poll.poll, 0)
-        """The descriptors that have something to read, with their events, as poll(2) gives them. A change of mounts is
-        reported once."""
+        """Return the descriptors that have something to read, with their poll(2) events. A change of mounts is reported
+        once."""
         self._sleepers_monitor: MountMonitor | None = None
         self.monitor: MountMonitor | None = None
         self.inotify: Inotify | None = None
         self.sleeper: Sleeper | None = None
         self.is_closed = False
         self.has_failed = False
-        """Whether nobody takes in events in time any more: the thread has ended by an exception, or none can start."""
+        """Whether events are no longer processed in time: the thread has ended by an exception, or cannot start."""
         self.needs_thread = work is not None
-        """Whether there is to be a thread that was not started yet."""
+        """Whether the thread must still be started."""
         self._thread: threading.Thread | None = None
 
     def open_monitor(self) -> MountMonitor:
-        """Open the monitor of the mounts, if it is not open yet.
+        """Return the mount monitor; open it the first time.
 
         Raises:
             FileNotFoundError: there is no /proc.
@@ -58,7 +57,7 @@ class Session:
         return self.monitor
 
     def open_sleeper(self) -> Sleeper:
-        """Make what the thread sleeps in, if it is not there yet.
+        """Return the sleeper; make it the first time.
 
         Raises:
             OSError: no descriptor is left.
@@ -74,7 +73,7 @@ class Session:
             self.sleeper.cpu_budget = cpu_budget
 
     def open_inotify(self) -> Inotify:
-        """Open the inotify instance, and have the sleeper wake up for it.
+        """Open the inotify instance, whose events then wake the sleeper.
 
         Raises:
             OSError: no descriptor or no inotify instance is left; then nothing was opened.
@@ -82,8 +81,8 @@ class Session:
         inotify = Inotify()
         try:
             if self.monitor is not None and self._sleepers_monitor is None:
-                # One more, because a change of mounts is reported once to each descriptor: here to the sleeper, which
-                # wakes up, and on the other to whoever then reads.
+                # A second monitor, because the kernel reports a change of mounts once to each descriptor: this one
+                # wakes the sleeper, the other one is read by news().
                 self._sleepers_monitor = MountMonitor()
             sleeper = self.open_sleeper()
         except BaseException:
@@ -97,13 +96,13 @@ class Session:
         return inotify
 
     def start_thread(self) -> None:
-        """Start the thread, unless it runs or there is to be none."""
+        """Start the thread, unless it runs or there is no work for one."""
         if self.needs_thread:
             self._thread = threading.Thread(target=self._run, name="fstat-cache", daemon=True)
             try:
                 self._thread.start()
                 self.needs_thread = False
-            except RuntimeError as error:  # the system gives no more threads
+            except RuntimeError as error:  # the system allows no more threads
                 log.warning("%s", error)
                 self._thread, self.has_failed = None, True
 
@@ -120,7 +119,7 @@ class Session:
                 self.sleeper.close()
 
     def close(self, *, in_child: bool = False) -> None:
-        """Stop the thread and close the descriptors; nothing of the session may be used afterwards.
+        """Stop the thread and close the descriptors; the session must not be used afterwards.
 
         Args:
             in_child: whether this is a forked child, where the thread does not exist.
@@ -131,7 +130,7 @@ class Session:
         if self.sleeper is not None:
             self.sleeper.abandon() if in_child else self.sleeper.close()
         if self._thread is not None and not in_child and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_TIMEOUT_S)  # not for ever: it may be stuck on a dead filesystem
+            self._thread.join(STOP_TIMEOUT_S)  # with a timeout, because it may be stuck on a dead filesystem
         for descriptor in (self.inotify, self.monitor, self._sleepers_monitor):
             if descriptor is not None:
                 with contextlib.suppress(KeyError):

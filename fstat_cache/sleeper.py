@@ -1,4 +1,4 @@
-"""When to work: sleep until something happens, let events gather, rest as a CPU budget asks."""
+"""The sleep of the thread that follows changes: waits for events, lets more gather, rests as a CPU budget requires."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Sleeper:
     """Puts one thread to sleep between its turns of work.
 
     Args:
-        gather_s: how long events may gather before they are worked off, so that one stat answers many of them.
-        cpu_budget: the share of one core that the work may take, 0.01 for 1 %, or None for no bound. After work of
-            b seconds of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second, and never
-            past the time at which work is due; what is left of the rest then it takes later.
+        gather_s: seconds for which events gather before they are processed, so that one stat answers many events.
+        cpu_budget: the share of one core that the work may take, 0.01 for 1 %; None: no bound. After work of b seconds
+            of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second. When work is due
+            earlier, the remaining rest comes later.
     """
 
     def __init__(self, *, gather_s: float, cpu_budget: float | None) -> None:
@@ -29,7 +29,7 @@ class Sleeper:
         self._owed_s = 0.0
         self._worked_since_s: float | None = None  # CPU time of the thread when its turn began; None before the first
         self._stopping = False
-        self._asked = deque[threading.Event]()  # by those who want to know whether the thread still goes round
+        self._asked = deque[threading.Event]()  # set at the thread's next turn, for responds()
         self._lock = threading.Lock()  # protects _stopping and _awake, so that close() knows whether the thread sleeps
         self._awake = threading.Event()
         self._awake.set()
@@ -40,15 +40,15 @@ class Sleeper:
         self._anything.register(self._wake_fd, select.POLLIN)
 
     def watch(self, fd: int, events: int) -> None:
-        """Wake up for a descriptor too, from now on.
+        """Also wake up for a descriptor from now on.
 
         Args:
             fd: the descriptor.
-            events: those of poll(2) that count.
+            events: the events of poll(2) that wake it.
         """
         self._anything.register(fd, events)
         if not self._awake.is_set():
-            self.wake()  # it waits for the others only
+            self.wake()  # its current poll(2) does not include the new descriptor
 
     @property
     def worked_s(self) -> float:
@@ -59,7 +59,7 @@ class Sleeper:
         """Rest from the work since the last call, then sleep until something happens or work is due.
 
         Args:
-            due: when to return even without events, by the monotonic clock, seconds; None: never.
+            due: when to return even without events, by the monotonic clock in seconds; None: never.
 
         Returns:
             Whether to work; False after :meth:`close`.
@@ -79,7 +79,7 @@ class Sleeper:
             self._awake.set()
 
     def _rest(self, due: float | None) -> bool:
-        """Rest; True when somebody wants the work to be done."""
+        """Rest as the budget requires; return whether :meth:`wake` has ended the rest."""
         rest_per_work = 1 / self.cpu_budget - 1 if self.cpu_budget else 0.0
         self._owed_s = min(self._owed_s + self.worked_s * rest_per_work, GREATEST_REST_S)
         rest_s = self._owed_s if due is None else min(self._owed_s, max(0.0, due - time.monotonic()))
@@ -90,20 +90,20 @@ class Sleeper:
         return True
 
     def wake(self) -> None:
-        """Have the thread work soon; after :meth:`close` nothing."""
+        """Wake the thread; does nothing after :meth:`close`."""
         with self._lock:
             if not self._stopping:
                 os.eventfd_write(self._wake_fd, 1)
 
     def responds(self, timeout_s: float) -> bool:
-        """Wake the thread, and tell whether within so many seconds it was through with its work, or at rest from it."""
+        """Wake the thread, and return whether within ``timeout_s`` seconds it finished its turn, or rested after it."""
         answer = threading.Event()
-        self._asked.append(answer)  # until it is given, should that be late
+        self._asked.append(answer)
         self.wake()
         return not self._stopping and answer.wait(timeout_s) and not self._stopping
 
     def close(self) -> None:
-        """Let the thread sleep no more and release the descriptor; may be called by any thread, more than once."""
+        """End the thread's sleep for good and release the descriptor; callable from any thread, and more than once."""
         with self._lock:
             if self._stopping:
                 return
@@ -115,7 +115,7 @@ class Sleeper:
 
     def abandon(self) -> None:
         """Release the descriptor in a forked child, where the thread does not exist."""
-        if not self._stopping:  # else it is closed, and its number may be somebody else's
+        if not self._stopping:  # else the descriptor is closed, and its number may be in use again
             self._stopping = True
             os.close(self._wake_fd)
 
@@ -132,7 +132,7 @@ class Sleeper:
         return True
 
     def _wait(self, due: float | None) -> bool:
-        """Wait for anything, if need be for ever; True when more than :meth:`wake` happened."""
+        """Wait for any event until work is due; return whether there was one besides :meth:`wake`."""
         timeout_ms = None if due is None else max(0, math.ceil((due - time.monotonic()) * 1000))
         happened = False
         for fd, _ in self._anything.poll(timeout_ms):

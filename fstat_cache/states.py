@@ -1,7 +1,7 @@
-"""How a file or a directory is followed: its states, and one table of all transitions. Pure: no I/O, no clock.
+"""The states in which a file or directory is followed, and one table of all transitions. Pure: no I/O, no clock.
 
-The engine gives an event to the table, performs the actions that stand there, in their order, and enters the state.
-What the kernel answers to an action (it watches, it refuses) is the next event.
+The engine looks an event up in the table, enters the state and performs the actions in order. The kernel's answer to an
+action (it watches, it refuses) is the next event.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ REMOTE_FILESYSTEM = "remote"
 AUDIT = "audit"
 
 WATCH_FAILURES = (WATCH_LIMIT, INSTANCE_LIMIT, PERMISSION, UNSUPPORTED)
-"""The reasons that are failures to watch."""
+"""The poll reasons for which adding a watch failed."""
 POLL_REASONS = (*WATCH_FAILURES, THREAD_FAILED, FILESYSTEM, REMOTE_FILESYSTEM, AUDIT)
 """All reasons for which a file is polled."""
 LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 NEVER_WATCHED = (FILESYSTEM, AUDIT)
-"""A watch would not report what happens to such a file."""
+"""The poll reasons for which a watch is useless: it reports no events."""
 REMEDIES = {
     WATCH_LIMIT: "no more inotify watches for this user: raise the sysctl fs.inotify.max_user_watches",
     INSTANCE_LIMIT: "no more inotify instances or descriptors: raise the sysctl fs.inotify.max_user_instances "
@@ -48,8 +48,8 @@ class State:
 
     Attributes:
         name: its name.
-        reason: why files in it are polled, one of :data:`POLL_REASONS`; None: they are not.
-        shown: how :meth:`FStatCache.how_followed` calls it.
+        reason: why its files are polled, one of :data:`POLL_REASONS`; None: they are not polled.
+        shown: its name in :meth:`FStatCache.how_followed`.
     """
 
     name: str
@@ -58,52 +58,52 @@ class State:
 
 
 EVENTS = State("events")
-"""The kernel reports changes: by a watch of its own, or a file's by the watch of its directory."""
+"""The kernel reports changes: by its own watch, or by the directory's watch that covers a file."""
 SAMPLED = State("sampled", shown=HOT)
-"""Too busy for events: the watch is disarmed, a clock asks for stats."""
+"""Too busy for events: the watch is disarmed, and stats are taken at intervals."""
 POLLED = {reason: State("polled", reason, reason) for reason in POLL_REASONS if reason != REMOTE_FILESYSTEM}
 """Not watched: stat'ed at every sync."""
 REMOTE = State("remote", REMOTE_FILESYSTEM, REMOTE_FILESYSTEM)
-"""Not watched, and stat'ed only by a worker that may hang."""
+"""Not watched: stat'ed only by a worker, because a stat may hang."""
 RECHECK = State("recheck")
-"""Events may have been lost: to be watched again, then stat'ed (a directory: listed) before it is believed."""
+"""Events may have been lost: it must be watched and stat'ed again (a directory: listed) before it is served."""
 GONE = State("gone")
-"""Forgotten: the end of an entry."""
+"""Dropped: the end of an entry."""
 
 BELIEVED = (EVENTS, SAMPLED)
-"""What is known of these is true as far as events were taken in."""
+"""The states in which the known stats may be served."""
 STATES = (EVENTS, SAMPLED, *POLLED.values(), REMOTE, RECHECK, GONE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
-    """What may happen to a file or a directory. Each exists once."""
+    """An event of a file or a directory. Each exists once: compare by ``is``."""
 
     name: str
 
 
 WRITTEN = Event("written")
-"""The kernel reports writes, and nothing else."""
+"""The kernel has reported writes only."""
 TOUCHED = Event("touched")
-"""The kernel reports anything else: the path may lead to another inode now."""
+"""The kernel has reported more than writes: the path may lead to another inode now."""
 ASKED = Event("asked")
-"""Somebody asks for the truth as of now."""
+"""A caller needs its present stats."""
 BUSY = Event("busy")
-"""Its events have passed the threshold."""
+"""It had more events than its threshold allows."""
 DISARMED = Event("disarmed")
-"""The kernel has disarmed its watch."""
+"""Its watch was disarmed."""
 QUIET = Event("quiet")
-"""Sampled, and unchanged for long enough."""
+"""It is sampled, and was unchanged for long enough to be armed again."""
 LOST = Event("lost")
 """Events may have been lost."""
 MOUNTED = Event("mounted")
-"""Something was mounted or unmounted above it: a local filesystem is there now."""
+"""A mount or unmount above it: it is on a local filesystem now."""
 MOUNTED_REMOTE = Event("mounted_remote")
-"""A filesystem that may hang is there now."""
+"""It is on a remote filesystem now."""
 IS_WATCHED = Event("is_watched")
-"""The kernel watches what is there now."""
+"""The kernel watches what is at the path now."""
 REFUSED = {reason: Event(f"refused_{reason}") for reason in POLLED}
-"""It cannot be watched, or a watch would not help."""
+"""It cannot be watched, or a watch would be useless."""
 
 EVENT_KINDS = (
     *(WRITTEN, TOUCHED, ASKED, BUSY, DISARMED, QUIET, LOST, MOUNTED, MOUNTED_REMOTE, IS_WATCHED),
@@ -112,14 +112,14 @@ EVENT_KINDS = (
 
 
 class Action(enum.Enum):
-    """What the engine does."""
+    """An action of the engine."""
 
     WATCH = "watch"
     """Arm a watch on what is at the path now."""
     STAT = "stat"
     """Stat the file; report the directory, for its owner to list."""
     DISARM = "disarm"
-    """Have the watch report no more than the end of the inode."""
+    """Let the watch report only that the inode is moved or deleted."""
     UNWATCH = "unwatch"
     """Remove the watch."""
 
@@ -128,13 +128,13 @@ Transition = tuple[State, tuple[Action, ...]]
 
 _NOTHING: tuple[Action, ...] = ()
 _STAT = (Action.STAT,)
-_WATCH_STAT = (Action.WATCH, Action.STAT)  # watch first: what happens in between is an event
+_WATCH_STAT = (Action.WATCH, Action.STAT)  # in this order a change in between is an event
 _DISARM = (Action.DISARM,)
 _UNWATCH = (Action.UNWATCH,)
 
 
 def _rows(state: State) -> dict[Event, Transition]:
-    """All transitions of a state; an event that is not here changes nothing."""
+    """Return the transitions of a state; any other event changes nothing."""
     is_watched = state is RECHECK or state in BELIEVED
     unwatch = _UNWATCH if is_watched else _NOTHING
     if state is GONE:
@@ -164,18 +164,19 @@ TABLE: dict[tuple[State, Event], Transition] = {
 
 
 class Threshold(NamedTuple):
-    """When events are too many, so that asking now and then is cheaper than being notified.
+    """How many events are so many that sampling is cheaper than being notified.
 
-    An armed watch costs a busy writer a quarter to two fifths of its write rate. So what is too busy is disarmed and
-    sampled, until it has been quiet for a while: what a network card's driver does between interrupts and polling.
+    An armed watch costs a busy writer a quarter to two fifths of its write rate. So a busy watch is disarmed and
+    sampled until it has been quiet for a while, as a network card's driver switches between interrupts and polling.
 
     Attributes:
         events: how many are too many.
-        within_s: in which time.
-        is_in_a_row: whether only those in each batch count, none further than ``within_s`` behind the other.
-        quiet_s: how long a sampled one must be unchanged to be armed again.
-        tick_s: how often samples are taken.
-        greatest_tick_s: how far a CPU budget may stretch that.
+        within_s: within how many seconds.
+        is_in_a_row: whether the events must come in consecutive batches, none more than ``within_s`` after the one
+            before.
+        quiet_s: how long a sampled watch must be unchanged to be armed again.
+        tick_s: the interval between samples.
+        greatest_tick_s: the longest interval that a CPU budget may cause.
     """
 
     events: int
@@ -187,22 +188,23 @@ class Threshold(NamedTuple):
 
 
 FILES = Threshold(events=3, within_s=0.75, is_in_a_row=True, quiet_s=0.4, tick_s=0.5, greatest_tick_s=5.0)
-"""A file that is written all the time gives one merged event a batch. A lone file written once a second is in every
-batch there is, so only batches close together count. Quiet is less than a tick: a file that has paused for a second is
-watched again, and what is cut off it then was seen."""
+"""A file that is written all the time has one merged event in each batch. A single file written once a second is in
+every batch too, so only batches in quick succession count. ``quiet_s`` is less than a tick, so that a file that has
+paused for a second is watched again and a later truncation is seen."""
 DIRECTORIES = Threshold(events=1_001, within_s=1.0, is_in_a_row=False, quiet_s=2.0, tick_s=1.0, greatest_tick_s=10.0)
-"""A flooding directory gives thousands. It is listed after each sample that shows a change, which may take long."""
+"""A flooded directory has thousands of events. It is listed after each sample that shows a change, which may take long.
+"""
 
 
 class Sampled(dict[int, float]):
-    """The watches that are disarmed, each with the time at which it was last seen busy; and who may become one.
+    """The disarmed watches, each with the time of its last change; counts events of the armed ones.
 
     Args:
-        threshold: when one does, and when it ends.
+        threshold: when a watch is to be disarmed, and when armed again.
     """
 
     def __init__(self, threshold: Threshold) -> None:
-        self.counts: dict[int, int] = {}  # of the watches that are armed; emptied where a batch has none of them
+        self.counts: dict[int, int] = {}  # armed watch -> its recent events, or batches in a row
         self._threshold = threshold
         self._since = 0.0
 
@@ -210,11 +212,11 @@ class Sampled(dict[int, float]):
         """Note which watches had events in one batch.
 
         Args:
-            wds: the watches; one comes as often as its events count.
+            wds: the watches, each as often as its events count.
             now: a monotonic clock, seconds.
 
         Returns:
-            Those that had too many: disarm them.
+            Those with too many events, to be disarmed, and their counts.
         """
         threshold = self._threshold
         if now - self._since > threshold.within_s:
@@ -225,7 +227,7 @@ class Sampled(dict[int, float]):
             self._since, self.counts = now, {}
         for wd in wds:
             if wd in self:
-                self[wd] = now  # left over from before it was disarmed, and its file has been stat'ed for that
+                self[wd] = now  # an event from before it was disarmed
             else:
                 self.counts[wd] = counts.get(wd, 0) + 1
         return {wd: count for wd, count in self.counts.items() if count >= threshold.events}
@@ -236,10 +238,10 @@ class Sampled(dict[int, float]):
         self.counts.pop(wd, None)
 
     def after_samples(self, changed: Iterable[int], now: float) -> list[int]:
-        """Note which of the watches were found changed when all were sampled.
+        """Note which watches have changed since the sample before.
 
         Returns:
-            Those that are quiet: arm them, then stat.
+            Those that are quiet, to be armed and then stat'ed.
         """
         for wd in changed:
             self[wd] = now

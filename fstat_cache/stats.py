@@ -1,4 +1,4 @@
-"""What is remembered of a file, and the system calls that read it: stat(2) and statx(2), which adds the birth time."""
+"""The stats of a file, and the system calls that read them: stat(2), and statx(2) for the birth time."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ StrPath = Union[str, "os.PathLike[str]"]
 CLOCK_REALTIME_COARSE = 5
 """Of clock_gettime(2); Python has no name for it."""
 WHOLE_SECONDS_NS = 2_000_000_000
-"""How far a filesystem rounds times down that tells whole seconds: FAT to even ones."""
+"""The most by which a filesystem with whole seconds rounds times down: FAT has even seconds."""
 FRACTIONS_NS = 20_000_000
-"""How far any other does: exFAT to 10 ms."""
+"""The most by which any other filesystem does: exFAT has 10 ms."""
 
 _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device", "birth_ns")
 
 _AT_FDCWD = -100
-_AT_NO_AUTOMOUNT = 0x800  # as stat(2) does, unasked
+_AT_NO_AUTOMOUNT = 0x800  # stat(2) has it implied
 _STATX_BTIME = 0x800
-_WANTED = 0x7FF | _STATX_BTIME  # STATX_BASIC_STATS is what stat(2) tells
+_WANTED = 0x7FF | _STATX_BTIME  # STATX_BASIC_STATS (what stat(2) reads) and the birth time
 # struct statx: mask, mode, inode, size, birth, mtime, device.
 _STATX = struct.Struct("=I24xH2xQQ32xqI4x16xqI4x8xII")
 _STATX_BYTES = 256
 
 Status = tuple[int, int, int, int, int, int]
-"""Mode, size, mtime_ns, inode, device, birth_ns; the last one 0 where the filesystem does not tell."""
+"""Mode, size, mtime_ns, inode, device, birth_ns; the last is 0 where the filesystem has no birth time."""
 
 
 class FileStats:
     """An immutable snapshot of a regular file, read as attributes or by key.
 
-    ``stats["size"]`` and ``stats["ts"]`` (the same as :attr:`mtime`) work as well, and ``dict(stats)`` or
-    :meth:`as_dict` gives what can be sent as JSON.
+    ``stats["size"]`` and ``stats["ts"]`` (the same as :attr:`mtime`) work as well. ``dict(stats)`` and :meth:`as_dict`
+    return a dictionary that JSON can hold.
 
     Args:
         size: bytes (``st_size``).
         mtime_ns: last modification, nanoseconds since the epoch (``st_mtime_ns``).
         inode: inode number (``st_ino``).
         device: device number (``st_dev``).
-        birth_ns: when the inode was made, nanoseconds since the epoch (statx(2)); 0 where the filesystem does not tell.
+        birth_ns: birth of the inode, nanoseconds since the epoch (statx(2)); 0 where the filesystem has no birth time.
     """
 
     __slots__ = ("_identity", "_mtime_ns", "_size")
@@ -65,16 +65,16 @@ class FileStats:
     )
     identity: tuple[int, int, int] = property(  # type: ignore[assignment]
         attrgetter("_identity"),
-        doc="""Device, inode number and birth: equal for two stats of the same inode only.
+        doc="""Device, inode number and birth: equal only for stats of the same inode.
 
-        A filesystem gives an inode's number again once the inode is gone, ext4 at once; the birth tells them apart
-        (but for two that were made within one tick of the kernel's clock, or where it is not known).
+        A filesystem reuses the number of a deleted inode, ext4 at once; the birth tells the two inodes apart. It cannot
+        if both were made within one tick of the kernel's clock, or the filesystem has no birth time.
         """,
     )
 
     @property
     def mtime(self) -> float:
-        """Last modification in seconds since the epoch: the very float that ``os.stat`` gives as ``st_mtime``."""
+        """Last modification in seconds since the epoch: the same float as ``os.stat`` returns as ``st_mtime``."""
         seconds, nanoseconds = divmod(self._mtime_ns, 1_000_000_000)
         return seconds + 1e-9 * nanoseconds
 
@@ -90,11 +90,11 @@ class FileStats:
 
     @property
     def birth_ns(self) -> int:
-        """When the inode was made, in nanoseconds since the epoch; 0 where the filesystem does not tell."""
+        """Birth of the inode in nanoseconds since the epoch; 0 where the filesystem has no birth time."""
         return self._identity[2]
 
     def __getitem__(self, key: str) -> int | float:
-        # The most asked first: with "size" this costs little more than an attribute.
+        # The most frequent keys first: "size" costs little more than an attribute.
         if key == "size":
             return self._size
         if key == "ts":
@@ -134,41 +134,41 @@ class FileStats:
 
 
 def file_time_ns() -> int:
-    """What the kernel would write down as the time of a change made now, in nanoseconds since the epoch.
+    """Return the time that the kernel would give to a change made now, in nanoseconds since the epoch.
 
-    What changes after this call never gets an earlier time, but perhaps the same, where the filesystem does not round
-    it down. The clock is that of files (clock_gettime(2), CLOCK_REALTIME_COARSE), behind ``time.time_ns()`` by up to a
-    tick, or by much more after a hypervisor has let the machine stand still.
+    A later change never gets an earlier time, unless the filesystem rounds it down; it may get the same time. This is
+    the clock of files (clock_gettime(2), CLOCK_REALTIME_COARSE). It is behind ``time.time_ns()`` by up to a tick, or by
+    much more after a hypervisor has stopped the machine.
     """
     return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
 def is_settled(changed_ns: int, as_of_ns: int) -> bool:
-    """Tell whether whatever changes from some moment on gets another time than what has changed before.
+    """Whether every change after ``as_of_ns`` gets another time than ``changed_ns``.
 
     Args:
-        changed_ns: the time of a change, as the filesystem tells it.
-        as_of_ns: that moment, by :func:`file_time_ns`.
+        changed_ns: the time of a change, as the filesystem has it.
+        as_of_ns: a moment, by :func:`file_time_ns`.
     """
     rounding_ns = WHOLE_SECONDS_NS if changed_ns % 1_000_000_000 == 0 else FRACTIONS_NS
     return changed_ns < as_of_ns - rounding_ns
 
 
 def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:
-    """Look at a file.
+    """Stat a file.
 
     Args:
         path: the file; symbolic links are followed.
-        known: what was seen before.
+        known: its stats before.
 
     Returns:
-        Its stats, ``known`` itself if they are the same; None when nothing is there or it is not a regular file.
+        Its stats, ``known`` itself if they are the same; None when there is no regular file.
 
     Raises:
         OSError: for everything but absence (ENOENT, ENOTDIR), such as a directory that may not be searched.
     """
     try:
-        # Where nothing has changed os.stat tells so in half the time of the other.
+        # For an unchanged file os.stat takes half the time of statx(2).
         if known is not None and read_again(path, known) is known:
             return known
         mode, size, mtime_ns, inode, device, birth_ns = status_of(path)
@@ -178,7 +178,7 @@ def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | Non
 
 
 def read_again(path: StrPath, known: FileStats) -> FileStats | None:
-    """Look at a file by ``os.stat``, taking an inode of the known device and number for the known one.
+    """Stat a file by ``os.stat``. An inode with the known device and number counts as the known one.
 
     Returns:
         Its stats, ``known`` itself if they are the same; None when another inode is there.
@@ -196,12 +196,12 @@ def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     later = object.__new__(FileStats)
     later._size = size
     later._mtime_ns = mtime_ns
-    later._identity = known._identity  # the same object: one inode, however often it was looked at
+    later._identity = known._identity  # one object for all stats of the inode, to save memory
     return later
 
 
 def status_of(path: str | bytes | os.PathLike[str]) -> Status:
-    """Ask for a file's status, symbolic links followed.
+    """Read a file's status by statx(2), or else by stat(2); symbolic links are followed.
 
     Args:
         path: the file.
@@ -219,7 +219,7 @@ def status_of(path: str | bytes | os.PathLike[str]) -> Status:
     buffer = _buffers.buffer
     if statx(_AT_FDCWD, name, _AT_NO_AUTOMOUNT, _WANTED, buffer):
         number = ctypes.get_errno()
-        if number in (errno.ENOSYS, errno.EPERM):  # an old kernel; a sandbox that does not know the call
+        if number in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that forbids the call
             return _by_stat(path)
         raise OSError(number, os.strerror(number), path)
     mask, mode, inode, size, birth_s, birth_ns, mtime_s, mtime_ns, major, minor = _STATX.unpack_from(buffer)
@@ -233,11 +233,11 @@ def _by_stat(path: str | bytes | os.PathLike[str]) -> Status:
 
 
 _device = functools.lru_cache(os.makedev)
-"""One object for all files of a device, which is 32 bytes less for each."""
+"""Cached, so that all files of a device share one object, which saves 32 bytes a file."""
 
 
 class _Buffers(threading.local):
-    """One a thread: the call lets other threads run."""
+    """One buffer for each thread, because other threads run during the call."""
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(_STATX_BYTES)
@@ -248,9 +248,9 @@ _buffers = _Buffers()
 
 @functools.cache
 def _statx() -> Callable[..., int] | None:
-    """The function of the C library; None where it has none."""
+    """Return statx() of the C library; None where it has none."""
     try:
-        # Without argtypes, which take half as long again as the call: all is an int or a pointer by itself.
+        # No argtypes: they would make the call half as slow again, and all arguments are ints or pointers anyway.
         return ctypes.CDLL(None, use_errno=True).statx
     except (OSError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""What is watched, and which entries share a watch: inotify watches inodes, and an inode may have several names."""
+"""The inotify watches and the entries that share one: a watch is on an inode, which may have several names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from fstat_cache.stats import FileStats
 _SPARED_WATCHES = 16_384
 
 COVERLESS_S = 60.0
-"""For how long a directory's watch covers no files, after too much was written there; each time twice as long as
-before."""
+"""How long a directory's watch covers no files after too many writes; doubled each time."""
 
 
 class Entry:
-    """One file that is followed."""
+    """A file that is followed."""
 
     __slots__ = ("path", "state", "stats", "used", "wd")
 
@@ -28,11 +27,11 @@ class Entry:
         self.stats = stats
         self.state: State = RECHECK
         self.wd = NO_WATCH
-        self.used = 0  # the owner's clock at its last use
+        self.used = 0  # the stamp of its last use, see FStatCache._clock
 
 
 class Directory:
-    """One directory that is followed, by one path."""
+    """A directory that is followed, by one of its paths."""
 
     __slots__ = ("changed_ns", "covered", "coverless_s", "covers_from", "path", "sampled_ns", "state", "wd")
 
@@ -40,11 +39,11 @@ class Directory:
         self.path = path
         self.state: State = RECHECK
         self.wd = NO_WATCH
-        self.covered: set[str] | None = None  # the files in it that have no watch but this one
-        self.covers_from = 0.0  # when it may cover some, a monotonic clock
-        self.coverless_s = COVERLESS_S  # for how long it may not the next time that too much is written
+        self.covered: set[str] | None = None  # files in it without a watch of their own
+        self.covers_from = 0.0  # from when on it may cover files, by the monotonic clock
+        self.coverless_s = COVERLESS_S  # how long it may not, the next time that it is too busy
         self.sampled_ns = 0  # when it was sampled last
-        self.changed_ns = 0  # its own time of modification then
+        self.changed_ns = 0  # its modification time at that sample
 
 
 E = TypeVar("E", Entry, Directory)
@@ -53,13 +52,13 @@ E = TypeVar("E", Entry, Directory)
 class WatchTable(dict[int, E | list[E]], Generic[E]):
     """Watch descriptor <-> the entries whose paths lead to the watched inode (hard links, symbolic links).
 
-    Nearly every inode has one name: its entry stands bare, a list is made for the others only.
+    Nearly every inode has one name. To save memory its entry is stored bare; only several entries make a list.
     """
 
     __slots__ = ()
 
     def bind(self, entry: E, wd: int) -> None:
-        """Note that ``entry``, which has no watch, is followed by ``wd``."""
+        """Add an entry without a watch to watch ``wd``."""
         entry.wd = wd
         sharers = self.get(wd)
         if sharers is None:
@@ -70,10 +69,10 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
             self[wd] = [sharers, entry]
 
     def unbind(self, entry: E) -> bool:
-        """Take ``entry`` off its watch.
+        """Remove an entry from its watch.
 
         Returns:
-            True when it was the last one, so that the watch is to be removed from the kernel too.
+            Whether it was the watch's last entry, so that the caller has to remove the watch.
         """
         wd, entry.wd = entry.wd, NO_WATCH
         sharers = self[wd]
@@ -86,22 +85,22 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
         return False
 
     def discard(self, wd: int) -> None:
-        """Forget a watch that the kernel has removed by itself; its entries have none now."""
+        """Forget a watch that the kernel has removed by itself."""
         for entry in self.entries(wd):
             entry.wd = NO_WATCH
         self.pop(wd, None)
 
     def latest(self) -> int | None:
-        """The watch that was bound last; None when there is none."""
+        """Return the watch that was bound last; None when there is none."""
         if not self:
             return None
-        # reversed() passes over all that were unbound before, each time; popitem() drops them.
+        # popitem() drops the slots of unbound watches at the end; reversed() would skip them again each time.
         wd, sharers = self.popitem()
         self[wd] = sharers
         return wd
 
     def entries(self, wd: int) -> tuple[E, ...]:
-        """The entries that share ``wd``; none for a watch that was removed, whose last events still arrive."""
+        """Return the entries that share ``wd``; none for a removed watch, whose last events may still arrive."""
         sharers = self.get(wd)
         if sharers is None:
             return ()
@@ -109,19 +108,19 @@ class WatchTable(dict[int, E | list[E]], Generic[E]):
 
 
 def reason_of(error: OSError) -> str:
-    """Why the kernel refuses a watch."""
+    """Return the reason (:data:`POLL_REASONS`) for an error of inotify_add_watch(2)."""
     if error.errno == errno.ENOSPC:
         return WATCH_LIMIT
     return PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else UNSUPPORTED
 
 
 class Watches:
-    """All inotify watches, in one instance: so a rename and the writes around it come in their order.
+    """All inotify watches, in one instance, so that a rename and the writes around it are reported in order.
 
     Args:
         session: opens the instance.
-        max_watches: how many watches may be taken; None: as many as the kernel allows the user, but for half of them
-            or 16,384, whichever is less, because other programs of the same user need some.
+        max_watches: how many watches may be used; None: the kernel's limit for the user, less 16,384 or half of it,
+            whichever is less, because other programs of the same user need some.
     """
 
     def __init__(self, session: Session, max_watches: int | None) -> None:
@@ -134,7 +133,7 @@ class Watches:
         return len(self.files) + len(self.directories)
 
     def open(self) -> str | None:
-        """Open the inotify instance; give the reason for which nothing can be watched, or None."""
+        """Open the inotify instance; return the reason why nothing can be watched, or None."""
         if self._session.has_failed or self._session.is_closed:
             return THREAD_FAILED
         try:
@@ -148,7 +147,7 @@ class Watches:
         return None
 
     def add_directory(self, path: str, mask: int) -> int:
-        """Watch what is at a path; there must be an instance.
+        """Watch the directory at a path; the instance must be open.
 
         Raises:
             OSError: it cannot be watched.
@@ -161,6 +160,6 @@ class Watches:
         return wd
 
     def remove(self, wd: int) -> None:
-        """Have the kernel remove a watch."""
+        """Remove a watch from the kernel."""
         if self._session.inotify is not None and not self._session.is_closed:
             self._session.inotify.rm_watch(wd)

@@ -787,7 +787,7 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
     answered, go_on = threading.Event(), threading.Event()
     with FStatCache(keep_changes=True) as cache:
         cache.build([path])
-        look, threads = cache._life.workers.look, []
+        look, threads = cache._life.workers.stat, []
 
         def slow_look(paths: Mapping[MountLine, Sequence[str]]) -> dict[str, Found]:
             found = look(paths)
@@ -796,7 +796,7 @@ def test_looks_at_a_remote_file_are_told_in_their_order(fuse: Mount) -> None:
                 go_on.wait(10)
             return found
 
-        cache._life.workers.look = slow_look  # type: ignore[method-assign]
+        cache._life.workers.stat = slow_look  # type: ignore[method-assign]
         threads.append(threading.Thread(target=cache.look, args=(str(path),)))
         threads[0].start()
         answered.wait(10)

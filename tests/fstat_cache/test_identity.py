@@ -280,7 +280,7 @@ def sync_meddled_with(first: Path, written: Path, others: list[Path], do: Callab
     meddler = Meddler(first, do)
     paths = [first, written, *others]
     with FStatCache(keep_changes=True) as cache:
-        cache._life.engine.files.tell = meddler
+        cache._life.engine.files.report = meddler
         cache.build(paths)
         meddler.is_on = True
         append(first, b"x")
