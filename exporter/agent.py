@@ -297,7 +297,7 @@ class Agent:
                 self._scraper.show(exposition)
                 self._config = config
                 if self._checkpoint is not None:
-                    self._checkpoint.go_on_with(exposition.publication)
+                    self._checkpoint.switch_to(exposition.publication)
 
             changeover.finish(show)
             self._save()

@@ -75,7 +75,7 @@ class Scraper:
     def show(self, exposition: Exposition) -> None:
         """Show another publication from now on."""
         self._exposition = exposition
-        self.history.go_on_with(exposition.publication)
+        self.history.switch_to(exposition.publication)
 
     def about_the_agent(self, encode: Encode) -> bytes:
         """Make an answer without files and groups, of which nothing true is known before the first scan is done."""

@@ -377,7 +377,7 @@ class Tracker:
         match = self.matcher.match(origin)
         if match is not None and origin not in self.facts.paths:
             self._declare(origin, match)
-        self.facts.expect(name, origin)
+        self.facts.set_origin(name, origin)
 
     def _look(self, name: str) -> bool:
         try:

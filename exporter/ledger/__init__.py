@@ -1,4 +1,4 @@
-"""The facts: what has been seen of each path and inode, and what it counts for. Pure: no I/O, no clock, no labels.
+"""The facts: the known state of each path and inode, and their counters. Pure: no I/O, no clock, no labels.
 
 It imports nothing of the agent; publication, state and the tracker import it.
 """

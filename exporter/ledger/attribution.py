@@ -1,4 +1,4 @@
-"""Whose growth it is: the home and the holder of an inode in each realm."""
+"""The attribution of growth and size: the home and the holder of an inode in each realm."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from exporter.ledger.inodes import Inode, Path
 
 
 class Attribution:
-    """Gives inodes their homes and holders. To be used with the facts' lock held.
+    """Gives inodes their homes and holders. The caller holds the facts' lock.
 
     Args:
         paths: the declared paths by their names.
-        books: gets what this moves.
+        books: changes are booked there.
     """
 
     def __init__(self, paths: Mapping[str, Path], books: Books) -> None:
         self._paths = paths
         self._books = books
 
-    def meet(self, home: Path, inode: Inode, forgotten_ns: int) -> int:
-        """Return how many bytes count of an inode that has just got its home in a realm: all, if it was born since.
+    def initial_bytes(self, home: Path, inode: Inode, forgotten_ns: int) -> int:
+        """Return how many bytes of an inode with a new home count: all if it was born since the home was declared.
 
         Args:
-            home: where it counts.
-            inode: it.
-            forgotten_ns: what was born at that time or before may have counted already; nanoseconds since the epoch.
+            home: its new home in a realm.
+            inode: the inode.
+            forgotten_ns: an inode born then or before may have counted already; nanoseconds since the epoch.
         """
         home.is_counting = True
         birth_ns = inode.identity[2]
@@ -37,9 +37,9 @@ class Attribution:
         return inode.size if is_born_since else 0
 
     def rehome(self, inode: Inode) -> None:
-        """Move homes that have ended: to a later path of the same name, or to a name that the inode has now.
+        """Replace homes that have ended by a later path of the same name, or by a present name of the inode.
 
-        Without one in its realm a home stays where it is: what grows there counts for the group.
+        If its realm has neither, the ended home stays: further growth counts for the group.
         """
         for home in inode.homes:
             if not home.has_ended:
@@ -54,17 +54,17 @@ class Attribution:
                     break
 
     def hold(self, inode: Inode, path: Path) -> int:
-        """Have the size of an inode count for a path, unless it counts for another one of that realm; return it."""
+        """Count an inode's size for a path and return it; return 0 if another path of that realm holds the inode."""
         for holder in inode.holders:
             if holder.realm == path.realm:
                 return 0
         holders = (*inode.holders, path)
-        # Nearly all inodes have one home, which also holds them: they need one tuple.
+        # Nearly all inodes have one home, which also holds them: they share one tuple.
         inode.holders = inode.homes if inode.homes == holders else holders
         return inode.size
 
     def release(self, inode: Inode, path: Path) -> None:
-        """Have the size of an inode not count for a path; instead for another name of that realm, if it has one."""
+        """Stop counting an inode's size for a path; another name of the inode in that realm takes over, if any."""
         if path in inode.holders:
             inode.holders = tuple([holder for holder in inode.holders if holder is not path])
             self._books.book(path, size_bytes=-inode.size)
@@ -73,7 +73,7 @@ class Attribution:
                     self._books.book(other, size_bytes=self.hold(inode, other))
 
     def settle(self, inode: Inode) -> None:
-        """Give an inode one home and one holder in each realm in which it has a name, after realms have changed."""
+        """Give an inode one home and one holder in each realm where it has a name, after realms have changed."""
         homes = {home.realm: home for home in reversed(inode.homes)}
         for holder in inode.holders:
             self._books.book(holder, size_bytes=-inode.size)

@@ -1,4 +1,4 @@
-"""What the facts give to their readers: counters, what they moved by, and which paths and inodes have changed."""
+"""What readers get from the facts: counters, their increments, and the paths and inodes that have changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exporter.ledger.inodes import Inode, Path
 
 
 class Counting(Protocol):
-    """What has the four counters."""
+    """An object with the four counters."""
 
     changes: int
     appended_bytes: int
@@ -19,7 +19,7 @@ class Counting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The counters of a path or of totals, to be set again after a restart."""
+    """The counters of a path or of totals, to be restored after a restart."""
 
     changes: int
     appended_bytes: int
@@ -28,11 +28,11 @@ class Counters:
 
     @classmethod
     def of(cls, counting: Counting) -> Counters:
-        """Copy them."""
+        """Copy the counters of an object."""
         return cls(counting.changes, counting.appended_bytes, counting.truncations, counting.rotations)
 
     def add_to(self, counting: Counting) -> None:
-        """Add them to others."""
+        """Add these counters to those of an object."""
         counting.changes += self.changes
         counting.appended_bytes += self.appended_bytes
         counting.truncations += self.truncations
@@ -41,11 +41,11 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Booking:
-    """What the counters of a path moved by since a reader took its bookings last.
+    """How much the numbers of a path have changed since a reader last took its bookings.
 
     Attributes:
-        changes, appended_bytes, truncations, rotations: of the counters.
-        size_bytes: of the size that counts for the path; an inode counts for one path of each realm.
+        changes, appended_bytes, truncations, rotations: increments of the counters.
+        size_bytes: change of the size that counts for the path; an inode counts for one path of each realm.
     """
 
     size_bytes: int = 0
@@ -56,7 +56,7 @@ class Booking:
 
 
 Bookings = dict[Path, Booking]
-"""In the order in which the paths changed first; a path without any movement changed otherwise."""
+"""Path -> booking, ordered by first change; a booking of zeros means that something else of the path has changed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,17 +70,17 @@ class Journal:
         return bool(self.paths or self.inodes)
 
     def merge(self, other: Journal) -> None:
-        """Add what another journal has."""
+        """Add the entries of another journal."""
         self.paths |= other.paths
         self.inodes |= other.inodes
 
 
 class Books:
-    """Writes down what moves, for each reader by itself. To be used with the facts' lock held.
+    """Books changes, separately for each reader. The caller holds the facts' lock.
 
     Attributes:
         readers: the bookings of each reader, until it takes them.
-        journal: what is to be saved; None while nothing is saved.
+        journal: changes that the state must save; None while no state is saved.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Books:
         rotations: int = 0,
         size_bytes: int = 0,
     ) -> None:
-        """Add to the counters of a path, and to the size that counts for it; note that it has changed in any case."""
+        """Add to the counters and the counted size of a path, and note that the path has changed."""
         path.changes += changes
         path.appended_bytes += appended_bytes
         path.truncations += truncations

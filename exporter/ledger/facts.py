@@ -1,11 +1,11 @@
-"""The facts: what has been seen of each path and inode, and what it counts for. Pure: no I/O, no clock.
+"""The facts: the known state of each path and inode, and their counters. Pure: no I/O, no clock.
 
-An inode is a file by its identity, whatever its names: its size is known here. A path is a declared name and what is
-counted for it. Of groups the facts know a number only, the realm. In each realm an inode has a home: the path under
-which that realm saw it first. There its growth counts, also when it has another name by now.
+An inode is a file by its identity, whatever its names; it has a size. A path is a declared name; it has counters. The
+facts know a group only by a number, the realm. In each realm an inode has a home: the path under which the realm saw it
+first. Its growth counts there, even after a rename.
 
-A stat does not show how a file became smaller. It is taken to have been emptied and written again, so one that was cut
-down to something else than nothing is booked as if what was left of it had been appended.
+A stat does not show how a file became smaller, so it counts as emptied and written again. If it was only shortened, the
+rest of it is booked as appended.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from fstat_cache import FileStats
 
 
 class Facts:
-    """Books what stats have found. Those of one inode are to be booked in the order in which they were made.
+    """Books the results of stats. Stats of one inode must be booked in the order in which they were made.
 
     Args:
-        urgent: set when something happened of which no trace is left on the disk: a truncation, a name that has gone.
+        urgent: set after a change that leaves no trace on the disk: a truncation, or a name that is gone.
 
     Attributes:
-        lock: protects all of it; to be held while what the facts have given is read.
-        paths: the declared paths by their names, those that have gone included until :meth:`end`.
+        lock: protects everything here; hold it while you read objects that the facts have returned.
+        paths: the declared paths by their names; those of gone files stay until :meth:`end`.
         inodes: the known inodes.
-        followed: names that are not declared and lead to known inodes -> these.
-        hidden: the paths whose files currently fail to stat; may be read without the lock.
-        cut: the inodes that were cut -> their sizes before that, until they are greater again. May be read without the
-            lock to see whether there are any.
+        followed: undeclared name -> the known inode to which it leads.
+        hidden: the paths of the files that currently fail to stat; may be read without the lock.
+        cut: cut inode -> its size before, until it is greater than that again. A test for emptiness needs no lock.
     """
 
     def __init__(self, *, urgent: threading.Event | None = None) -> None:
@@ -43,7 +42,7 @@ class Facts:
         self.followed: dict[str, Inode] = {}
         self.cut: dict[Identity, int] = {}
         self._lost = LostInodes()
-        self._origins: dict[str, str] = {}  # of names not declared, until their next stat: the name of before
+        self._origins: dict[str, str] = {}  # undeclared name -> the file's name before, until the next stat
         self.hidden: frozenset[str] = frozenset()
         self._books = Books()
         self._attribution = Attribution(self.paths, self._books)
@@ -61,18 +60,18 @@ class Facts:
         is_new: bool,
         is_shown: bool = True,
     ) -> None:
-        """Have a path counted from its next stat on; one that is declared already only gets other groups.
+        """Count a path from its next stat on; if it is already declared, only replace its groups.
 
         Args:
             name: the path.
-            realm: the number of its group's name. Another one than before ends the path and begins it anew.
+            realm: the number of its group's name. If it differs from before, the path ends and a new one begins.
             groups: the numbers of the groups that match it.
-            since_ns: an inode that was born since then counts from its first byte, an older one from the size that is
-                seen first; nanoseconds since the epoch.
-            is_new: whether to take the first inode seen for born since then where the filesystem has no births. (Those
-                that take its place are.)
-            is_shown: whether it is shown already. What only a configuration to come matches gets no growth of an inode
-                that has a home: where that is shown then is not known before :meth:`set_realms`.
+            since_ns: an inode born since then counts from its first byte, an older one from its first known size;
+                nanoseconds since the epoch.
+            is_new: whether the first inode counts as born since then if the filesystem has no births. Later inodes at
+                this path always do.
+            is_shown: False for a path that only the next configuration matches. It gets no growth of an inode that has
+                a home, because :meth:`set_realms` decides later where that is shown.
         """
         with self.lock:
             path = self.paths.get(name)
@@ -88,11 +87,11 @@ class Facts:
             self.paths[name] = Path(name, realm, groups, since_ns, is_new, is_shown)
 
     def outgrows_cut(self, stats: FileStats) -> int | None:
-        """Say whether a stat shows that an inode that was cut is greater than before that.
+        """Check whether a cut inode is now greater than before the cut.
 
         Returns:
-            If so the size that is known of it, else None. Behind that size may be a hole: a writer may have gone on at
-            its old offset.
+            If so its known size, else None. A hole may follow that size, because a writer may continue at its old
+            offset.
         """
         with self.lock:
             if stats.size > self.cut.get(stats.identity, stats.size):
@@ -100,16 +99,15 @@ class Facts:
             return None
 
     def observe(self, name: str, stats: FileStats | None, data_begins: int = 0) -> None:
-        """Book what a stat found.
+        """Book the result of a stat.
 
         Args:
-            name: the path. Of one that is not declared only the growth of inodes that are known, or expected there, is
-                booked.
-            stats: None when nothing is there.
-            data_begins: where :meth:`outgrows_cut` gives a size: the first byte from there on that is not zero.
+            name: the path. At an undeclared one only inodes that are known or have an origin (:meth:`set_origin`) count.
+            stats: None when there is no regular file.
+            data_begins: if :meth:`outgrows_cut` returned a size: the offset of the first byte after it that is not 0.
         """
         with self.lock:
-            # A busy file comes by here a thousand times a second, so what it needs is spelled out and read once.
+            # A busy file is booked a thousand times a second, so its case is inlined here and reads everything once.
             path = self.paths.get(name)
             inode = self.followed.get(name) if path is None else path.inode if path.is_present else None
             if stats is None:
@@ -134,14 +132,14 @@ class Facts:
                 if not is_booked and before != stats:
                     self._books.book(path)
 
-    def expect(self, name: str, origin: str) -> None:
-        """Set where a file was before it got a name that is not declared, for the next stat of that name.
+    def set_origin(self, name: str, origin: str) -> None:
+        """Set the declared path that a file had before it was renamed to an undeclared one.
 
-        A file that had no stat under its first name counts for that all the same.
+        The next stat of the undeclared path counts for the declared one, even if the file was never stat'ed there.
 
         Args:
-            name: the path that it has now.
-            origin: the path that it had, which is declared.
+            name: its present path.
+            origin: its path before, which is declared.
         """
         with self.lock:
             path = self.paths.get(name)
@@ -149,7 +147,7 @@ class Facts:
                 self._origins[name] = origin
 
     def hide(self, names: Collection[str]) -> None:
-        """Set the files that currently fail to stat, all of them; their series are hidden."""
+        """Set all files that currently fail to stat; their series are hidden."""
         with self.lock:
             for name in self.hidden.symmetric_difference(names):
                 path = self.paths.get(name)
@@ -159,7 +157,7 @@ class Facts:
             self.hidden = frozenset(names)
 
     def end(self, path: Path) -> None:
-        """Drop a path for good. What still grows and has its home there goes on in another path of the realm."""
+        """Drop a path for good. If it is the home of its inode, another path of the realm becomes that if possible."""
         with self.lock:
             if path.is_present:
                 self._vanish(path)
@@ -173,10 +171,10 @@ class Facts:
             self._books.book(path)
 
     def drop(self, paths: Set[Path]) -> None:
-        """End paths that no group matches any more: what has its home there counts no longer, under whatever name."""
+        """End paths that no group matches any more. Inodes lose their homes there, so their growth no longer counts."""
         with self.lock:
             for path in paths:
-                if path.is_present:  # it goes on as a name that is not declared
+                if path.is_present:  # follow it as an undeclared name
                     assert path.inode is not None
                     self._attribution.release(path.inode, path)
                     path.is_present, self.followed[path.name] = False, path.inode
@@ -193,12 +191,12 @@ class Facts:
                         self._forget(inode)
 
     def set_realms(self, realms: Mapping[Path, int]) -> None:
-        """Show paths in these realms from now on; their counters stay, and so does what was counted in other realms."""
+        """Move paths to other realms, and keep their counters and those of the other realms."""
         with self.lock:
             for inode in self.inodes.values():
                 for home in inode.homes:
                     if home.has_ended:
-                        self._attribution.rehome(inode)  # while the names that it has are of the same realm
+                        self._attribution.rehome(inode)  # before the realms of its names change
                         break
             for path, realm in realms.items():
                 path.is_shown = True
@@ -206,29 +204,29 @@ class Facts:
                     path.realm = realm
                     self._books.book(path)
             for inode in self.inodes.values():
-                # Of most inodes the only name is the only home.
+                # Most inodes have one name, which is their only home.
                 if len(inode.homes) > 1 or [self.paths.get(name) for name in inode.names] != [*inode.homes]:
                     self._attribution.settle(inode)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def at(self, name: str) -> Inode | None:
-        """Return the inode to which a path leads, as far as known."""
+        """Return the known inode at a path; None when none is known."""
         path = self.paths.get(name)
         if path is not None:
             return path.inode if path.is_present else None
         return self.followed.get(name)
 
     def lost(self) -> list[Inode]:
-        """Return the inodes that have no name at present."""
+        """Return the known inodes that have no known name now."""
         with self.lock:
             return self._lost.all()
 
     def reader(self) -> Bookings:
-        """Begin the bookings of a reader, which clears them as it reads; all paths are in it.
+        """Register a reader and return its bookings, which the reader clears as it reads.
 
         Returns:
-            path -> what its counters moved by since now, with the size that counts for it.
+            Path -> its booking. At first all paths are in it, with the sizes that count for them.
         """
         with self.lock:
             bookings: Bookings = {
@@ -239,28 +237,28 @@ class Facts:
             return bookings
 
     def discard(self, bookings: Bookings) -> None:
-        """Have a reader get nothing any more."""
+        """Unregister a reader."""
         with self.lock:
             self._books.readers = [each for each in self._books.readers if each is not bookings]
 
     def journal(self) -> Journal:
-        """Begin the journal of what is to be saved; nothing that is known already is in it."""
+        """Start the journal of changes that the state must save; it is empty, see :meth:`fill`."""
         with self.lock:
             self._books.journal = Journal()
             return self._books.journal
 
     def fill(self, journal: Journal) -> None:
-        """Put all that is known into the journal."""
+        """Add all known paths and inodes to a journal."""
         with self.lock:
             journal.paths.update(self.paths.values())
             journal.inodes.update(self.inodes.values())
 
-    # -- going on where other facts were: the paths first, then the inodes, then stats, then the end of it ------------
+    # -- restoring: first the paths, then the inodes, then the stats, then end_restoring() ----------------------------
 
     def restore_path(
         self, name: str, realm: int, groups: tuple[int, ...], counters: Counters, *, is_counting: bool, since_ns: int
     ) -> None:
-        """Declare a path with these counters; its file is not there until its first stat."""
+        """Declare a path with these counters; its file counts as absent until its first stat."""
         with self.lock:
             self._lost.is_restoring = True
             path = self.paths[name] = Path(name, realm, groups, since_ns=since_ns)
@@ -280,14 +278,14 @@ class Facts:
         realm: int,
         is_latest: bool,
     ) -> None:
-        """Remember an inode, or one more home of it.
+        """Restore an inode, or one more home of it.
 
         Args:
-            identity, size, mtime_ns, last_name: as of :class:`Inode`.
-            cut_from: its size before it was cut, if it has not outgrown that.
+            identity, size, mtime_ns, last_name: see :class:`Inode`.
+            cut_from: its size before it was cut, if it is not greater again.
             home: the name of its home.
-            realm: of that; should it not be declared, the growth counts for the group all the same.
-            is_latest: whether it is what was seen last at its home.
+            realm: the home's realm; its group gets the growth even if the home is undeclared.
+            is_latest: whether it was the last inode seen at its home.
         """
         with self.lock:
             path = self.paths.get(home)
@@ -310,12 +308,12 @@ class Facts:
             self._books.note_inode(inode)
 
     def end_restoring(self) -> None:
-        """End it, after every file had a stat. Until then all that was restored is remembered."""
+        """End restoring, after every file was stat'ed. Until then no restored inode is forgotten."""
         with self.lock:
             if self._lost.is_restoring:
                 for path in tuple(self.paths.values()):
                     if path.stats is None and not path.is_counting:
-                        self.end(path)  # which was another name of a file, and is no more
+                        self.end(path)  # it was another name of a file, and is gone
             self._lost.end_restoring()
             while (inode := self._lost.pop_surplus()) is not None:
                 self._forget(inode)
@@ -325,13 +323,13 @@ class Facts:
     def _move(
         self, name: str, path: Path | None, before: Inode | None, stats: FileStats, data_begins: int
     ) -> Inode | None:
-        """A path leads to another inode than before; return it. None: one that nobody wants to know of."""
+        """Book that a path leads to another inode than before; return the inode, or None if it is not followed."""
         origin = self._origins.pop(name, name)
         inode = self.inodes.get(stats.identity)
         if inode is None and (old := self._lost.find_restored(stats.identity, name)) is not None:
             inode = self._renumber(old, stats.identity)
         if inode is not None:
-            self._lost.discard(inode)  # before another one is lost: that may be one too many
+            self._lost.discard(inode)  # before _leave() adds another one, which may exceed the limit
         if before is not None:
             self._leave(name, path, before)
         if inode is None:
@@ -339,9 +337,9 @@ class Facts:
             if home is None:
                 return None
             inode = self.inodes[stats.identity] = Inode(stats.identity, stats.size, stats.mtime_ns, (), origin)
-            if home is not path:  # and when it lost the name of its home, another one took its place
+            if home is not path:  # it was renamed away from its home, which counts as a rotation
                 inode.homes = (home,)
-                appended_bytes = self._attribution.meet(home, inode, self._lost.forgotten_ns)
+                appended_bytes = self._attribution.initial_bytes(home, inode, self._lost.forgotten_ns)
                 self._books.book(home, appended_bytes=appended_bytes, rotations=1)
         inode.names = (*inode.names, name)
         inode.last_name = name
@@ -365,7 +363,7 @@ class Facts:
         return inode
 
     def _arrive(self, path: Path, inode: Inode, stats: FileStats, data_begins: int) -> None:
-        """A declared path leads to an inode that it did not lead to before."""
+        """Book that a declared path leads to an inode to which it did not lead before."""
         before, path.inode = path.inode, inode
         self._attribution.rehome(inode)
         is_changed = stats.size != inode.size or stats.mtime_ns != inode.mtime_ns
@@ -378,7 +376,7 @@ class Facts:
             self._change(inode, stats.size, stats.mtime_ns, data_begins)
         if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
-            appended_bytes = self._attribution.meet(path, inode, self._lost.forgotten_ns)
+            appended_bytes = self._attribution.initial_bytes(path, inode, self._lost.forgotten_ns)
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(
@@ -386,7 +384,7 @@ class Facts:
         )
 
     def _leave(self, name: str, path: Path | None, inode: Inode) -> None:
-        """A path does not lead to its inode any more."""
+        """Note that a path does not lead to its inode any more."""
         inode.names = tuple([each for each in inode.names if each != name])
         if path is None:
             del self.followed[name]
@@ -400,7 +398,7 @@ class Facts:
         self._books.note_inode(inode)
 
     def _vanish(self, path: Path) -> None:
-        """Nothing is there any more."""
+        """Book that no file is at a declared path any more."""
         if path.is_present:
             assert path.inode is not None
             self._leave(path.name, path, path.inode)
@@ -429,7 +427,7 @@ class Facts:
             if home.has_ended:
                 self._attribution.rehome(inode)
                 break
-        # Nearly all inodes are held by their home, in the same tuple.
+        # For nearly all inodes homes and holders are the same tuple.
         is_held_at_home = inode.holders is inode.homes
         for home in inode.homes:
             self._books.book(

@@ -1,4 +1,4 @@
-"""A declared path, and an inode: a file whatever its names are."""
+"""The records of a declared path and of an inode."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Path:
         name: the path itself.
         realm: the number of the name of the group that shows it.
         groups: the numbers of all groups that match it.
-        stats: what a stat found last, None before the first one; kept when the file has gone.
-        inode: likewise.
+        stats: of the latest stat, None before the first one; kept when the file is gone.
+        inode: the inode found last, None before the first one; kept when the file is gone.
         is_present: whether the file is there.
-        is_hidden: whether its file currently fails to stat, so that nothing true is known of it.
-        is_counting: whether it is or was the home of an inode; the counters of others say nothing.
-        has_ended: whether it was dropped for good; another one of the same name may follow.
+        is_hidden: whether its file currently fails to stat, so that its present stats are unknown.
+        is_counting: whether it is or was the home of an inode; other paths count nothing.
+        has_ended: whether it was dropped for good; another path of the same name may follow.
         since_ns, is_new, is_shown: see :meth:`Facts.declare`.
         changes, appended_bytes, truncations, rotations: the counters.
     """
@@ -51,13 +51,13 @@ class Inode:
     """A file by its identity.
 
     Attributes:
-        identity: what tells it from every other one.
-        size: found by the latest stat, bytes.
-        mtime_ns: likewise.
+        identity: unique among all inodes.
+        size: by the latest stat, bytes.
+        mtime_ns: by the latest stat, nanoseconds since the epoch.
         homes: for each realm the path to which its growth is booked.
         holders: for each realm the path for which its size counts.
-        names: the paths that lead to it now, as far as known.
-        last_name: where it was seen last.
+        names: the known paths that lead to it now.
+        last_name: the path at which it was seen last.
     """
 
     identity: Identity

@@ -1,21 +1,21 @@
-"""The inodes to which no known name leads, in case they turn up under another one."""
+"""The lost inodes: known ones without a known name, remembered because they may appear under another name."""
 
 from __future__ import annotations
 
 from exporter.ledger.inodes import Identity, Inode
 
 LOST_INODES = 10_000
-"""How many of them are remembered."""
+"""How many lost inodes are remembered."""
 _LONG_AGO = -(1 << 64)  # nanoseconds; before every time that a file can have
 
 
 class LostInodes:
-    """Remembers inodes that have no name, and while facts are restored all that were known before.
+    """Remembers inodes without a name, and all restored inodes until the end of restoring.
 
     Attributes:
-        forgotten_ns: the latest birth among those that were forgotten. Should one of them come back, it must not count
-            from its first byte again.
-        is_restoring: whether there is room for all, until :meth:`end_restoring`.
+        forgotten_ns: the latest birth of a forgotten inode. If such an inode comes back, it must not count from its
+            first byte again.
+        is_restoring: whether the limit is off, until :meth:`end_restoring`.
     """
 
     def __init__(self) -> None:
@@ -28,16 +28,16 @@ class LostInodes:
         return inode.identity in self._inodes
 
     def all(self) -> list[Inode]:
-        """Return them, the longest lost first."""
+        """Return the lost inodes, the longest lost first."""
         return list(self._inodes.values())
 
     def add(self, inode: Inode) -> Inode | None:
-        """Remember one more; return one that there is no room for any more."""
+        """Remember an inode; return the one that is forgotten for it, if any."""
         self._inodes[inode.identity] = inode
         return self.pop_surplus()
 
     def restore(self, inode: Inode) -> None:
-        """Remember an inode of before."""
+        """Remember an inode from the saved state."""
         self.is_restoring = True
         self._inodes[inode.identity] = inode
         _, number, birth_ns = inode.identity
@@ -45,21 +45,21 @@ class LostInodes:
             self._restored[number, birth_ns, inode.last_name] = inode
 
     def find_restored(self, identity: Identity, name: str) -> Inode | None:
-        """Return the inode that had this number, birth and last name on a device with another number.
+        """Return the restored inode with this number, birth and last name, whatever its device number.
 
-        Devices may have other numbers after a reboot. A snapshot or a backup, which may have the same files with the
-        same births, has them under other names.
+        A device may have another number after a reboot. The name must match too, because a snapshot or backup may have
+        inodes with equal numbers and births, but under other names.
         """
         inode = self._restored.get((*identity[1:], name)) if self._restored else None
         return inode if inode is not None and inode in self else None
 
     def end_restoring(self) -> None:
-        """Have room for :data:`LOST_INODES` from now on; :meth:`pop_surplus` gives the others."""
+        """Apply the limit :data:`LOST_INODES` from now on; :meth:`pop_surplus` returns the inodes beyond it."""
         self.is_restoring = False
         self._restored.clear()
 
     def discard(self, inode: Inode) -> None:
-        """Remember an inode no longer, for it has a name or is known as another one."""
+        """Stop remembering an inode, because it has a name again or was replaced by another record."""
         self._inodes.pop(inode.identity, None)
 
     def pop_surplus(self) -> Inode | None:

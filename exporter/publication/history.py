@@ -1,7 +1,7 @@
-"""How much each file and each group has grown by in the last quarter of an hour, in memory. Pure but for its clocks.
+"""The growth of each file and group in the last 15 minutes, in memory. Pure but for its clocks.
 
-Only what grows is written down: a step of a file in which nothing was appended costs nothing, and neither does a file
-that does not grow. What grew between two looks is spread evenly over the time between them.
+Only growth is recorded: a file that does not grow costs nothing, and neither does a step without growth. The growth
+between two updates is spread evenly over the time between them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from exporter.publication.rows import Row
 
 STEP_S = 15
 STEPS = 60
-"""A quarter of an hour; the last step is the one that is under way."""
+"""How many steps are kept: 15 minutes, including the current step."""
 MAX_FILES = 5_000
-"""How many files have a history, 600 bytes each. The one that grew least recently makes room."""
+"""How many files have a history, 600 bytes each. A new one replaces the one that grew least recently."""
 
 Steps = list[float | None]
-"""Bytes appended in each of the :data:`STEPS`, the earliest first; None where that is not known."""
+"""Bytes appended in each of the :data:`STEPS`, the earliest first; None where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What was appended of late.
+    """The bytes appended in a recent window.
 
     Attributes:
-        as_of_s: when everything was looked at last, unix time.
-        known_s: for how many seconds before that growth has been written down at all.
+        as_of_s: time of the latest update, unix time.
+        known_s: for how many seconds before that growth has been recorded.
         running_s: how many seconds of the last step have passed.
-        window_s: what the sums below are of, seconds up to `as_of_s`; less than asked for when the history is young.
-        files: path -> bytes; of files that have not grown there is none.
-        groups: bytes, by the group's name.
+        window_s: length of the window up to `as_of_s`, seconds; less than asked for when the history is younger.
+        files: path -> bytes; only files that have grown.
+        groups: name of the group -> bytes.
     """
 
     as_of_s: float
@@ -50,10 +50,10 @@ class Recent:
 
 
 class History:
-    """What has grown in the last :data:`STEPS`. Safe to call from several threads.
+    """Records the growth in the last :data:`STEPS`. Safe to call from several threads.
 
     Args:
-        publication: what is shown.
+        publication: has the rows and totals.
         max_files: how many files have a history.
         clock: monotonic, seconds.
     """
@@ -64,40 +64,40 @@ class History:
         self._publication = publication
         self._max_files = max_files
         self._clock = clock
-        self._lock = threading.Lock()  # protects what is below; nobody waits under it
+        self._lock = threading.Lock()  # protects everything below; never held while waiting
         self._began_s: float | None = None
-        self._looked_s = 0.0
+        self._updated_s = 0.0
         self._as_of_s = 0.0
-        # The counters as of the latest update, of those that are not 0. While a file is silent its number is the own
-        # object of its path.
+        # The counters at the latest update, without zeros. While a file does not grow, its number here is the same
+        # object as in its path, so it needs no memory.
         self._counters: dict[str, int] = {}
         self._group_counters: dict[str, int] = {}
-        self._unwritten: list[Row] = []  # that have grown before another publication took the place of theirs
+        self._unwritten: list[Row] = []  # rows with growth before a change of the publication that is not recorded yet
         self._files: OrderedDict[str, _Ring] = OrderedDict()  # the one that grew least recently first
         self._groups: dict[str, _Ring] = {}
-        self._known_from = 0  # since this step a file without a ring has not grown
+        self._known_from = 0  # a file without a ring has not grown since this step
 
     def update(self, changed: Collection[Row]) -> None:
-        """Write down what has grown since the latest call, or begin with the first one. To be called after each sync.
+        """Record the growth since the latest call; the first call only begins. To be called after each sync.
 
         Args:
             changed: the rows that have changed since then.
         """
         if self._began_s is None:
-            self.go_on_with(self._publication)
+            self.switch_to(self._publication)
         with self._lock:
             now_s, self._as_of_s = self._clock(), time.time()
-            # Without the facts' lock: what a counter is ahead of this moment it will not be next time.
+            # Without the facts' lock: growth that a counter gets during this loop is recorded now or next time.
             grown = self._growth([*changed, *self._unwritten])
             self._unwritten = []
             groups = self._appended()
             before, self._group_counters = self._group_counters, groups
             if self._began_s is None:
-                self._began_s = self._looked_s = now_s
+                self._began_s = self._updated_s = now_s
                 self._known_from = _step(now_s)
                 return
-            shares = _shares(self._looked_s, now_s)
-            self._looked_s = now_s
+            shares = _shares(self._updated_s, now_s)
+            self._updated_s = now_s
             for name, appended in groups.items():
                 if appended > before[name]:
                     self._groups[name].add(shares, appended - before[name])
@@ -109,8 +109,8 @@ class History:
                 ring.add(shares, size)
                 self._files[path] = ring  # now the one that grew most recently
 
-    def go_on_with(self, publication: Publication) -> None:
-        """Show another publication from now on; what was shown before keeps its history."""
+    def switch_to(self, publication: Publication) -> None:
+        """Record another publication from now on; rows that were in the one before keep their history."""
         with publication.facts.lock, self._lock:
             before, counters = self._publication.rows, self._counters
             self._publication = publication
@@ -135,7 +135,7 @@ class History:
     def _growth(self, changed: Iterable[Row]) -> dict[str, int]:
         counters = self._counters
         for row in changed:
-            if row.has_ended:  # another one of the same path may follow
+            if row.has_ended:  # another row of the same path may follow
                 counters.pop(row.path.name, None)
                 self._files.pop(row.path.name, None)
         grown = {}
@@ -153,43 +153,43 @@ class History:
         return _Ring(self._known_from)
 
     def recent(self, window_s: float) -> Recent:
-        """Tell what was appended in about the last `window_s` seconds: since the beginning of a step."""
+        """Return the growth of about the last `window_s` seconds, from the beginning of a step."""
         with self._lock:
-            began_s = self._looked_s if self._began_s is None else self._began_s
-            last = _step(self._looked_s)
-            first = max(_step(self._looked_s - window_s), last - STEPS + 1)
+            began_s = self._updated_s if self._began_s is None else self._began_s
+            last = _step(self._updated_s)
+            first = max(_step(self._updated_s - window_s), last - STEPS + 1)
             return Recent(
                 as_of_s=self._as_of_s,
-                known_s=self._looked_s - began_s,
-                running_s=self._looked_s - last * STEP_S,
-                window_s=self._looked_s - max(first * STEP_S, began_s),
+                known_s=self._updated_s - began_s,
+                running_s=self._updated_s - last * STEP_S,
+                window_s=self._updated_s - max(first * STEP_S, began_s),
                 files={path: ring.sum(first) for path, ring in self._files.items() if ring.latest >= first},
                 groups={name: ring.sum(first) for name, ring in self._groups.items()},
             )
 
     def of_files(self, paths: Iterable[str]) -> list[Steps]:
-        """The steps of some files."""
+        """Return the steps of some files."""
         with self._lock:
-            last = _step(self._looked_s)
+            last = _step(self._updated_s)
             silent = _Ring(self._known_from)
             return [self._files.get(path, silent).steps(last) for path in paths]
 
     def of_groups(self) -> dict[str, Steps]:
-        """The steps of all groups, by the group's name."""
+        """Return the steps of all groups: name of the group -> steps."""
         with self._lock:
-            last = _step(self._looked_s)
+            last = _step(self._updated_s)
             return {name: ring.steps(last) for name, ring in self._groups.items()}
 
 
 class _Ring:
-    """Bytes appended in each of the latest steps; the steps are numbered by the clock."""
+    """The bytes appended in each of the latest steps, which are numbered by the clock."""
 
     __slots__ = ("_bytes", "_known_from", "latest")
 
     def __init__(self, known_from: int) -> None:
         self._bytes = array("d", bytes(8 * STEPS))
         self._known_from = known_from
-        self.latest = known_from - 1  # the last step that was written
+        self.latest = known_from - 1  # the last step that was recorded
 
     def add(self, shares: Iterable[tuple[int, float]], size: int) -> None:
         for step, share in shares:
@@ -218,7 +218,7 @@ def _step(at_s: float) -> int:
 
 
 def _shares(begin_s: float, end_s: float) -> list[tuple[int, float]]:
-    """How much of a time lies in each step: step -> share, for the latest :data:`STEPS`."""
+    """Return (step, share) for each step that an interval touches: the share of the interval in that step."""
     first, last = _step(begin_s), _step(end_s)
     if first == last:
         return [(last, 1.0)]

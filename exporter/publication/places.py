@@ -1,4 +1,4 @@
-"""The places that `max_series` leaves: who has one, and who waits for one."""
+"""The places under `max_series`: which rows or totals have one, and which wait for one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T", bound=_Publishable)
 
 
 class Places(Generic[T]):
-    """Gives the places of one group, in the order in which they were asked for.
+    """Gives the places of one group to items, in the order in which they ask.
 
     Args:
-        bound: how many there are; None: no bound.
+        bound: how many places there are; None: no bound.
 
     Attributes:
         bound: as given.
-        waiting: those without a place.
+        waiting: the items without a place.
     """
 
     def __init__(self, bound: int | None) -> None:
@@ -29,22 +29,22 @@ class Places(Generic[T]):
         self.waiting: dict[T, None] = {}
         self._taken = 0
 
-    def ask(self, who: T) -> None:
-        """Publish one, or have it wait for a place."""
-        if who.is_published:
+    def ask(self, item: T) -> None:
+        """Publish an item, or let it wait for a place."""
+        if item.is_published:
             return
         if self.bound is None or self._taken < self.bound:
-            who.is_published = True
+            item.is_published = True
             self._taken += 1
         else:
-            self.waiting[who] = None
+            self.waiting[item] = None
 
-    def leave(self, who: T) -> T | None:
-        """Publish one no longer; return the one that gets its place."""
-        self.waiting.pop(who, None)
-        if not who.is_published:
+    def leave(self, item: T) -> T | None:
+        """Stop publishing an item; return the one that gets its place, if any."""
+        self.waiting.pop(item, None)
+        if not item.is_published:
             return None
-        who.is_published = False
+        item.is_published = False
         self._taken -= 1
         heir = next(iter(self.waiting), None)
         if heir is not None:
@@ -52,18 +52,18 @@ class Places(Generic[T]):
             self.ask(heir)
         return heir
 
-    def give(self, everyone: Collection[T], asking: Iterable[T]) -> list[T]:
-        """Give all places anew; return those who have got or lost one.
+    def give(self, items: Collection[T], asking: Iterable[T]) -> list[T]:
+        """Give all places anew; return the items that have gained or lost one.
 
         Args:
-            everyone: all who may have a place.
-            asking: those of them who are to have one, in this order.
+            items: all items that may have a place.
+            asking: the items to be published, in the order in which they get a place.
         """
-        had = {who for who in everyone if who.is_published}
-        for who in had:
-            who.is_published = False
+        had = {item for item in items if item.is_published}
+        for item in had:
+            item.is_published = False
         self.waiting.clear()
         self._taken = 0
-        for who in asking:
-            self.ask(who)
-        return [who for who in everyone if who.is_published != (who in had)]
+        for item in asking:
+            self.ask(item)
+        return [item for item in items if item.is_published != (item in had)]

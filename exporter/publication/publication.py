@@ -1,4 +1,4 @@
-"""What is shown of the facts under one configuration: labels, groups, aggregates, `max_series` and the grace."""
+"""The facts as one configuration publishes them: labels, groups, aggregates, `max_series` and the grace."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from exporter.publication.places import Places
 from exporter.publication.rows import LONG_AGO_NS, Row, Totals
 
 SCRAPES_OF_A_GONE_FILE = 2
+"""How many scrapes show a gone file before its path ends."""
 NOBODY_SCRAPES_S = 300.0
-"""Prometheus takes a series for stale after five minutes, so nobody scrapes more seldom."""
+"""How long to wait for these scrapes: Prometheus needs one every five minutes, or a series becomes stale."""
 AT_ONCE = 1_000
-"""How many paths :meth:`Publication.catch_up` takes over before others go on."""
+"""How many paths :meth:`Publication.catch_up` processes before it lets other threads run."""
 
 
 class Changed(NamedTuple):
@@ -31,24 +32,24 @@ class Changed(NamedTuple):
 
 
 class Publication:
-    """Shows facts. Safe to call from several threads: all is protected by the facts' lock.
+    """Keeps rows and totals up to date with the facts. Safe to call from several threads: the facts' lock protects all.
 
     Args:
-        facts: what to show.
+        facts: what to publish.
         groups: the groups of the configuration.
-        realms: the numbers of their names.
-        first: the number that the first of them has in ``Path.groups``; the others follow.
-        grace_s: how long the rows of a file that has gone stay, seconds, and two scrapes at least.
-        before: what shows the facts until this one takes its place, see :meth:`take_over`.
+        realms: name of a group -> its number.
+        first: the number of the first group in ``Path.groups``; the others follow.
+        grace_s: how long the rows of a gone file stay, seconds, and at least for two scrapes.
+        before: the publication of the present configuration, which this one replaces by :meth:`take_over`.
 
     Attributes:
         facts: as given.
         config: the groups.
         labeller: gives the labels.
-        rows: all rows, those that are not published included.
+        rows: all rows, including unpublished ones.
         groups: each group's totals, by its position in the configuration.
-        aggregates: those of the aggregates, by position and label values.
-        unsaved: totals whose counters are to be saved; None while nobody saves them.
+        aggregates: the totals of the aggregates, by position and label values.
+        unsaved: totals whose counters must be saved; None while no state is saved.
     """
 
     def __init__(
@@ -82,16 +83,16 @@ class Publication:
         self._before = before
         self._bookings = facts.reader()
 
-    # -- taking over what was booked ----------------------------------------------------------------------------------
+    # -- processing bookings ------------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Take over what was booked since the latest call."""
+        """Process the bookings since the latest call."""
         with self.facts.lock:
             for path, booking in self._take_bookings():
                 self._apply(path, booking)
 
     def catch_up(self) -> None:
-        """Take over what was booked until little is left, in steps between which others go on."""
+        """Process bookings until few are left, in batches between which other threads run."""
         while True:
             with self.facts.lock:
                 taken = self._take_bookings()
@@ -99,18 +100,18 @@ class Publication:
                 with self.facts.lock:
                     for path, booking in batch:
                         self._apply(path, booking)
-                time.sleep(0.001)  # a lock alone would be taken again before another thread wakes up
+                time.sleep(0.001)  # else this thread takes the lock again before another one wakes up
             if len(taken) <= AT_ONCE:
                 return
 
     def take(self) -> Changed:
-        """Return what has changed since the latest call; at first that is everything."""
+        """Return what has changed since the latest call; the first call returns everything."""
         with self.facts.lock:
             changed, self._changed = self._changed, Changed(set(), set())
             return changed
 
     def position_of(self, groups: Iterable[int]) -> int | None:
-        """Return the position of the group that shows a file which these groups match: the first one of this
+        """Return the position of the group that publishes a file, given the groups that match it: the first one of this
         configuration, if any.
         """
         for number in groups:
@@ -123,7 +124,7 @@ class Publication:
 
         Args:
             now_s: a monotonic clock, seconds.
-            is_scrape: whether they are shown just now.
+            is_scrape: whether a scrape shows them now.
         """
         with self.facts.lock:
             self.update()
@@ -152,20 +153,20 @@ class Publication:
                             totals.newest, totals.newest_mtime_ns = row, stats.mtime_ns
 
     def totals(self) -> Iterator[Totals]:
-        """All totals: of the groups, then of the aggregates."""
+        """Yield all totals: of the groups, then of the aggregates."""
         yield from self.groups
         yield from self.aggregates.values()
 
     def files_without_series(self, position: int) -> int:
-        """Return for how many files of a group ``max_series`` leaves no series."""
+        """Return how many files of a group have no series because of ``max_series``."""
         if self.config[position].per_file:
             return len(self._places[position].waiting)
         return sum(totals.files for totals in self._aggregate_places[position].waiting)
 
-    # -- going on where another one was -------------------------------------------------------------------------------
+    # -- restoring, and replacing another publication -----------------------------------------------------------------
 
     def restore_totals(self, position: int, values: tuple[str, ...], counters: Counters) -> None:
-        """Add to the counters of a group or an aggregate; for an aggregate without rows nothing is kept."""
+        """Add to the counters of a group or an aggregate; an aggregate without rows is ignored."""
         with self.facts.lock:
             totals = self.aggregates.get((position, values)) if values else self.groups[position]
             if totals is not None:
@@ -173,14 +174,14 @@ class Publication:
                 self._changed.totals.add(totals)
 
     def take_over(self, groups_of: Callable[[str], Iterable[int]]) -> None:
-        """Take the place of the publication before: its totals, places and graces are copied, and it ends.
+        """Replace the publication before: copy its totals, places and graces, and close it.
 
-        A byte counts in the totals in which it was shown. Until now this publication has counted only what the other
-        one did not show. Paths that only the other one shows are dropped.
+        A byte counts in the totals that published it. So far this publication has counted only paths that the other
+        one does not publish. Paths that only the other one publishes are dropped.
 
         Args:
-            groups_of: gives the numbers of the groups that match a path. A home that has ended goes to the group that
-                would show it now: there its inode is no other one when it gets a name again.
+            groups_of: gives the numbers of the groups that match a path. An ended home moves to the group that matches
+                it now. So its inode still has a home there when it gets a name again.
         """
         with self.facts.lock:
             before = self._before
@@ -206,9 +207,9 @@ class Publication:
             before.close()
 
     def close(self) -> None:
-        """End it: nothing is booked for it any more.
+        """End the publication: it gets no bookings any more.
 
-        Paths that only it shows are dropped if it was to follow another one.
+        If it has not replaced another one yet, paths that only this one publishes are dropped.
         """
         with self.facts.lock:
             if self._before is not None:
@@ -217,7 +218,7 @@ class Publication:
             self.facts.discard(self._bookings)
 
     def label_set(self, totals: Totals) -> tuple[str, bool, frozenset[tuple[str, str]]]:
-        """Return what tells totals from others of the same metric, to Prometheus: an empty label is none."""
+        """Return what identifies totals among all of a metric. As in Prometheus, an empty label is no label."""
         group = self.config[totals.group]
         labels = zip(group.aggregate_by, totals.values, strict=True) if totals.values else ()
         return group.group, bool(totals.values), frozenset((name, value) for name, value in labels if value)
@@ -225,14 +226,14 @@ class Publication:
     # -- below here, every method is called with the lock held --------------------------------------------------------
 
     def _take_bookings(self) -> list[tuple[Path, Booking]]:
-        """Return what was booked since the latest call."""
+        """Return the bookings since the latest call."""
         before = self._before
         if before is not None:
             before.update()
         taken = list(self._bookings.items())
         self._bookings.clear()
         if before is not None:
-            # Those first that have a place among max_series: few have to give it back when this one takes over.
+            # First the paths that have a place under max_series, so that take_over() moves few places.
             published = {path for path, _ in taken if path in before.rows and before.rows[path].is_published}
             taken.sort(key=lambda item: item[0] not in published)
         return taken
@@ -256,7 +257,7 @@ class Publication:
                 totals.appended_bytes += booking.appended_bytes
                 totals.truncations += booking.truncations
                 totals.rotations += booking.rotations
-            if row is not None:  # else the file is not there any more, and never was in the sum
+            if row is not None:  # else the file is gone, and never was in the sum
                 totals.size_bytes += booking.size_bytes
                 if mtime_ns is not None and mtime_ns >= totals.newest_mtime_ns:
                     totals.newest, totals.newest_mtime_ns, totals.newest_is_known = row, mtime_ns, True
@@ -271,8 +272,8 @@ class Publication:
                 self._end(row)
 
     def _position(self, path: Path) -> int | None:
-        """Return the position of the group for which a path counts. One that has ended counts for its group's name,
-        unless only a configuration to come has matched it.
+        """Return the position of the group for which a path counts. An ended path counts for the group with its group's
+        name, unless only the next configuration has matched it.
         """
         position = self.position_of(path.groups)
         if not path.has_ended:
@@ -296,16 +297,16 @@ class Publication:
             each.rows += 1
         row = self.rows[path] = Row(path, position, labels.values, totals, labels.is_unlabelled)
         known = None if self._before is None else self._before.rows.get(path)
-        # A file that has come and gone since the latest update is shown for its grace.
+        # A file that was created and deleted since the latest update is still published for its grace.
         if path.stats is not None if known is None else known.is_published:
             self._show(row)
         return row
 
     def _note_presence(self, path: Path, row: Row | None) -> None:
-        """Note whether a file is there. One that has gone has its grace, shown or not: nobody else ends it."""
+        """Note whether a file is present. A gone one gets its grace, published or not, after which expire() ends it."""
         if path.is_present or path.has_ended:
             self._gone.pop(path, None)
-        elif path.is_counting or path.stats is not None:  # else it is to have its first stat
+        elif path.is_counting or path.stats is not None:  # else it waits for its first stat
             self._gone.setdefault(path, _Gone())
         if row is None:
             return
@@ -339,7 +340,7 @@ class Publication:
                     self._changed.totals.add(next_one)
 
     def _copy_places(self, before: Publication) -> None:
-        """Give the places of max_series anew: first to those that had one before, then to those that waited for one."""
+        """Give the places under max_series anew: first to the items that had one before, then to those that waited."""
         if all(places.bound is None for places in self._places):
             return
         waiting = [row.path for places in before._places for row in places.waiting]
@@ -364,7 +365,7 @@ class Publication:
 
 @dataclass(slots=True, eq=False)
 class _Gone:
-    """Since when the file of a path is gone (None: since the latest :meth:`Publication.expire`), and scrapes since."""
+    """Since when a path's file is gone (None: since the latest :meth:`Publication.expire`), and scrapes since then."""
 
     since_s: float | None = None
     scrapes: int = 0

@@ -1,4 +1,4 @@
-"""What is shown: a row is a path under its labels, totals are the sums over the rows of a group or an aggregate."""
+"""The published records: a row is a path with its labels, totals are sums over the rows of a group or an aggregate."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ LONG_AGO_NS = -(1 << 64)
 
 @dataclass(slots=True, eq=False)
 class Totals:
-    """Sums over the rows of a group or an aggregate. The counters never decrease, whatever becomes of the files.
+    """Sums over the rows of a group or an aggregate. The counters never decrease, even when files are deleted.
 
     Attributes:
         group: the position of the group in its configuration.
         values: of the aggregate's labels; empty for a group's own totals.
-        files: files that are there.
-        unlabelled: those of them whose path the group's expression does not match.
-        size_bytes: sum of their sizes, each inode once.
-        changes, appended_bytes, truncations, rotations: sums over the paths, those that have ended included.
-        newest: the row of the file that was modified last, None when there is none; ``newest_is_known`` says whether it
-            is up to date.
-        newest_mtime_ns: its time; no file has a later one, be it up to date or not.
-        lineage: what a row of theirs adds to: these, after their group's if they are an aggregate's.
+        files: number of files that are present.
+        unlabelled: number of present files whose path the group's ``path_regex`` does not match.
+        size_bytes: sum of the sizes of present files, each inode once.
+        changes, appended_bytes, truncations, rotations: sums over the paths, including ended ones.
+        newest: the row of the file modified last, None when there is none; see ``newest_is_known``.
+        newest_is_known: whether ``newest`` is up to date.
+        newest_mtime_ns: the modification time of ``newest``; no file has a later one, even if it is out of date.
+        lineage: all totals to which a row of these adds: the group's, and the aggregate's if these are an aggregate's.
         rows: how many rows add to these.
-        is_published: whether these are shown; ``max_series`` bounds the aggregates of a group too.
-        has_ended: whether these are of an aggregate whose last row has ended; another one with the same labels may
-            follow.
+        is_published: whether these are published; ``max_series`` also bounds a group's aggregates.
+        has_ended: whether the last row of this aggregate has ended; another aggregate with the same labels may follow.
     """
 
     group: int
@@ -51,17 +50,17 @@ class Totals:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A path as one configuration shows it.
+    """A path as one configuration publishes it.
 
     Attributes:
-        path: what is known of it.
+        path: the path's record in the facts.
         group: the position of its group in the configuration.
         values: its label values.
-        is_unlabelled: whether its group's expression does not match its path.
+        is_unlabelled: whether its group's ``path_regex`` does not match its path.
         totals: those of its group, then of its aggregate if it has one.
-        is_present: whether it is in them as a file that is there.
+        is_present: whether its totals count it as a present file.
         is_published: whether it has samples of its own.
-        has_ended: whether it is shown no more, for good.
+        has_ended: whether the row was removed for good.
     """
 
     path: Path

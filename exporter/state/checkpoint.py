@@ -111,7 +111,7 @@ class Checkpoint:
                 _log.info("the state is written again", extra=fields(path=self._file.path))
             return True
 
-    def go_on_with(self, publication: Publication) -> None:
+    def switch_to(self, publication: Publication) -> None:
         """Keep the totals of another publication from the next :meth:`save` on. Called with the facts' lock held."""
         self._publication = publication
 

@@ -378,7 +378,7 @@ def test_a_file_that_was_renamed_before_it_was_looked_at() -> None:
     """It counts under the name that it is told to have had, where another one takes its place."""
     book = Book()
     book.look("/a", seen(10, 1))
-    book.facts.expect("/a.1", "/a")
+    book.facts.set_origin("/a.1", "/a")
     book.observe("/a.1", seen(5, 2))
     book.look("/a", seen(3, 3))
     assert book.appended("/a") == [18, 18]
@@ -392,10 +392,10 @@ def test_what_was_told_of_a_name_holds_for_one_look() -> None:
     book = Book()
     book.look("/a", seen(10, 1))
     for stats in (seen(10, 1), None):
-        book.facts.expect("/a.1", "/a")
+        book.facts.set_origin("/a.1", "/a")
         book.observe("/a.1", stats)
         book.observe("/a.1", seen(10, 2))
-    book.facts.expect("/a.1", "/a")
+    book.facts.set_origin("/a.1", "/a")
     book.look("/a.1", seen(7, 3))
     book.observe("/b", seen(10, 4))
     assert book.appended("/a", "/a.1") == [17, 10, 7]
@@ -405,7 +405,7 @@ def test_a_name_that_was_lost_before_any_look_keeps_what_it_counts() -> None:
     """The series stays for its grace, as that of a deleted file does."""
     book = Book()
     book.declare("/a")
-    book.facts.expect("/a.1", "/a")
+    book.facts.set_origin("/a.1", "/a")
     book.observe("/a.1", seen(5, 1))
     book.observe("/a", None)
     book.look("/a", seen(3, 2))

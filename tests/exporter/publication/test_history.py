@@ -211,7 +211,7 @@ def test_a_reload_loses_no_plot() -> None:
     after.take()  # as when it is made ready
     growing.now_s += 1
     after.take_over(lambda _: ())
-    growing.history.go_on_with(after)
+    growing.history.switch_to(after)
     book.publication = after
     assert growing.steps("a") == pytest.approx([100, 0])
     growing.grow("a", 4)
@@ -233,7 +233,7 @@ def test_a_reload_before_the_first_look() -> None:
     growing = Growing()
     growing.grow("a", 100)
     after = follow(growing.book, LogGroup("g", ()))
-    growing.history.go_on_with(after)
+    growing.history.switch_to(after)
     growing.look()
     growing.look(1)
     assert growing.history.recent(60).files == {}
@@ -252,7 +252,7 @@ def test_a_counter_that_begins_anew_with_a_reload() -> None:
     growing.book.facts.end(growing.book.of("a"))
     growing.book.look("a", seen(30, 9))
     growing.book.publication.update()
-    growing.history.go_on_with(follow(growing.book, LogGroup("g", ())))
+    growing.history.switch_to(follow(growing.book, LogGroup("g", ())))
     growing.look(1)
     growing.book.observe("a", seen(33, 9))
     growing.look(1)

@@ -429,7 +429,7 @@ def test_another_publication(path: Path) -> None:
     state.facts.observe("/q.1", FileStats(20, 4, 7, 1, 500))
     with state.facts.lock:
         after.take_over(lambda _: ())
-        state.checkpoint.go_on_with(after)
+        state.checkpoint.switch_to(after)
     state.save(2000)
     copy = path.with_name("copy.db")
     for suffix in ("", "-wal"):
