@@ -153,9 +153,9 @@ class Tracker:
         """
         errors = self.cache.survey(self._names, self._surveyed)
         self._book()
-        self.perform(self.discovery.look_at_unwatchable())
+        self.perform(self.discovery.check_unwatchable())
         self.catch_up()
-        self._faults.tell_faults(
+        self._faults.log_faults(
             _log,
             errors,
             "files can not be looked at and are left out of the scrape",

@@ -20,40 +20,40 @@ from fstat_cache import DirectoryEvent, FStatCache
 _log = logging.getLogger(__name__)
 
 UNWATCHABLE_AT_ONCE = 1_000
-"""How many directories that cannot be watched are looked at on each occasion."""
+"""How many unwatchable directories are checked at each sync."""
 
 
 class Discovery:
-    """Knows the files that match. Not to be called by two threads at once.
+    """Keeps the set of matching files up to date. Only one thread at a time may call it.
 
-    An operation gives findings, in order; files that are found together come in the order of their paths. The caller
-    performs each, sends the answer, and runs the operation to its end before it begins another one. An error that is
-    thrown in, or that a listing raises, is logged once; all else goes on, and the next scan lists that directory again.
+    An operation yields findings in order; files that are found together are ordered by path. The caller performs each,
+    sends the answer, and finishes the operation before it begins another one. An error that it throws in, or that a
+    listing raises, is logged once and stops nothing else; the next scan lists that directory again.
 
     Args:
-        matcher: what to look for.
+        matcher: decides which files match.
         cache: watches directories.
     """
 
     def __init__(self, matcher: PathMatcher, cache: FStatCache) -> None:
         self.missed = 0
-        """Files and directories that a rescan has found come or gone without an event, since the start."""
+        """Files and directories that a rescan has found created or deleted without an event, since the start."""
         self._tree = Tree(matcher, cache)
         self.matches: Counter[int] = self._tree.matches.counts
-        """Pattern number -> files that it matches now; 0 for a number that is not in it."""
+        """Pattern number -> number of files that it matches now; a missing number means 0."""
         self.shadowed: Counter[int] = self._tree.matches.shadowed
-        """Pattern number -> those of them that belong to an earlier group."""
+        """Pattern number -> number of those of them that belong to an earlier group."""
         self.remote: Mapping[str, Directory] = self._tree.remote
-        """Directories that a thread has to list that may hang -> what can match there."""
+        """Remote directory, which only a worker may list because that may hang -> what can match there."""
         self._remote_files = RemoteFiles(self._tree)
         self._scan = Agenda(is_scan=True)
         self._suspects: dict[str, Suspect] = {}
-        self._notified: set[str] = set()  # since they were listed: names, and directories in which it may be any
+        self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
         self._to_restate: list[tuple[str, Directory | None]] = []
-        self._told_faults = Transitions()
+        self._faults = Transitions()
 
     def __len__(self) -> int:
-        """How many directories are known."""
+        """Return how many directories are known."""
         return len(self._tree.folders)
 
     @property
@@ -68,7 +68,7 @@ class Discovery:
 
     @property
     def unwatchable(self) -> int:
-        """How many directories cannot be watched; they are listed on every occasion."""
+        """How many directories cannot be watched; they are checked at each sync instead."""
         return len(self._tree.folders.unwatchable)
 
     def is_directory(self, path: str) -> bool:
@@ -78,10 +78,10 @@ class Discovery:
     # -- scanning -----------------------------------------------------------------------------------------------------
 
     def begin_scan(self, lost: Mapping[str, set[int]]) -> None:
-        """Begin to look everywhere; in what is known already a difference counts as missed from now on.
+        """Begin a scan of all directories. From the second scan on, differences without an event count as missed.
 
         Args:
-            lost: directory -> the inode numbers of files that were seen in it last and have no known name now.
+            lost: directory -> inode numbers of files that were last seen in it and have no known name now.
         """
         tree = self._tree
         tree.lost = lost
@@ -92,14 +92,14 @@ class Discovery:
 
     @property
     def is_scanning(self) -> bool:
-        """Whether the scan has directories left."""
+        """Whether the scan is not finished yet."""
         return bool(self._scan.to_enter)
 
     def scan(self, directories: int) -> Findings:
-        """Go on with the scan; afterwards, and before the next step, :meth:`settle` is to be called.
+        """Take one step of the scan. Process pending events and call :meth:`settle` before the next step.
 
         Args:
-            directories: how many to enter.
+            directories: how many directories to enter.
         """
         self._notified.clear()
         for _ in range(directories):
@@ -108,11 +108,11 @@ class Discovery:
         yield from self._tree.work_off()
 
     def settle(self) -> Findings:
-        """Look at what a rescan has found different, when all events until then have been taken in."""
+        """Check the differences that a rescan step has found, after all events up to it have been processed."""
         for path in tuple(self._suspects):
             folder, name, is_directory = self._suspects.pop(path)
             known = path in folder.files, path in folder.folders
-            self._tree.look_at(folder, name, is_directory=is_directory)
+            self._tree.queue_name(folder, name, is_directory=is_directory)
             yield from self._tree.work_off()
             is_missed = known != (path in folder.files, path in folder.folders)
             is_explained = not self._notified.isdisjoint((path, folder.path))
@@ -120,30 +120,30 @@ class Discovery:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
         if not self._scan.to_enter:
-            self._told_faults.tell_faults(
+            self._faults.log_faults(
                 _log,
                 self._tree.faults,
-                "directories or files can not be reached and are left out",
-                "directories or files can be reached again, or are gone",
+                "directories or files cannot be read and are skipped",
+                "directories or files can be read again, or are gone",
             )
 
     def take_remote(self, found: Mapping[str, Match], left_out: Collection[str]) -> Findings:
-        """Take over what was found in the remote directories.
+        """Update the remote files by the result of a scan.
 
         Args:
-            found: path -> what matches it.
-            left_out: places that did not answer: what is known at or below them is kept.
+            found: path -> its match.
+            left_out: places that did not answer: known files at or below them are kept.
         """
         return self._remote_files.take(found, left_out)
 
     # -- following ----------------------------------------------------------------------------------------------------
 
     def catch_up(self, events: Iterable[DirectoryEvent], lost: Mapping[str, set[int]]) -> Findings:
-        """Look wherever something may have come or gone.
+        """Process events: check the names that they may concern.
 
         Args:
-            events: what has happened in directories.
-            lost: as in :meth:`begin_scan`.
+            events: of directories, in order.
+            lost: see :meth:`begin_scan`.
         """
         tree = self._tree
         tree.lost = lost
@@ -160,7 +160,7 @@ class Discovery:
                     self._notified.add(folder.path)
         yield from tree.work_off()
         if unsure:
-            tree.look_again(unsure)
+            tree.queue_directories(unsure)
             yield from tree.work_off()
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
@@ -171,64 +171,64 @@ class Discovery:
         if event.moved_from:
             tree.renames.move_away(folder, name, event.moved_from)
         if folder.path in tree.folders.crossed:
-            tree.look_through(folder, name)
+            tree.queue_links_over(folder, name)
         if path in folder.folders and (below := tree.folders.get(path)) is not None:
-            below.identity = None  # even if it is the same one again
-        tree.look_at(folder, name, is_directory=event.is_directory)
+            below.identity = None  # treat it as another directory, even if it is the same
+        tree.queue_name(folder, name, is_directory=event.is_directory)
         if event.moved_to and not event.is_directory:
             is_matched = folder.match(name) is not None
-            if is_matched and self._to_restate:  # the directory may not have gone over to the latest matcher
+            if is_matched and self._to_restate:  # the directory may still have the old matcher
                 is_matched = tree.matches.matcher.match(path) is not None
             tree.renames.move_to(folder, name, event.moved_to, is_matched=is_matched)
         if folder.path in tree.folders.followed:
             tree.renames.stat_again(folder.path, name)
 
-    def look_at_unwatchable(self) -> Findings:
-        """Look at the directories that cannot be watched; if they are many, at some, in rotation."""
+    def check_unwatchable(self) -> Findings:
+        """Check the directories that cannot be watched; if they are many, some of them in rotation."""
         unwatchable = self._tree.folders.unwatchable
         paths = tuple(itertools.islice(unwatchable, max(UNWATCHABLE_AT_ONCE, len(unwatchable) // 120)))
         for path in paths:
             unwatchable[path] = unwatchable.pop(path)
-        self._tree.look_again(paths)
+        self._tree.queue_directories(paths)
         return self._tree.work_off()
 
     def check(self, path: str) -> Findings:
-        """Stat a known file again; of another path nothing is done."""
+        """Stat a known file again; an unknown path is ignored."""
         directory, name = os.path.split(path)
         folder = self._tree.folders.get(directory)
         if folder is not None and path in folder.files:
-            self._tree.look_at(folder, name)
+            self._tree.queue_name(folder, name)
             yield from self._tree.work_off()
         elif path in self._remote_files:
             yield from self._remote_files.stat(path, self._remote_files[path])
 
     def unfollow(self, path: str) -> None:
-        """Follow a renamed file no longer."""
+        """Stop following a renamed file."""
         self._tree.renames.unfollow(path)
 
     # -- other patterns -----------------------------------------------------------------------------------------------
 
     def restate(self, matcher: PathMatcher) -> Findings:
-        """Begin to go over to another matcher, with what is known kept as far as it matches, and without a scan.
+        """Begin to switch to another matcher without a scan; known files that it matches are kept.
 
-        Until :attr:`is_restating` is False, :meth:`restate_some` has to be called; meanwhile all but a scan may go on.
-        A scan then finds what only the new matcher matches.
+        Call :meth:`restate_some` until :attr:`is_restating` is False; no scan may run meanwhile. A later scan finds the
+        files that only the new matcher matches.
         """
         tree = self._tree
-        tree.matches.go_over(matcher)
+        tree.matches.switch_to(matcher)
         self._to_restate = [("/", matcher.root)]
         return self._remote_files.restate(matcher)
 
     @property
     def is_restating(self) -> bool:
-        """Whether there are directories that have not gone over to the latest matcher."""
+        """Whether some directories have not switched to the latest matcher yet."""
         return bool(self._to_restate)
 
     def restate_some(self, directories: int) -> Findings:
-        """Go on with going over to another matcher.
+        """Switch some directories to the latest matcher.
 
         Args:
-            directories: how many to take, from the root down.
+            directories: how many, from the root down.
         """
         tree = self._tree
         for _ in range(directories):
@@ -242,20 +242,20 @@ class Discovery:
                 if not folder.folders:
                     tree.drop(folder)
                     continue
-                self._to_restate.append((path, None))  # when all below it has been left
+                self._to_restate.append((path, None))  # again, after all directories below it were dropped
             leads = tree.links.leads.get(path, ())
             for below in folder.folders:
                 name = os.path.basename(below)
                 at = None
-                # Where a directory cannot be listed only the names are known that the patterns spell out.
+                # In a directory that cannot be listed only names without wildcards are known.
                 if state is not None and (path not in tree.faults or name in state.names):
                     at = state.enter(name, is_symlink=name in leads)
                 self._to_restate.append((below, at))
             if state is not None and folder.state is not None and folder.state is not state:
                 tree.restate(folder, state)
         if not self._to_restate:
-            tree.matches.forget_what_was()
-            # A link that was left may have been all that needed a watch.
+            tree.matches.forget_unused()
+            # A link that matches no more may have been the only need for a watch.
             for folder in tree.folders.values():
                 if folder.is_watched and folder.state is not None and not folder.state.listed:
                     tree.links.unwatch_if_unneeded(folder, folder.state)

@@ -1,4 +1,4 @@
-"""What discovery finds: values, which the tracker performs in their order and answers."""
+"""The findings of discovery: values, which the tracker performs in order and answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from exporter.matching.automaton import Match
 
 @dataclass(frozen=True, slots=True)
 class Appeared:
-    """A path that matches may have become a file, another one, or none: stat it.
+    """A matching path may have a file, another file, or none now: stat it.
 
-    The answer is whether a file is there. Where that cannot be known, it is True.
+    The answer is whether a file is there; True also if that cannot be known.
 
     Attributes:
         path: the path.
-        match: what matches it.
-        origin: the name that it was just renamed from, if that mattered; else "".
+        match: its match.
+        origin: the path from which the file was just renamed, if that was tracked; else "".
     """
 
     path: str
@@ -27,13 +27,13 @@ class Appeared:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A path that matches no pattern may lead to a file that had a name which does: stat it.
+    """An unmatched path may lead to a file that was renamed from a matching path: stat it.
 
-    The answer is whether it does.
+    The answer is whether it leads to such a file.
 
     Attributes:
         path: the path.
-        origin: the name that the file had, if it has no other known name; else "".
+        origin: the path that the file had, if known; else "".
     """
 
     path: str
@@ -42,14 +42,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A path is tracked no longer, whatever it leads to: forget it. There is no answer."""
+    """A path is no longer tracked, even if a file is there: forget it. There is no answer."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rematched:
-    """Other patterns match a file that is known: there is nothing to stat. There is no answer."""
+    """A known file has another match: there is nothing to stat. There is no answer."""
 
     path: str
     match: Match
@@ -58,4 +58,4 @@ class Rematched:
 Finding = Appeared | Moved | Gone | Rematched
 
 Findings = Generator[Finding, bool | None, None]
-"""Findings in order. Each is sent its answer; an error while it was performed is thrown in."""
+"""Findings in order. The caller sends the answer to each, and throws in an error that it had while performing it."""

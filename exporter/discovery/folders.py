@@ -1,4 +1,4 @@
-"""The directories that are known, which of them are watched, and why."""
+"""The known directories, and their watches."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """A name in a directory, and how the kernel comes by it."""
+    """A name in a directory, by the path on which the kernel reaches it."""
 
     directory: str
     name: str
 
 
 class Folder:
-    """What is known of one directory."""
+    """The state of one known directory."""
 
     __slots__ = ("changed_ns", "files", "folders", "identity", "is_listed", "is_watched", "path", "reason", "state")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.state: Directory | None = None  # None: only single names in it matter, see Folders
-        self.is_watched = False  # or tried to
+        self.state: Directory | None = None  # what can match in it; None: only single names matter, see Folders
+        self.is_watched = False  # True also after a watch was refused
         self.reason: str | None = None  # why it cannot be watched
-        self.identity: int | None = None  # which directory was listed: device and inode number
-        self.changed_ns = 0  # since when nothing has come or gone in it, if known
-        self.is_listed = False  # whether all that its state can match was looked for once
+        self.identity: int | None = None  # of the listed directory: device and inode number
+        self.changed_ns = 0  # its ctime at the latest listing; 0: not known, so list it again
+        self.is_listed = False  # whether it was listed once with its present state
         self.files: dict[str, Match] = {}
         self.folders: dict[str, None] = {}
 
     def match(self, name: str) -> Match | None:
-        """Return what matches a file of this name in it."""
+        """Return the match of a file with this name in it."""
         return None if self.state is None else self.state.match(name)
 
     def compare(self) -> tuple[bool, bool]:
-        """Stat a directory that is about to be listed.
+        """Stat a directory before it is listed.
 
         Returns:
-            Whether its path may lead to another directory than the one that was listed, with the same names in it.
-            (The number of one that was deleted may be given again: then all that was in it had gone before, with an
-            event.) And whether any name may have come or gone since it was listed.
+            Whether its path leads to another directory than the listed one; and whether names may have come or gone
+            since it was listed. A deleted directory's inode number may be reused unnoticed. That is harmless, because
+            all files in it were deleted before, with an event.
         """
         status = os.stat(self.path)
         before, self.identity = self.identity, status.st_ino << 32 | status.st_dev
@@ -59,7 +59,7 @@ class Folder:
 
 
 class ByName(dict[str, dict[str, T]]):
-    """Directory -> name in it -> a value. A directory without names is not in it, as nearly all are."""
+    """Directory -> name in it -> a value. Directories without names, which are nearly all, have no entry."""
 
     def put(self, directory: str, name: str, value: T) -> None:
         """Set the value of a name."""
@@ -75,15 +75,15 @@ class ByName(dict[str, dict[str, T]]):
 
 
 class Folders(dict[str, Folder]):
-    """The directories that are known, by path: those in which patterns can match, and those of single names.
+    """The known directories by path: those in which patterns can match, and those with single names of interest.
 
     Args:
         cache: watches directories.
 
     Attributes:
-        crossed: names that symbolic links lead over -> the links' paths.
-        followed: names of renamed files that match no pattern -> the paths they had, "" if not known.
-        unwatchable: directories that cannot be watched, the one first that is listed next.
+        crossed: name on the way of symbolic links -> the links' paths.
+        followed: name of a renamed file that no pattern matches -> the path it had, "" if unknown.
+        unwatchable: directories that cannot be watched, ordered by next check.
     """
 
     def __init__(self, cache: FStatCache) -> None:
@@ -94,14 +94,14 @@ class Folders(dict[str, Folder]):
         self._cache = cache
 
     def make(self, path: str) -> Folder:
-        """Return a directory, which may be new."""
+        """Return a directory; add it if it is new."""
         folder = self.get(path)
         if folder is None:
             folder = self[path] = Folder(path)
         return folder
 
     def watch(self, folder: Folder) -> str | None:
-        """Watch a directory, or return why not. Raises what FStatCache.watch_directory does."""
+        """Watch a directory; return and raise as FStatCache.watch_directory does."""
         reason = folder.reason = self._cache.watch_directory(folder.path)
         folder.is_watched = True
         if reason in (None, REMOTE, AUTOFS):
@@ -111,16 +111,16 @@ class Folders(dict[str, Folder]):
         return reason
 
     def watch_names(self, folder: Folder) -> None:
-        """Watch a directory for single names in it, if it is there."""
+        """Watch a directory for single names in it, if it exists."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.watch(folder)
 
     def is_remote(self, path: str) -> bool:
-        """Whether to stat a name in a directory, known or not, would ask a remote filesystem."""
+        """Return whether a stat of a name in a directory, known or not, would access a remote filesystem."""
         try:
             return self._probe(path) in (REMOTE, AUTOFS)
         except OSError:
-            return False  # nothing is there, which is known without asking
+            return False  # no directory is there, so nothing remote
 
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory, known or not; False on a remote filesystem, which is not asked."""
@@ -140,14 +140,14 @@ class Folders(dict[str, Folder]):
         return reason
 
     def unwatch(self, folder: Folder) -> None:
-        """Watch a directory no longer in which no pattern needs it, unless single names do."""
+        """Stop watching a directory that no pattern needs, unless single names in it do."""
         if folder.path not in self.crossed and folder.path not in self.followed:
             folder.is_watched = False
             self.unwatchable.pop(folder.path, None)
             self._cache.unwatch_directory(folder.path)
 
     def forget_if_unused(self, folder: Folder) -> None:
-        """Forget a directory in which nothing matters any more."""
+        """Forget a directory in which nothing is of interest any more."""
         path = folder.path
         is_used = folder.state is not None or path in self.crossed or path in self.followed
         if not is_used and path in self:

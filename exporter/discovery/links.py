@@ -1,4 +1,4 @@
-"""Symbolic links, and the names over which they lead: these are watched, for a link may come to lead elsewhere."""
+"""Symbolic links, and watches on every name on their way, because a change there changes where a link leads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fstat_cache.paths import MOST_LINKS, Walk
 
 
 class Links:
-    """The symbolic links that matter.
+    """The symbolic links of interest.
 
     Attributes:
-        leads: a link's directory and name -> each link on its way but itself, and the end.
+        leads: a link's directory and name -> the places on its way: the other links, and the end.
     """
 
     def __init__(self, folders: Folders) -> None:
@@ -23,7 +23,7 @@ class Links:
         self._folders = folders
 
     def resolve(self, directory: str, name: str) -> bool:
-        """Watch every name over which a path leads, if it is a symbolic link, and none that it leads over no longer.
+        """Watch every name on the way of a path that is a symbolic link, and release those of its former way.
 
         Returns:
             Whether it is a symbolic link.
@@ -32,43 +32,43 @@ class Links:
         before = set(self.leads.take(directory, name) or ())
         places = self._way(path)
         for _ in range(MOST_LINKS):
-            if places is None or not self._hang_on(path, places):
+            if places is None or not self._watch(path, places):
                 break
             before.update(places)
-            places = self._way(path)  # watch first, then look
+            places = self._way(path)  # again, because it may have changed before it was watched
         if places is not None:
             self.leads.put(directory, name, places)
-        self._let_go(path, before.difference(places or ()))
+        self._release(path, before.difference(places or ()))
         return places is not None
 
     def forget(self, directory: str, name: str) -> None:
-        """Watch no names for a path any longer, be it a link or not."""
-        self._let_go(os.path.join(directory, name), self.leads.take(directory, name) or ())
+        """Release all names that are watched for a path; one that is no link is no error."""
+        self._release(os.path.join(directory, name), self.leads.take(directory, name) or ())
 
     def unwatch_if_unneeded(self, folder: Folder, state: Directory) -> None:
-        """Watch a directory that is not listed no longer, unless for names that may come, or lead elsewhere."""
+        """Stop watching a directory that is not listed, unless names in it may come or lead elsewhere."""
         leads = self.leads.get(folder.path, ())
         for name in state.names:
             if state.match(name) is not None:
                 return
             if state.enter(name, is_symlink=True) is not None:
-                # A directory that is there, local, and no symbolic link reports by itself that it goes.
+                # The own watch of a local directory that exists, and is no symbolic link, reports that it is gone.
                 below = self._folders.get(os.path.join(folder.path, name))
                 if name in leads or below is None or below.state is None or below.reason in (REMOTE, AUTOFS):
                     return
         self._folders.unwatch(folder)
 
     def _way(self, path: str) -> list[Place] | None:
-        """Each symbolic link that one leads over but for itself, and the end, be something there or not.
+        """Return the places on the way of a symbolic link: the other links, and the end, even if nothing is there.
 
-        Where a remote filesystem begins the way ends, before it is asked. None: it is no symbolic link.
+        The way ends where a remote filesystem begins, without a system call on it. None: the path is no symbolic link.
         """
         if not os.path.islink(path):
             return None
         places: list[Place] = []
         walk = Walk(path)
         for place in walk:
-            is_itself = walk.is_last  # the first time; the links before it lead to its directory
+            is_itself = walk.is_last  # links before it only lead to its directory
             target = walk.follow(os.readlink)
             if not (places or is_itself) or (target is None and not walk.is_last):
                 continue
@@ -78,10 +78,10 @@ class Links:
                 if self._folders.is_remote(directory):
                     places.append(Place(directory, name))
                     break
-        return places[1:] if places else None  # none: a link before it has gone between two looks, which is an event
+        return places[1:] if places else None  # empty: a link above it was removed meanwhile, which is an event
 
-    def _hang_on(self, link: str, places: Iterable[Place]) -> bool:
-        """Watch the names over which a link leads; return whether there are any that were not watched already."""
+    def _watch(self, link: str, places: Iterable[Place]) -> bool:
+        """Watch the places on the way of a link; return whether some were not watched before."""
         is_new = False
         folders = self._folders
         for directory, name in places:
@@ -94,7 +94,7 @@ class Links:
             links.add(link)
         return is_new
 
-    def _let_go(self, link: str, places: Iterable[Place]) -> None:
+    def _release(self, link: str, places: Iterable[Place]) -> None:
         folders = self._folders
         for directory, name in set(places):
             links = folders.crossed[directory][name]

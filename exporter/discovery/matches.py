@@ -1,4 +1,4 @@
-"""What matches the known files, counted by pattern."""
+"""The matches of the known files, counted by pattern."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Matches:
     """Counts the known files.
 
     Attributes:
-        matcher: what is looked for now.
-        counts: pattern number -> files that it matches.
-        shadowed: pattern number -> those of them that belong to an earlier group.
+        matcher: the latest matcher.
+        counts: pattern number -> number of files that it matches.
+        shadowed: pattern number -> number of those of them that belong to an earlier group.
     """
 
     def __init__(self, matcher: PathMatcher) -> None:
@@ -22,20 +22,20 @@ class Matches:
         self.shadowed = Counter[int]()
         self._group_of = _group_of(matcher)
 
-    def go_over(self, matcher: PathMatcher) -> None:
-        """Look for what another matcher matches."""
+    def switch_to(self, matcher: PathMatcher) -> None:
+        """Use another matcher from now on."""
         self.matcher = matcher
         self._group_of |= _group_of(matcher)
 
-    def forget_what_was(self) -> None:
-        """Forget patterns that the matcher does not have, when no file is matched by them any more."""
+    def forget_unused(self) -> None:
+        """Forget the patterns that the latest matcher does not have, once no file has them in its match."""
         self._group_of = _group_of(self.matcher)
         for counter in (self.counts, self.shadowed):
             for pattern in counter.keys() - self._group_of.keys():
                 del counter[pattern]
 
     def set(self, known: dict[str, Match], path: str, match: Match | None) -> None:
-        """Set what matches a file among those that are known; None: the file is known no longer."""
+        """Set the match of a file in a dictionary of known files; None removes it."""
         if path in known:
             self._count(known.pop(path), -1)
         if match is not None:

@@ -11,10 +11,10 @@ from exporter.matching.automaton import Match, PathMatcher
 
 
 class RemoteFiles(dict[str, Match]):
-    """The files on filesystems that report no changes by others, and may hang.
+    """The matching files on remote filesystems, each with its match.
 
     Args:
-        tree: counts them.
+        tree: counts their matches, and logs errors.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -22,11 +22,11 @@ class RemoteFiles(dict[str, Match]):
         self._tree = tree
 
     def take(self, found: Mapping[str, Match], left_out: Collection[str]) -> Findings:
-        """Take over what a scan has found.
+        """Update the files by the result of a scan.
 
         Args:
-            found: path -> what matches it.
-            left_out: places that did not answer: what is known at or below them is kept.
+            found: path -> its match.
+            left_out: places that did not answer: known files at or below them are kept.
         """
         kept = tuple(os.path.join(path, "") for path in left_out)
         for path in sorted(found.keys() | self.keys()):
@@ -41,7 +41,7 @@ class RemoteFiles(dict[str, Match]):
                 yield Rematched(path, match)
 
     def stat(self, path: str, match: Match) -> Findings:
-        """Stat a file that may have come or gone."""
+        """Stat a file that may have been created or deleted."""
         try:
             is_there = yield Appeared(path, match)
         except Exception as error:  # noqa: BLE001 - see fail
@@ -53,7 +53,7 @@ class RemoteFiles(dict[str, Match]):
             self._tree.matches.set(self, path, None)
 
     def restate(self, matcher: PathMatcher) -> Findings:
-        """Keep what the groups of a matcher still match. What they match beyond that shows in the next scan."""
+        """Keep the files that the groups of a matcher still match. The next scan finds those that only they match."""
         for path, old in tuple(self.items()):
             match = matcher.narrow(old)
             if match != old:

@@ -1,4 +1,4 @@
-"""Lists directories on filesystems that may not answer, without waiting for them for ever."""
+"""The scanner of remote filesystems: lists directories with a timeout, because they may hang."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 class RemoteScanner:
-    """Looks for files below directories of filesystems like NFS, and logs what is in its way once.
+    """Finds files below directories of filesystems like NFS, and logs each fault once.
 
-    A directory may hang (the server is gone). It is waited for only so long, then the scan goes on without it, and so
-    do later ones until the call that hangs returns.
+    A directory may hang (the server is gone). After the timeout the scan continues without it. Later scans skip it
+    until the hanging call returns.
 
     Args:
-        timeout_s: how long one directory, or one link to a file, is waited for, seconds.
+        timeout_s: how long to wait for one directory, or one link to a file, seconds.
     """
 
     TIMEOUT_S = 10
@@ -37,17 +37,17 @@ class RemoteScanner:
         self._faults = Transitions()
 
     def scan(self, directories: Mapping[str, Directory]) -> RemoteScan:
-        """Look for the files now. Nothing that is met on the way is fatal; not to be called by two threads at once.
+        """Find the files now. No error is fatal; only one thread at a time may call this.
 
         Args:
-            directories: where to look, and what can match there.
+            directories: directory to scan -> what can match there.
         """
         walk = RemoteScan(places=[_Place(path, directory) for path, directory in directories.items()])
-        parents: set[str] = set()  # of what is left out since this scan
+        parents: set[str] = set()  # directories of the places that hang since this scan
         answers: dict[_Place, RemoteScan] = {}
         for place in [place for place, findings in self._hung.items() if findings.done()]:
             answers[place] = self._hung.pop(place).result()
-            _log.info("a directory or file answers again", extra=fields(path=place.path))
+            _log.info("a remote directory or file answers again", extra=fields(path=place.path))
         worker: Worker | None = None
         try:
             while walk.places:
@@ -58,8 +58,8 @@ class RemoteScanner:
                     walk.left_out.add(place.path)
                 else:
                     worker = worker or Worker("scan-walk")
-                    findings = worker.begin(partial(RemoteScan().look_at, place), self._timeout_s)
-                    assert findings is not None  # a worker that is late is left behind
+                    findings = worker.begin(partial(RemoteScan().check, place), self._timeout_s)
+                    assert findings is not None  # a late worker is replaced
                     wait((findings,), self._timeout_s)
                     if findings.done():
                         walk.add(findings.result())
@@ -71,23 +71,22 @@ class RemoteScanner:
         finally:
             if worker is not None:
                 worker.close()
-        self._faults.tell_faults(
+        self._faults.log_faults(
             _log,
             walk.faults,
-            "remote directories or files can not be reached and are left out",
-            "remote directories or files can be reached again, or are gone",
+            "remote directories or files cannot be read and are skipped",
+            "remote directories or files can be read again, or are gone",
         )
         return walk
 
 
 class _Place(NamedTuple):
-    """Where to look.
+    """A path to check.
 
     Attributes:
-        path: where.
-        directory: what can match in it, should it be a directory; None: nothing.
-        match: what the file is matched by, should it be a regular one. If it is, it costs a stat to tell which of both
-            it is; without, listing it tells as well whether it is a directory, and whether it is there.
+        path: the path.
+        directory: what can match in it if it is a directory; None: nothing.
+        match: its match if it is a regular file; None: only a directory is of interest, which is listed without a stat.
     """
 
     path: str
@@ -97,13 +96,13 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class RemoteScan:
-    """What was found at one place, or at many.
+    """The result of a scan, of one place or of many.
 
     Attributes:
-        files: the regular files (symbolic links to one included), each with what it is matched by.
-        left_out: places that do not answer.
-        faults: directories (or links to files) that could not be looked at -> why.
-        places: where to look next.
+        files: regular file, or symbolic link to one -> its match.
+        left_out: paths that do not answer.
+        faults: path of a directory, or of a link to a file, that cannot be read -> why.
+        places: to check next.
     """
 
     files: dict[str, Match] = field(default_factory=dict)
@@ -113,17 +112,17 @@ class RemoteScan:
 
     @property
     def unreadable(self) -> int:
-        """How many directories (or links to files) could not be looked at."""
+        """How many directories (or links to files) could not be read."""
         return len(self.faults) + len(self.left_out)
 
     def add(self, other: RemoteScan) -> None:
-        """Add what was found at another place."""
+        """Add the result of another place."""
         self.files.update(other.files)
         self.faults.update(other.faults)
         self.places += other.places
 
-    def look_at(self, place: _Place) -> RemoteScan:
-        """Look at one place, which may hang; return what was found."""
+    def check(self, place: _Place) -> RemoteScan:
+        """Stat or list one place, which may hang; return this result."""
         path, directory, match = place
         try:
             if match is not None:
@@ -135,19 +134,19 @@ class RemoteScan:
             elif directory is not None and directory.listed:
                 self._list(path, directory)
             elif directory is not None:
-                self._look_up(path, directory)
+                self._add_names(path, directory)
         except (FileNotFoundError, NotADirectoryError):
-            pass  # gone since it was seen, or never there
+            pass  # deleted meanwhile, or never there
         except OSError as error:
             self.faults[path] = error
             if directory is not None and match is None:
-                self._look_up(path, directory)  # what is spelt out may be within reach all the same
+                self._add_names(path, directory)  # names without wildcards need no listing
         return self
 
     def _list(self, path: str, directory: Directory) -> None:
         with os.scandir(path) as entries:
             for entry in entries:
-                # The kernel has told the type together with the name.
+                # A listing includes the type, so no stat is needed.
                 name = entry.name
                 if entry.is_file(follow_symlinks=False):
                     if (match := directory.match(name)) is not None:
@@ -158,9 +157,9 @@ class RemoteScan:
                 elif entry.is_symlink():
                     self._add_place(entry.path, directory, name)
 
-    def _look_up(self, path: str, directory: Directory) -> None:
+    def _add_names(self, path: str, directory: Directory) -> None:
         for name in directory.names:
-            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
+            # Whether it is a symbolic link matters to "**" only, which has no names.
             self._add_place(os.path.join(path, name), directory, name)
 
     def _add_place(self, path: str, directory: Directory, name: str) -> None:
@@ -172,14 +171,14 @@ class RemoteScan:
 
 def _leave_out(place: _Place, walk: RemoteScan, parents: set[str]) -> None:
     _log.warning(
-        "a directory or file does not answer and is left out until it does, what was known of it is kept",
+        "a remote directory or file does not answer and is skipped until it does; its known files are kept",
         extra=fields(path=place.path),
     )
     walk.left_out.add(place.path)
     parent = os.path.dirname(place.path)
     if parent in parents:
-        # The second one in a directory: most likely a whole filesystem hangs. To wait for each of its directories
-        # could take hours; what is left has its turn in the next scan.
+        # The second one in a directory: most likely the whole filesystem hangs. Waiting for each of its directories
+        # could take hours, so the rest is left to the next scan.
         below = os.path.join(parent, "")
         walk.left_out.add(parent)
         walk.places = [other for other in walk.places if not other.path.startswith(below)]

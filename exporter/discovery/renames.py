@@ -1,4 +1,4 @@
-"""Files that were renamed away from names that match: where they are followed, and under which name they were seen."""
+"""Files that were renamed away from matching names: follows them, and knows under which path each was seen first."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ from exporter.discovery.folders import Folder, Folders
 from exporter.discovery.links import Links
 
 MOST_MOVES = 1_000
-"""How many renames are remembered of which the event of the new name has not come."""
+"""How many renames are remembered while the event of the new name is missing."""
 
 
 class Renames:
-    """Knows the renamed files that are followed, and the renames under way.
+    """Follows renamed files, and pairs the two events of each rename.
+
+    A file's origin is the path under which it was seen first.
 
     Attributes:
         to_stat: paths of followed files to stat again.
+        arrived: matching path that a rename has reached -> the file's origin, until it is stat'ed.
     """
 
     def __init__(self, folders: Folders, links: Links) -> None:
         self.to_stat: dict[str, None] = {}
-        self.arrived: dict[str, str] = {}  # names that match, until they are stat'ed -> their origins
+        self.arrived: dict[str, str] = {}
         self._folders = folders
         self._links = links
-        self._moves: dict[int, str] = {}  # cookies of renames away from names of interest -> their origins
-        self._left: dict[str, str] = {}  # followed names that were gone when they were stat'ed -> their origins
-        self._just_left: dict[str, str] = {}  # the same, of the time before
+        self._moves: dict[int, str] = {}  # cookie of a rename away from a name of interest -> the file's origin
+        self._left: dict[str, str] = {}  # followed path that was gone at its stat -> the file's origin
+        self._just_left: dict[str, str] = {}  # the same, of the batch before
 
     def begin_batch(self) -> None:
-        """Before the events that have come since: an event that was queued before a stat explains what it found."""
+        """Begin a batch of events. They may explain why a followed file was gone at its stat in the batch before."""
         self._just_left, self._left = self._left, {}
 
     def move_away(self, folder: Folder, name: str, cookie: int) -> None:
-        """Remember a rename away from a name, if what had it matters."""
+        """Remember a rename away from a name, if its file is of interest."""
         if (origin := self._origin_of(folder, name)) is not None:
             self._moves[cookie] = origin
             if len(self._moves) > MOST_MOVES:
                 del self._moves[next(iter(self._moves))]
 
     def move_to(self, folder: Folder, name: str, cookie: int, *, is_matched: bool) -> None:
-        """Follow what a rename has brought to a name, if it matters and no pattern matches it there."""
+        """Follow a file that was renamed to this name, if it is of interest and no pattern matches the name."""
         origin = self._moves.pop(cookie, None)
         if origin is not None and is_matched:
             self.arrived[os.path.join(folder.path, name)] = origin
@@ -47,24 +50,24 @@ class Renames:
             self.follow(folder, name, origin)
 
     def follow(self, folder: Folder, name: str, origin: str = "") -> None:
-        """Follow a file from now on."""
+        """Begin to follow a file."""
         self._folders.followed.put(folder.path, name, origin)
         self.to_stat[os.path.join(folder.path, name)] = None
 
     def stat_again(self, directory: str, *names: str) -> None:
-        """Have the followed files of a directory stat'ed, all or those of these names."""
+        """Queue a stat of the followed files in a directory, all or those with these names."""
         followed = self._folders.followed.get(directory, {})
         for name in names or followed:
             if name in followed:
                 self.to_stat[os.path.join(directory, name)] = None
 
     def origin_of(self, path: str) -> str | None:
-        """The path that a followed file had, "" if not known; None if it is not followed."""
+        """Return a followed file's origin, "" if unknown; None if it is not followed."""
         directory, name = os.path.split(path)
         return self._folders.followed.get(directory, {}).get(name)
 
     def unfollow(self, path: str, *, is_gone: bool = False) -> None:
-        """Follow a file no longer."""
+        """Stop following a file."""
         directory, name = os.path.split(path)
         origin = self._folders.followed.take(directory, name)
         if origin is not None:
@@ -73,11 +76,11 @@ class Renames:
             self._folders.forget_if_unused(self._folders[directory])
 
     def _origin_of(self, folder: Folder, name: str) -> str | None:
-        """The path under which what has this name was, or would have been, seen first; None if it does not matter."""
+        """Return the origin of the file with this name; None if the file is not of interest."""
         path = os.path.join(folder.path, name)
         if (origin := self.origin_of(path)) is not None:
             return origin
-        if path in self.arrived:  # and it goes on before it was stat'ed
+        if path in self.arrived:  # renamed again before it was stat'ed
             return self.arrived.pop(path)
         if path in self._just_left:
             return self._just_left[path]

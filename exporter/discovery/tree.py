@@ -1,7 +1,7 @@
-"""The tree of directories in which files can match: it is entered, listed, and followed as it changes.
+"""The tree of directories in which files can match: enters and lists directories, and stats names.
 
-An event is never believed, only taken as a place to stat: what is found then counts. So neither the order of events nor
-their number matters, and a listing can stand in for any that were lost.
+An event only names the place to stat; the result of the stat counts. So the order and number of events do not matter,
+and a listing can replace lost events.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fstat_cache import AUTOFS, REMOTE, CacheClosedError, FStatCache
 _log = logging.getLogger(__name__)
 
 MAYBE_LINK = -1
-"""That what is to be entered may be a symbolic link to a directory."""
+"""In :attr:`Agenda.to_enter`: the path may be a symbolic link to a directory."""
 DIRECTORY = 0
-"""That an event or a listing has shown a directory. (A mount point is one; a remote one is not asked.)"""
+"""In :attr:`Agenda.to_enter`: an event or a listing has shown a directory. (Also a mount point, even a remote one.)"""
 
 
-class _Look(NamedTuple):
-    """A name to be stat'ed, and what is taken for true of it until then."""
+class _Candidate(NamedTuple):
+    """A name to stat, and what is assumed of it until then."""
 
     folder: Folder
     name: str
@@ -40,7 +40,7 @@ class _Look(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A name that a rescan has listed and that is not known, or the other way round."""
+    """A difference that a rescan has found: a listed name that is unknown, or a known name that was not listed."""
 
     folder: Folder
     name: str
@@ -48,12 +48,12 @@ class Suspect(NamedTuple):
 
 
 class Agenda:
-    """Directories that are to be entered, and what to do where a listing differs from what is known.
+    """The directories to enter, and how to treat differences between a listing and the known names.
 
     Attributes:
-        to_enter: directories -> MAYBE_LINK, DIRECTORY, or the moment of the listing that showed them.
-        suspects: takes the names that differ; None: they are looked at at once.
-        is_scan: whether the directories in each directory are entered too, known or not.
+        to_enter: directory -> MAYBE_LINK, DIRECTORY, or the moment of the listing that showed it.
+        suspects: gets the names that differ; None: they are checked at once.
+        is_scan: whether known directories in each directory are entered too.
     """
 
     __slots__ = ("is_scan", "suspects", "to_enter")
@@ -65,16 +65,16 @@ class Agenda:
 
 
 class Tree:
-    """What is known of the directories and of the files in them. Its methods queue; :meth:`work_off` gives findings.
+    """The known directories and the files in them. Its methods queue work; :meth:`work_off` yields the findings.
 
     Attributes:
-        matches: what matches the known files.
-        folders, links, renames: what is known of directories, symbolic links and renamed files.
-        agenda: what has to be entered next.
-        remote: directories that a thread has to list that may hang -> what can match there.
-        faults: directories that cannot be listed -> why.
-        lost: directory -> inode numbers of files that were seen in it last and have no known name.
-        moment: counts up with each batch of events: what was listed before may be another thing now.
+        matches: the matches of the known files.
+        folders, links, renames: the known directories, symbolic links and renamed files.
+        agenda: the directories to enter next.
+        remote: remote directory, which only a worker may list because that may hang -> what can match there.
+        faults: directory that cannot be listed -> why.
+        lost: directory -> inode numbers of files that were last seen in it and have no known name now.
+        moment: the number of event batches. A listing of an earlier moment may be outdated.
     """
 
     def __init__(self, matcher: PathMatcher, cache: FStatCache) -> None:
@@ -87,30 +87,30 @@ class Tree:
         self.faults: dict[str, OSError] = {}
         self.lost: Mapping[str, set[int]] = {}
         self.moment = 1
-        self._to_stat: dict[str, _Look] = {}
-        self._told: deque[Finding] = deque()  # without an answer
-        self._failed: dict[str, None] = {}  # directories in which something has failed since the latest scan was begun
+        self._to_stat: dict[str, _Candidate] = {}
+        self._unanswered: deque[Finding] = deque()  # findings that need no answer
+        self._failed: dict[str, None] = {}  # directories with an error since the latest scan began
 
     # -- working off --------------------------------------------------------------------------------------------------
 
     def work_off(self) -> Findings:
-        """Enter and stat what is queued, until nothing is."""
+        """Enter the queued directories and stat the queued names, until nothing is queued."""
         agenda, to_stat = self.agenda, self._to_stat
-        while agenda.to_enter or to_stat or self._told:
+        while agenda.to_enter or to_stat or self._unanswered:
             while agenda.to_enter:
                 self.enter_next(agenda)
-            while self._told:
-                finding = self._told.popleft()
+            while self._unanswered:
+                finding = self._unanswered.popleft()
                 try:
                     yield finding
                 except Exception as error:  # noqa: BLE001 - see fail
                     self.fail(error, os.path.dirname(finding.path))
             for path in sorted(to_stat):
-                look = to_stat.pop(path)
+                candidate = to_stat.pop(path)
                 try:
-                    yield from self._stat(path, look)
+                    yield from self._stat(path, candidate)
                 except Exception as error:  # noqa: BLE001 - see fail
-                    self.fail(error, look.folder.path)
+                    self.fail(error, candidate.folder.path)
         renames = self.renames
         for path in tuple(renames.to_stat):
             del renames.to_stat[path]
@@ -122,7 +122,7 @@ class Tree:
                     self.fail(error, os.path.dirname(path))
 
     def enter_next(self, agenda: Agenda) -> None:
-        """Enter one of these directories."""
+        """Enter the latest directory of an agenda."""
         path, seen = agenda.to_enter.popitem()
         try:
             self._enter(path, seen, agenda)
@@ -130,26 +130,26 @@ class Tree:
             self.fail(error, os.path.dirname(path))
 
     def fail(self, error: Exception, directory: str) -> None:
-        """Have an error keep nothing else from being stat'ed: the first is logged, the next scan lists it again."""
+        """Log the first error, and let the next scan list its directory again, so that other work continues."""
         if isinstance(error, CacheClosedError):
             raise error  # nothing can be stat'ed any more
         if not self._failed:
-            _log.error("a look has failed, it is made again by the next scan", exc_info=error)
+            _log.error("an unexpected error in a directory: the next scan lists it again", exc_info=error)
         self._failed[directory] = None
 
     def retry(self) -> None:
-        """List again where something has failed."""
+        """Queue the directories with an error, to be listed again."""
         failed, self._failed = self._failed, {}
         for directory in failed:
             folder = self.folders.get(directory)
             if folder is not None:
                 folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
-        self.look_again(failed)
+        self.queue_directories(failed)
 
     # -- queueing -----------------------------------------------------------------------------------------------------
 
-    def look_again(self, paths: Iterable[str]) -> None:
-        """Have directories looked at of which events may have been lost, or that may have gone."""
+    def queue_directories(self, paths: Iterable[str]) -> None:
+        """Queue directories whose events may have been lost, or that may be gone."""
         for path in paths:
             folder = self.folders.get(path)
             if folder is None:
@@ -158,14 +158,14 @@ class Tree:
                 self.agenda.to_enter[path] = MAYBE_LINK
             else:
                 self.folders.watch_names(folder)
-            self.look_through(folder)
+            self.queue_links_over(folder)
             self.renames.stat_again(path)
 
-    def look_at(self, folder: Folder, name: str, *, is_directory: bool = False) -> None:
-        """Have a name looked at, if what may have it matters.
+    def queue_name(self, folder: Folder, name: str, *, is_directory: bool = False) -> None:
+        """Queue a name in a directory, if something can match at or below it.
 
         Args:
-            folder: where it is.
+            folder: the directory.
             name: the name.
             is_directory: whether an event or a listing has shown a directory, and no symbolic link.
         """
@@ -178,21 +178,21 @@ class Tree:
         ):
             self.agenda.to_enter[path] = DIRECTORY if is_directory else MAYBE_LINK
         if (not is_directory or path in folder.files) and (match := state.match(name)) is not None:
-            self._to_stat[path] = _Look(folder, name, state, match, may_be_link=True)
+            self._to_stat[path] = _Candidate(folder, name, state, match, may_be_link=True)
 
-    def look_through(self, folder: Folder, *names: str) -> None:
-        """Have the symbolic links looked at that lead over names in a directory, by default over any."""
+    def queue_links_over(self, folder: Folder, *names: str) -> None:
+        """Queue the symbolic links that lead over these names in a directory, by default over any name in it."""
         crossed = self.folders.crossed.get(folder.path, {})
         for name in names or crossed:
             for link in crossed.get(name, ()):
                 directory, link_name = os.path.split(link)
-                self.look_at(self.folders[directory], link_name)
+                self.queue_name(self.folders[directory], link_name)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def _stat(self, path: str, look: _Look) -> Findings:
-        folder, name, state, match, may_be_link = look
-        if folder.state is not state:  # it has gone, or become another directory
+    def _stat(self, path: str, candidate: _Candidate) -> Findings:
+        folder, name, state, match, may_be_link = candidate
+        if folder.state is not state:  # the directory is gone, or has another state by now
             found = folder.match(name)
             if found is None:
                 return
@@ -209,7 +209,7 @@ class Tree:
         if is_there and path not in folder.files:
             self.matches.set(folder.files, path, match)
         elif not is_there:
-            folder.changed_ns = 0  # a listing has shown it, or will
+            folder.changed_ns = 0  # so that the directory is listed again
             if path in folder.files:
                 self.matches.set(folder.files, path, None)
                 yield Gone(path)
@@ -217,7 +217,7 @@ class Tree:
             self._find_lost(folder, end)
 
     def _find_lost(self, seen_from: Folder, folder: Folder) -> None:
-        """Look where a symbolic link leads for files that were seen through it, or there, and have been renamed."""
+        """Find renamed files in the directory where a symbolic link leads, which were seen there or by the link."""
         lost = self.lost.get(seen_from.path, set()) | self.lost.get(folder.path, set())
         if not lost or folder.reason is not None:
             return
@@ -232,7 +232,7 @@ class Tree:
     # -- directories --------------------------------------------------------------------------------------------------
 
     def _enter(self, path: str, seen: int, agenda: Agenda) -> None:
-        """Watch a directory, then look at what is in it; those in it that are next go to the agenda."""
+        """Watch a directory, then list it or check its single names; add the next directories to the agenda."""
         directory, _, name = path.rpartition("/")
         parent = self.folders.get(directory or "/") if name else None
         if name and (parent is None or parent.state is None):
@@ -273,7 +273,7 @@ class Tree:
             return
         self.remote.pop(path, None)
         if not state.listed:
-            self._look_up(folder, state, agenda)
+            self._check_names(folder, state, agenda)
             self.links.unwatch_if_unneeded(folder, state)
         else:
             self._list(folder, state, agenda)
@@ -287,14 +287,14 @@ class Tree:
         try:
             is_another, has_changed = folder.compare()
             if is_another:
-                self.look_through(folder)
-            if not has_changed and not lost and not leads:  # links are looked at each time
+                self.queue_links_over(folder)
+            if not has_changed and not lost and not leads:  # links are checked each time
                 if agenda.is_scan:
                     agenda.to_enter.update(dict.fromkeys(folder.folders, DIRECTORY))
                 return
             with os.scandir(folder.path) as entries:
                 for entry in entries:
-                    # The kernel has told the type together with the name.
+                    # A listing includes the type, so no stat is needed.
                     name, path = entry.name, entry.path
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
@@ -307,7 +307,7 @@ class Tree:
                         continue
                     match = state.match(name)
                     if match is None and not lost and not state.follows_links:
-                        continue  # as most names in a directory that fills up with something else
+                        continue  # the most frequent case in a directory full of other files
                     is_link = entry.is_symlink()
                     if match is not None:
                         files.add(path)
@@ -315,7 +315,7 @@ class Tree:
                         if not is_known and suspects is not None:
                             suspects[path] = Suspect(folder, name, is_directory=False)
                         elif not is_known or is_another or is_link or name in leads:
-                            self._to_stat[path] = _Look(folder, name, state, match, is_link)
+                            self._to_stat[path] = _Candidate(folder, name, state, match, is_link)
                     elif lost and not is_link and entry.inode() in lost and self.renames.origin_of(path) is None:
                         self.renames.follow(folder, name)
                     if is_link and state.enter(name, is_symlink=True) is not None:
@@ -327,10 +327,10 @@ class Tree:
         except OSError as error:
             folder.changed_ns, folder.is_listed = 0, True
             self.faults[folder.path] = error
-            self._look_up(folder, state, agenda)  # what is spelt out may be within reach all the same
+            self._check_names(folder, state, agenda)  # names without wildcards need no listing
             return
         except BaseException:
-            # It was listed in part: it is listed again by the next scan.
+            # The listing is incomplete, so the next scan lists it again.
             folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
             raise
         folder.is_listed = True
@@ -346,24 +346,22 @@ class Tree:
             if suspects is not None:
                 suspects[path] = Suspect(folder, name, is_directory)
             else:
-                self.look_at(folder, name, is_directory=is_directory)
+                self.queue_name(folder, name, is_directory=is_directory)
 
-    def _look_up(self, folder: Folder, state: Directory, agenda: Agenda) -> None:
-        """Look at the names that the patterns spell out."""
-        self.look_through(folder)  # it may be another directory than before, with the same names in it
+    def _check_names(self, folder: Folder, state: Directory, agenda: Agenda) -> None:
+        """Queue the names without wildcards in the patterns."""
+        self.queue_links_over(folder)  # it may be another directory than before, with the same names in it
         for name in state.names:
             path = os.path.join(folder.path, name)
             match = state.match(name)
             if match is not None:
-                self._to_stat[path] = _Look(folder, name, state, match, may_be_link=True)
-            # Whether it is a symbolic link makes a difference to "**" only, which spells nothing out.
+                self._to_stat[path] = _Candidate(folder, name, state, match, may_be_link=True)
+            # Whether it is a symbolic link matters to "**" only, which has no names.
             if state.enter(name, is_symlink=True) is not None:
                 self._enter(path, DIRECTORY, agenda)
 
     def restate(self, folder: Folder, state: Directory | None) -> None:
-        """Have other patterns match in a directory. What still matches in it is kept; the directories in it are left
-        as they are.
-        """
+        """Set another state for a directory. Files in it that still match are kept; directories in it do not change."""
         before, folder.state = folder.state, state
         directory = folder.path
         for path, old in tuple(folder.files.items()):
@@ -372,9 +370,9 @@ class Tree:
                 continue
             self.matches.set(folder.files, path, match)
             if match is None:
-                self.renames.follow(folder, os.path.basename(path))  # it may have been renamed, and still grow
+                self.renames.follow(folder, os.path.basename(path))  # it may be a renamed file that still grows
             else:
-                self._told.append(Rematched(path, match))
+                self._unanswered.append(Rematched(path, match))
         for name in tuple(self.links.leads.get(directory, ())):
             if state is None or (state.match(name) is None and state.enter(name, is_symlink=True) is None):
                 self.links.forget(directory, name)
@@ -390,10 +388,10 @@ class Tree:
         for name in tuple(self.folders.followed.get(directory, ())):
             if (match := state.match(name)) is not None:
                 self.folders.followed.take(directory, name)
-                self._to_stat[os.path.join(directory, name)] = _Look(folder, name, state, match, may_be_link=True)
+                self._to_stat[os.path.join(directory, name)] = _Candidate(folder, name, state, match, may_be_link=True)
 
     def drop(self, folder: Folder) -> None:
-        """Leave a directory, with no directories in it, in which nothing can match any more."""
+        """Forget a directory in which nothing can match any more, after the directories in it."""
         parent = self.folders.get(os.path.dirname(folder.path))
         if parent is not None:
             parent.folders.pop(folder.path, None)
@@ -401,28 +399,28 @@ class Tree:
         self.folders.forget_if_unused(folder)
 
     def _leave(self, path: str) -> None:
-        """Forget a directory that has gone, and what was in it."""
+        """Forget a directory that is gone, and everything in it."""
         directory, name = os.path.split(path)
         parent = self.folders.get(directory) if name else None
         if parent is not None:
-            parent.changed_ns = 0  # its listing has shown it, or will
+            parent.changed_ns = 0  # so that the parent is listed again
             if path in parent.folders:
                 del parent.folders[path]
                 if parent.state is not None and not parent.state.listed:
-                    self.agenda.to_enter[directory] = MAYBE_LINK  # it is to be watched for the name now
+                    self.agenda.to_enter[directory] = MAYBE_LINK  # to watch it, because the name may come again
         folder = self.folders.get(path)
         if folder is not None:
             self._leave_contents(folder)
-            self.look_through(folder)
+            self.queue_links_over(folder)
             self.folders.forget_if_unused(folder)
 
     def _leave_contents(self, folder: Folder) -> None:
         for name in tuple(self.folders.followed.get(folder.path, ())):
             self.folders.followed.take(folder.path, name)
-            self._told.append(Gone(os.path.join(folder.path, name)))
+            self._unanswered.append(Gone(os.path.join(folder.path, name)))
         for path in tuple(folder.files):
             self.matches.set(folder.files, path, None)
-            self._told.append(Gone(path))
+            self._unanswered.append(Gone(path))
         for path in tuple(folder.folders):
             self._leave(path)
         self.restate(folder, None)

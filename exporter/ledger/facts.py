@@ -102,7 +102,7 @@ class Facts:
         """Book the result of a stat.
 
         Args:
-            name: the path. At an undeclared one only inodes that are known or have an origin (:meth:`set_origin`) count.
+            name: the path. At an undeclared one only inodes count that are known or have an origin, :meth:`set_origin`.
             stats: None when there is no regular file.
             data_begins: if :meth:`outgrows_cut` returned a size: the offset of the first byte after it that is not 0.
         """

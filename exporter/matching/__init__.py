@@ -1,4 +1,4 @@
-"""Which files the configuration means, and which labels a file gets. Pure: no I/O.
+"""The match of a file and its labels, by the configuration. Pure: no I/O.
 
 It imports `config` only; discovery and the tracker use it.
 """

@@ -1,8 +1,7 @@
-"""Which files the configuration matches: the patterns and excludes of all groups as one automaton over directories.
+"""The matcher: the patterns and excludes of all groups as one state machine over the components of a path.
 
-All patterns of all groups make one state machine over the components of a path. A :class:`Directory` is one of its
-states: which patterns and groups match a file name in it, and which state a directory name in it leads to. So a scanner
-enters only directories that can contain a match, and one new name is matched by itself.
+A :class:`Directory` is a state: it knows which patterns match a file name, and to which state a directory name leads.
+So a scanner enters only directories that can contain a match, and a new name can be matched alone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from exporter.config.groups import LogGroup
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """A segment in its place in the state machine.
+    """A segment of a pattern or exclude, as a step of the state machine.
 
     Attributes:
         group: the number of its group.
@@ -25,7 +24,7 @@ class _Step:
         after: the step of the next segment; None if this is the last one.
         all_below: whether it is an exclude that matches all files below.
         compressed: whether its pattern names the ending of compressed files.
-        meaning: compares equal where two steps, reached by the same path, match the same files.
+        meaning: equal for two steps that match the same files when the same path has reached them.
     """
 
     group: int
@@ -39,11 +38,11 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What matches a file. Its numbers are the same in each matcher that the groups are part of.
+    """The groups and patterns that match a file. Their numbers are the same in each matcher that has the groups.
 
     Attributes:
-        groups: the numbers of the groups that the file belongs to, in order.
-        patterns: the numbers of the patterns that match it, in order; those of a group that excludes it do not.
+        groups: the numbers of the groups that match it, in order.
+        patterns: the numbers of the patterns that match it, in order, without those of groups that exclude it.
     """
 
     groups: tuple[int, ...]
@@ -57,9 +56,9 @@ class GroupPatterns:
     Attributes:
         number: the group's number.
         name: the group's name.
-        patterns: the number of each include pattern -> its text.
+        patterns: number of an include pattern -> its text.
         starts: the first step of each pattern and exclude.
-        name_excludes: the excludes by base name.
+        name_excludes: the excludes that test the base name.
     """
 
     number: int
@@ -72,12 +71,12 @@ class GroupPatterns:
 def number_groups(
     groups: Iterable[LogGroup], *, first_group: int = 0, first_pattern: int = 0
 ) -> tuple[GroupPatterns, ...]:
-    """Give numbers to groups and to their patterns, in order; a pattern that a group repeats has one number.
+    """Number groups and their patterns, in order; a pattern that a group repeats has one number.
 
     Args:
         groups: the groups of one configuration.
-        first_group: the number of the first group: for a second configuration, one that was never given.
-        first_pattern: the number of the first pattern, likewise.
+        first_group: the number of the first group; for a second configuration, one that was never used.
+        first_pattern: the number of the first pattern; for a second configuration, one that was never used.
 
     Raises:
         PatternError: a pattern is not valid.
@@ -122,7 +121,7 @@ class PathMatcher:
 
     Attributes:
         rules: the groups by their numbers, in order.
-        patterns: the number of each include pattern -> the number of its group, and its text.
+        patterns: number of an include pattern -> the number of its group, and its text.
         root: the state of the root directory; None when nothing can match.
     """
 
@@ -136,7 +135,7 @@ class PathMatcher:
         self.root = self._directory(step for group in self.rules.values() for step in group.starts)
 
     def match(self, path: str) -> Match | None:
-        """Return what a file of this absolute path is matched by, as if no directory were a symbolic link."""
+        """Return the match of a file with this absolute path, as if no directory were a symbolic link."""
         directory: Directory | None = self.root
         *parents, name = path.split("/")[1:]
         for parent in parents:
@@ -151,13 +150,13 @@ class PathMatcher:
         return () if match is None else match.groups
 
     def narrow(self, match: Match) -> Match | None:
-        """Return what is left of another matcher's match with the groups of this one only."""
+        """Return another matcher's match reduced to this matcher's patterns; None when nothing is left."""
         return self._match(tuple(number for number in match.patterns if number in self.patterns))
 
     def _directory(self, steps: Iterable[_Step]) -> Directory | None:
-        """The state for these steps: the same object for the same steps, None when no file below can match."""
+        """Return the state for these steps, one object for equal steps; None when no file below can match."""
         reached = list(steps)
-        # "**" may stand for no directory at all, so what follows it is reached as well. No two "**" follow each other.
+        # "**" may stand for no directory, so the step after it is reached as well. No two "**" follow each other.
         reached += [step.after for step in reached if step.segment.any_depth and step.after is not None]
         lost = {step.group for step in reached if step.all_below}
         alive = {step.group for step in reached if step.pattern is not None} - lost
@@ -170,7 +169,7 @@ class PathMatcher:
             return made
 
     def _match(self, found: tuple[int, ...]) -> Match | None:
-        """The match of these patterns, in any order and repeated or not: the same object for the same patterns."""
+        """Return the match of these patterns, in any order and perhaps repeated; one object for equal patterns."""
         if not found:
             return None
         patterns = tuple(sorted(set(found)))
@@ -181,13 +180,13 @@ class PathMatcher:
 
 @dataclass(frozen=True, slots=True)
 class _FileTests:
-    """What decides for one group which of its patterns match a file name in a directory.
+    """The tests of one group for file names in a directory.
 
     Attributes:
-        names: for each name that is spelt out, the patterns that do so.
+        names: name without wildcards -> the patterns that have it.
         tests: the patterns with wildcards, each as a tuple of one.
         compressed_tests: the patterns that name the ending of a compressed file.
-        excludes: those of the group.
+        excludes: the group's excludes.
     """
 
     names: Mapping[str, tuple[int, ...]]
@@ -197,7 +196,7 @@ class _FileTests:
 
     @classmethod
     def of(cls, last: Iterable[_Step], name_excludes: tuple[Test, ...]) -> _FileTests:
-        """Return the tests of a group's last steps, and of what it excludes by name."""
+        """Return the tests for a group's last steps and its excludes by base name."""
         names: dict[str, tuple[int, ...]] = {}
         tests, compressed_tests, excludes = [], [], [*name_excludes]
         for step in last:
@@ -215,12 +214,12 @@ class _FileTests:
 
 
 class Directory:
-    """What can match in a directory. Made by :class:`PathMatcher` only; two directories alike share one object.
+    """A state: what can match in a directory. Made by :class:`PathMatcher` only; equal directories share one object.
 
     Attributes:
-        names: names in it that the patterns spell out.
-        listed: whether other names can matter too, so that it has to be listed.
-        follows_links: whether a symbolic link in it can lead to a directory that matters.
+        names: the names in it without wildcards.
+        listed: whether patterns with wildcards apply too, so that it has to be listed.
+        follows_links: whether something can match below a symbolic link in it.
     """
 
     def __init__(self, matcher: PathMatcher, steps: tuple[_Step, ...]) -> None:
@@ -228,7 +227,7 @@ class Directory:
         self._matches = matcher._matches
         self._steps = steps
         includes = [step for step in steps if step.pattern is not None]
-        ends: dict[int, list[_Step]] = {}  # of each group: the steps that a file in this directory can be at the end of
+        ends: dict[int, list[_Step]] = {}  # group -> its steps that are the last of a pattern or exclude
         for step in steps:
             if step.after is None:
                 ends.setdefault(step.group, []).append(step)
@@ -241,17 +240,17 @@ class Directory:
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
         self.follows_links = any(step.after is not None and not step.segment.any_depth for step in includes)
-        # Whether all directories in it lead to the same, to `_steadily` once known: but for hidden ones and links.
+        # Whether all directories in it, but hidden ones and links, have the same state: `_steady` once it is known.
         self._is_steady = all(
             step.segment.any_depth or (step.pattern is not None and (step.after is None or step.segment.any_name))
             for step in steps
         ) and not any(matcher.rules[step.group].name_excludes for step in steps)
-        self._steadily: Directory | None = None
-        # Most names in a directory that fills up with something else are told from logs by these.
+        self._steady: Directory | None = None
+        # These exclude most names in a directory full of other files quickly.
         self._endings = tuple({step.segment.ending for step in includes if step.after is None})
 
     def match(self, name: str) -> Match | None:
-        """Return what a regular file of this name in this directory is matched by, or None."""
+        """Return the match of a regular file with this name in this directory; None when nothing matches."""
         if not name.endswith(self._endings):
             return None
         is_compressed = name.endswith(COMPRESSED_ENDINGS)
@@ -266,25 +265,24 @@ class Directory:
                     if exclude(name):
                         break
                 else:
-                    found += patterns  # in any order; one with braces may be there more than once
+                    found += patterns  # unsorted; a pattern with braces may be in it more than once
         return (self._matches.get(found) or self._matcher._match(found)) if found else None
 
     def reaches_more_than(self, other: Directory) -> bool:
-        """Return whether anything can match here that cannot with another matcher's state of the same directory."""
+        """Return whether this state can match files that another matcher's state of the same directory cannot."""
         known = {step.meaning for step in other._steps if step.pattern is not None}
         return any(step.pattern is not None and step.meaning not in known for step in self._steps)
 
     def enter(self, name: str, *, is_symlink: bool) -> Directory | None:
-        """Return what can match in the directory of this name, or None when nothing can.
+        """Return the state of the directory with this name; None when nothing can match in it.
 
         Args:
             name: the name of a directory in this directory.
-            is_symlink: whether it is a symbolic link to a directory; ``**`` does not go through those, so that a loop
-                of links ends.
+            is_symlink: whether it is a symbolic link to a directory; ``**`` does not follow those, so that loops end.
         """
         is_plain = self._is_steady and not is_symlink and name[0] != "."
-        if is_plain and self._steadily is not None:
-            return self._steadily
+        if is_plain and self._steady is not None:
+            return self._steady
         reached: list[_Step] = []
         excluded: set[int] = set()
         for step in self._steps:
@@ -303,5 +301,5 @@ class Directory:
         }
         below = self._matcher._directory(step for step in reached if step.group in alive)
         if is_plain:
-            self._steadily = below
+            self._steady = below
         return below

@@ -1,4 +1,4 @@
-"""Which labels a file gets: those of its group, and those that a path expression finds in its path."""
+"""The labels of a file: those of its group, and those that ``path_regex`` finds in its path."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ def printable(text: str) -> str:
     r"""Return `text` as valid Unicode, different for every different `text`.
 
     Args:
-        text: a path or a part of it as :mod:`os` gives it (undecodable bytes as lone surrogates, PEP 383).
+        text: a path or a part of it as :mod:`os` returns it (undecodable bytes as lone surrogates, PEP 383).
 
     Returns:
-        `text` itself as a rule. When it holds undecodable bytes, these become ``\xNN`` and every backslash is doubled.
-        When it holds none but looks as if it had been escaped so, its backslashes are doubled too: a name never shares
-        its label with another one, whichever of the two exist.
+        Nearly always `text` itself. Undecodable bytes become ``\xNN``, and then every backslash is doubled. A text that
+        only looks escaped in this way gets its backslashes doubled too. So no two names share a label.
     """
     if text.isascii() and "\\" not in text:
-        return text  # as nearly every text is, and this takes a tenth of the time
+        return text  # the most frequent case, in a tenth of the time
     if _UNDECODABLE.search(text):
         text = text.replace("\\", "\\\\")
         return _UNDECODABLE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
@@ -34,12 +33,12 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """How the files of one group get their labels.
+    """The rule for the labels of one group's files.
 
     Attributes:
         group: value of the label ``group``.
         labels: static labels.
-        path_regex: its named groups are labels; searched for in the path as :mod:`os` gives it.
+        path_regex: its named groups are labels; it is searched for in the path as :mod:`os` returns it.
     """
 
     group: str
@@ -63,18 +62,18 @@ class Labeller:
     """Gives each file its label values.
 
     Args:
-        rules: one each group, in the order of the groups' numbers.
+        rules: one for each group, in the order of the groups' numbers.
 
     Attributes:
-        names: the label names of every file series: ``group``, ``path``, then those of all groups. A family's series
-            all have the same names; a label that a group does not have is empty.
+        names: the label names of every file series: ``group``, ``path``, then those of all groups. A label that a group
+            does not have is empty.
     """
 
     def __init__(self, rules: Sequence[LabelRule]) -> None:
         named = [rule.path_regex.groupindex if rule.path_regex is not None else {} for rule in rules]
         own = {name for rule, groups in zip(rules, named, strict=True) for name in (*rule.labels, *groups)}
         self.names: tuple[str, ...] = ("group", "path", *sorted(own))
-        # The values that all files of a group have in common, the expression, and where its named groups go.
+        # For each group: the values common to all its files, path_regex, and the positions of its named groups.
         self._rules = [
             (
                 (rule.group, "", *(rule.labels.get(name, "") for name in self.names[2:])),
@@ -85,7 +84,7 @@ class Labeller:
         ]
 
     def positions(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Return where in `names`, and so in the values of each file, the labels of these names are."""
+        """Return the positions of these labels in :attr:`names`, and so in the values of each file."""
         return tuple(self.names.index(name) for name in names)
 
     def label(self, group: int, path: str) -> Labels:

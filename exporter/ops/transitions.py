@@ -32,7 +32,7 @@ class Transitions:
             before, self._present = self._present, now
         return Transition(now - before, before - now)
 
-    def tell_faults(self, log: logging.Logger, faults: Mapping[str, OSError], begun: str, ended: str) -> None:
+    def log_faults(self, log: logging.Logger, faults: Mapping[str, OSError], begun: str, ended: str) -> None:
         """Log what has begun and what has ended, a line each.
 
         Args:
