@@ -1,4 +1,4 @@
-"""What a daemon needs besides its task: log, systemd, health, blocking calls, faults that last.
+"""Services for a daemon: log, systemd, health, blocking calls, lasting faults.
 
-Everything else may import this folder; it imports nothing of the agent, only the cache that `health` asks.
+All other folders may import this one; it imports nothing of the agent, only the cache for `health`.
 """

@@ -1,4 +1,4 @@
-"""A lock that a thread which takes it again and again leaves to those who wait."""
+"""A fair lock: a thread that takes it again and again does not starve waiting threads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 
 
 class FairLock:
-    """A lock, not reentrant. Python's own is taken again by the thread that released it before another one wakes up."""
+    """A fair lock, not reentrant. Python's own can be taken again by its releaser before a waiting thread wakes up."""
 
     def __init__(self) -> None:
-        self._turnstile = threading.Lock()  # held while the other one is waited for
+        self._turnstile = threading.Lock()  # held by the thread that waits next for the lock
         self._lock = threading.Lock()
 
     def acquire(self, timeout_s: float = -1) -> bool:
@@ -32,7 +32,7 @@ class FairLock:
             self._turnstile.release()
 
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether the agent works: asks the thread that follows the files, which may be dead or stuck."""
+"""The health check: whether the thread that follows the files is alive and not stuck."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fstat_cache import FStatCache
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
-"""How long the thread may take to answer."""
+"""How long the thread may take to answer, seconds."""
 
 
 class Health:
-    """Finds out whether a cache is kept true. To be used in one event loop, which it never blocks.
+    """Checks whether a cache still follows changes. To be used in one event loop, which it never blocks.
 
     Args:
         cache: the cache.
@@ -29,11 +29,11 @@ class Health:
         self._faults = Transitions()
 
     async def find_fault(self, *, is_starting: bool = False) -> str | None:
-        """Say what is wrong, within little more than :data:`TIMEOUT_S`; None: nothing.
+        """Return the fault, within little more than :data:`TIMEOUT_S`; None when healthy.
 
         Args:
-            is_starting: whether not to ask the thread, only to see whether it is there: a first scan may keep it
-                waiting for long, and to be killed for that would have it begin again.
+            is_starting: whether to check only that the thread is alive. The first scan may block it for long, and a
+                restart for that would begin the scan again.
         """
         fault = None
         if not self._cache.alive:
@@ -50,7 +50,7 @@ class Health:
         return fault
 
     async def _responds(self) -> bool:
-        """Ask once for all who want to know at the same time."""
+        """Wait for the thread's answer; concurrent callers share one probe."""
         if self._probe is None or self._probe.done():
             ask = functools.partial(self._cache.responds, TIMEOUT_S)
             self._probe = asyncio.create_task(call_in_thread(ask, "health"))

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-"""The levels by the names that the flag --log.level knows."""
+"""Name in the flag --log.level -> level."""
 
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()} | {logging.CRITICAL: "error"}
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff]+")
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Return what a logging call takes as `extra` to add these keys to its line."""
+    """Return the `extra` of a logging call that adds these keys to its line."""
     return {"fields": values}
 
 
@@ -26,21 +26,21 @@ def set_up(level: int, style: str, stream: TextIO) -> None:
     Args:
         level: of :mod:`logging`.
         style: "logfmt" or "json".
-        stream: where to.
+        stream: the lines are written there.
     """
     handler = _Handler(stream)
     handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # What strangers send over the network is no warning of ours.
+    # Bad requests from the network are not worth a warning.
     for name in ("tornado.general", "tornado.access"):
         logging.getLogger(name).setLevel(max(level, logging.ERROR) if level > logging.DEBUG else level)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing: where the log can not be written (a full disk, a reader that has gone) nothing can be told."""
+        """Do nothing: if the log cannot be written (full disk, closed pipe), that cannot be logged either."""
 
 
 def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
@@ -57,7 +57,7 @@ def _pairs(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str,
 
 
 class LogfmtFormatter(logging.Formatter):
-    """`key=value` pairs; a value with anything but plain characters is quoted and escaped as in JSON."""
+    """`key=value` pairs; a value with other than plain characters is quoted and escaped as in JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`."""

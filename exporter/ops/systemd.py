@@ -1,4 +1,4 @@
-"""What systemd is told of a service of ``Type=notify`` or ``notify-reload``: sd_notify(3), over its datagram socket."""
+"""Notifications to systemd, sd_notify(3), from a service of ``Type=notify`` or ``notify-reload``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from exporter.ops.transitions import Transitions
 _log = logging.getLogger(__name__)
 
 EXTENSION_S = 30
-"""How much longer than its own limit systemd is asked to wait, with each word of progress."""
+"""The EXTEND_TIMEOUT_USEC of each progress notification, in seconds."""
 
 
 class Notifier:
-    """Tells systemd how the service does; does nothing where nobody wants to know.
+    """Sends the state of the service to systemd; does nothing without a NOTIFY_SOCKET.
 
     Args:
         environment: of the process: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID count.
 
     Attributes:
-        watchdog_s: how often, at least, systemd wants to hear that all is well, seconds; None: it does not.
+        watchdog_s: the watchdog's timeout, seconds; None: systemd has no watchdog for the service.
     """
 
     FOLLOWING = "Following the files."
@@ -36,23 +36,23 @@ class Notifier:
         self.watchdog_s = _watchdog_s(environment) if path else None
 
     def ready(self, status: str = FOLLOWING) -> None:
-        """The first scan is done, or a reload."""
+        """Notify that the first scan or a reload is done."""
         self._send("READY=1", f"STATUS={status}")
 
     def progress(self, status: str) -> None:
-        """Starting, or reloading, goes on, and takes more time."""
+        """Notify that a start or reload is in progress and needs more time."""
         self._send(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 1_000_000}")
 
     def reloading(self) -> None:
-        """A reload begins."""
+        """Notify that a reload begins."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1_000}", "STATUS=Reloading.")
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Notify that the service is stopping."""
         self._send("STOPPING=1", "STATUS=Stopping.")
 
     def alive(self) -> None:
-        """All is well."""
+        """Reset the watchdog's timeout."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
@@ -61,12 +61,12 @@ class Notifier:
         faults: list[str] = []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)  # if nobody reads, the service must not wait for it
+                sender.setblocking(False)  # the service must not wait for a reader
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             faults.append(str(error))
         if self._faults.update(faults).begun:
-            _log.warning("systemd can not be told", extra=fields(socket=self._address, error=faults[0]))
+            _log.warning("cannot notify systemd", extra=fields(socket=self._address, error=faults[0]))
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop."""
+"""Blocking calls in threads, awaited by the event loop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 async def call_in_thread(function: Callable[[], T], name: str) -> T:
-    """Call `function` in a thread of its own and return what it returns, or raise what it raises.
+    """Call `function` in a new thread and return its result, or raise its exception.
 
-    The thread is a daemon: unlike one of an executor it holds up neither the end of the loop nor that of the process,
-    however long the call takes. When the caller is cancelled the call goes on, and its outcome is dropped.
+    The thread is a daemon. Unlike an executor's thread it delays neither the end of the loop nor that of the process.
+    When the caller is cancelled the call continues, and its outcome is dropped.
 
     Args:
-        function: what to call.
-        name: the thread's name.
+        function: to call.
+        name: of the thread.
     """
     work, outcome = _as_work(function)
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -29,10 +29,10 @@ async def call_in_thread(function: Callable[[], T], name: str) -> T:
 
 
 class KeptThread:
-    """A thread that is kept from one call to the next: to start one takes as long as to answer a small scrape.
+    """A thread that is kept between calls, because to start one takes as long as a small scrape.
 
     Args:
-        name: the thread's name.
+        name: of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,7 +43,7 @@ class KeptThread:
         weakref.finalize(self, self._queue.put, None)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Do as :func:`call_in_thread` does, and so where the thread that is kept has not come back yet."""
+        """Call `function` in the kept thread, or in a new one while that is busy; see :func:`call_in_thread`."""
         if self._is_busy:
             return await call_in_thread(function, self._name)
 
@@ -65,18 +65,18 @@ class KeptThread:
 def _work_off(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (work := calls.get()) is not None:
         work()
-        del work  # with all that the call has been about, and not only when the next one comes
+        del work  # free its objects now, not at the next call
 
 
 def _as_work(function: Callable[[], T]) -> tuple[Callable[[], None], asyncio.Future[T]]:
-    """Return what is to be called in another thread, and the outcome of it for the running loop."""
+    """Return a function to call in another thread, and the future of its outcome for the running loop."""
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-    outcome.set_running_or_notify_cancel()  # as if it had begun: who cancels the waiting does not cancel the call
+    outcome.set_running_or_notify_cancel()  # marked as running, so that a cancelled waiter does not cancel the call
 
     def work() -> None:
         try:
             outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller
             outcome.set_exception(error)
 
     return work, asyncio.wrap_future(outcome)

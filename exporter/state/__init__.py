@@ -1,4 +1,4 @@
-"""What survives a restart: the SQLite file of the facts and totals, and the thread that saves them.
+"""The saved state: the SQLite file with the facts and totals, and the thread that saves them.
 
 It imports `ledger`, `publication` and `ops`; the agent and the scraper import it.
 """

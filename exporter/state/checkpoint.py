@@ -1,4 +1,4 @@
-"""The facts on disk, so that the counters go on after a restart and what was appended meanwhile is counted."""
+"""The facts on disk: counters continue after a restart, and bytes appended meanwhile count."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _DROP_INODE = "DELETE FROM inodes WHERE device = ? AND inode = ? AND birth_ns = 
 
 
 class Checkpoint:
-    """Keeps facts, and the totals of their publication, in a file. Safe to call from several threads.
+    """Saves facts, and the totals of their publication, in a file. Safe to call from several threads.
 
     Args:
         path: the file, see :class:`StateFile`.
-        publication: of new facts in which nothing is declared.
-        realms: the numbers of the groups' names.
+        publication: of new facts, in which no path is declared.
+        realms: name of a group -> its number.
 
     Attributes:
         failures: how often :meth:`save` failed.
@@ -53,19 +53,19 @@ class Checkpoint:
         self._facts = publication.facts
         self._publication = publication
         self._realms = realms
-        self._lock = threading.Lock()  # the file's: SQLite is waited for under it
+        self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
-        self._pending: list[Statement] = []  # to be run with the next rows
+        self._pending: list[Statement] = []  # to be run before the next rows
         self._faults = Transitions()
         self._file = StateFile(path)
 
     @property
     def resets(self) -> int:
-        """How often a file was set aside."""
+        """How often an unusable file was set aside."""
         return self._file.resets
 
     def load(self, groups_of: Callable[[str], tuple[int, ...]]) -> Restored:
-        """Have the facts go on where they were. To be called once, before anything else is booked.
+        """Restore the facts. To be called once, before anything else is booked.
 
         Args:
             groups_of: gives the numbers of the groups that match a path now.
@@ -84,16 +84,16 @@ class Checkpoint:
             return restored
 
     def save(self, as_of_ns: int) -> bool:
-        """Write what has changed since the last time; nothing if nothing has.
+        """Write the changes since the last save, if any.
 
-        Not to be called before every file had a stat: what :meth:`load` returned would be out of date too early.
+        Not to be called before every file was stat'ed. Else the saved time is too late for files not seen yet.
 
         Args:
-            as_of_ns: every file that was born before this was seen, by the clock of births (`file_time_ns`): its
-                reading from before the latest ``sync()``.
+            as_of_ns: the time before the latest ``sync()``, by the clock of births (`file_time_ns`): every file born
+                before is known.
 
         Returns:
-            Whether it was written. If not it is logged, and nothing is lost: the next time it is tried again.
+            Whether it succeeded. A failure is logged and loses nothing: the next save writes these changes too.
         """
         with self._lock:
             try:
@@ -104,26 +104,26 @@ class Checkpoint:
             except (StateError, sqlite3.Error, OSError, OverflowError) as error:
                 self.failures += 1
                 if self._faults.update(["it"]).begun:
-                    text = "the state cannot be written, which is tried again at each scrape"
+                    text = "cannot write the state file; each scrape tries again"
                     _log.warning(text, extra=fields(path=self._file.path, error=error))
                 return False
             if self._faults.update(()).ended:
-                _log.info("the state is written again", extra=fields(path=self._file.path))
+                _log.info("the state file is written again", extra=fields(path=self._file.path))
             return True
 
     def switch_to(self, publication: Publication) -> None:
-        """Keep the totals of another publication from the next :meth:`save` on. Called with the facts' lock held."""
+        """Save the totals of another publication from the next :meth:`save` on. The caller holds the facts' lock."""
         self._publication = publication
 
     def close(self) -> None:
-        """Let the file go; nothing is saved by that. Idempotent."""
+        """Close the file without saving. Idempotent."""
         with self._lock:
             self._file.close()
 
-    # -- below here, every method is called with the lock held, or before anybody knows of this -----------------------
+    # -- below here, every method is called with the lock held --------------------------------------------------------
 
     def _write_all(self) -> None:
-        """Have all that is known written, to a file that is there no more or was found damaged."""
+        """Queue all known facts and totals for a new file, after the old one was deleted or damaged."""
         self._pending = [*_EMPTY_ALL, self._groups_statement()]
         with self._facts.lock:
             self._facts.fill(self._journal)
@@ -141,9 +141,9 @@ class Checkpoint:
         with self._facts.lock:
             publication = self._publication
             publication.update()
-            if publication.unsaved is None:  # it is another one
+            if publication.unsaved is None:  # the first save of another publication
                 publication.unsaved = set(publication.totals())
-                # The totals of groups that are no more stay, should they come back.
+                # The totals of removed groups stay in the file, because the groups may come back.
                 self._pending += [_EMPTY_AGGREGATES, self._groups_statement()]
             taken, unsaved = Journal(journal.paths, journal.inodes), publication.unsaved
             statements = [*self._pending, *self._statements(taken, unsaved)]
@@ -162,7 +162,7 @@ class Checkpoint:
         self._pending = []
 
     def _statements(self, taken: Journal, unsaved: Iterable[Totals]) -> tuple[Statement, ...]:
-        """What writes a journal. What has ended may have a successor, in this journal or written before."""
+        """Return the statements that write a journal. They drop before they put: an ended row may have a successor."""
         facts, aggregates = self._facts, self._publication.aggregates
         names = {realm: name for name, realm in self._realms.items()}
         ended = [totals for totals in unsaved if totals.has_ended and (totals.group, totals.values) not in aggregates]
@@ -186,7 +186,7 @@ class Checkpoint:
         return os.fsencode(path.name), names[path.realm], path.is_counting, *_counters(path), *latest
 
     def _inode_rows(self, inode: Inode, names: Mapping[int, str]) -> Iterator[Row]:
-        """Give a row for each home that does not have the inode in its own row."""
+        """Yield a row for each home of the inode whose own row does not include the inode."""
         if self._facts.inodes.get(inode.identity) is inode:
             for home in inode.homes:
                 if home.inode is not inode or home.has_ended:
@@ -203,16 +203,16 @@ class Checkpoint:
         )
 
     def _load(self, groups_of: Callable[[str], tuple[int, ...]]) -> tuple[Restored, Journal]:
-        """Restore what still matches. What the journal returned has is not on the disk as it is now."""
+        """Restore everything that still matches; return also a journal of what must be saved again."""
         restored = self._file.meta()
         if restored.groups != self._group_states():
             self._pending.append(self._groups_statement())
         facts, publication = self._facts, self._publication
         positions = {group.group: position for position, group in enumerate(publication.config)}
         names = {realm: name for name, realm in self._realms.items()}
-        regrouped: dict[str, str] = {}  # paths that another group shows now -> the group that they are saved with
+        regrouped: dict[str, str] = {}  # path that another group publishes now -> its saved group
         others: list[SavedHome] = []
-        paths: list[Row] = []  # that are no more
+        paths: list[Row] = []  # keys of rows to drop, here and below
         totals: list[Row] = []
         inodes: list[Row] = []
         for name, group, is_counting, counters, latest in self._file.paths():
@@ -236,7 +236,7 @@ class Checkpoint:
             is_same = at is not None and label_names == publication.config[at].aggregate_by
             if values and not (is_same and (at, values) in publication.aggregates):
                 totals.append((group, _as_json(label_names), _as_json(values)))
-            elif at is not None:  # else they are of a group, which may come back
+            elif at is not None:  # else the group was removed, but may come back
                 publication.restore_totals(at, values, counters)
         unsaved = {saved.inode.identity for saved in others}
         others += self._file.inodes()
@@ -257,7 +257,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def _nothing_is_garbage() -> Iterator[None]:
-    """Spare the collector from looking through all that is made again and again."""
+    """Disable the garbage collector, which would traverse the many new objects again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

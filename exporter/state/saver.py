@@ -1,4 +1,4 @@
-"""Saves the ledger soon after it has changed, also while nobody scrapes."""
+"""The saver thread: saves the ledger soon after it has changed, even without scrapes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
-"""How long changes may gather: what is cut off or deleted a second after it was written was saved before."""
+"""How long changes gather before they are saved; so bytes that are cut or deleted a second later were saved before."""
 GREATEST_PAUSE_S = 10.0
 CPU_SHARE = 0.005
-"""Of one core, that saving may take where so much changes that the pause has to be longer."""
+"""The share of one core that saving may use; the pause is longer if it would use more."""
 
 
 class Saver:
-    """Calls ``save`` from a thread of its own, which is asleep while nothing changes.
+    """Calls ``save`` from its own thread, which sleeps while nothing changes.
 
     Args:
-        save: saves what has changed.
-        booked: set by others when something has changed.
-        urgent: set by others when that cannot wait.
+        save: saves the changes.
+        booked: others set it after a change.
+        urgent: others set it after a change that must be saved at once.
     """
 
     def __init__(self, save: Callable[[], object], booked: threading.Event, urgent: threading.Event) -> None:
@@ -37,7 +37,7 @@ class Saver:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have the thread end; what has changed meanwhile is not saved."""
+        """Let the thread end without saving again."""
         self._is_stopping = True
         self._urgent.set()
         self._booked.set()
@@ -55,5 +55,5 @@ class Saver:
             try:
                 self._save()
             except Exception:  # noqa: BLE001 - whatever it was, the next one may succeed
-                _log.exception("the state could not be saved, which is tried again after the next change")
+                _log.exception("cannot save the state; the next change tries again")
             pause_s = min(max(PAUSE_S, (time.thread_time() - began_s) / CPU_SHARE), GREATEST_PAUSE_S)

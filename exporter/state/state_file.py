@@ -1,8 +1,7 @@
-"""The state file: a SQLite database, its tables and rows, and what to do when it cannot be used.
+"""The state file: a SQLite database, its tables and rows, and the treatment of unusable files.
 
-In WAL mode with ``synchronous=NORMAL``: what is committed is in the kernel's hands, so that kill -9 loses none of it. A
-power cut may lose the latest commits, as many as the kernel had not written yet, and never corrupts the file; waiting
-for the disk at every scrape would cost more than that is worth.
+It is in WAL mode with ``synchronous=NORMAL``. The kernel has each committed write, so kill -9 loses none. A power cut
+may lose the latest commits, but never corrupts the file; waiting for the disk at every scrape would cost too much.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from exporter.ops.log import fields
 
 _log = logging.getLogger(__name__)
 
-APPLICATION_ID = 0x66737461  # "fsta"; marks the file as ours
+APPLICATION_ID = 0x66737461  # "fsta"; marks the file as a state file
 SCHEMA = 2
 
-_TIMEOUT_S = 1.0  # as long as an agent that is told to stop may take
-_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite keeps beside each other
+_TIMEOUT_S = 1.0  # how long to wait for a lock: as long as another agent may take to stop
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the database and SQLite's files beside it
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ)
-_WHOLE = 1 << 63  # SQLite's integers are below; inode numbers and times need not be, they are text then
+_WHOLE = 1 << 63  # SQLite's integers are below; greater inode numbers and times are stored as text
 
-# Paths are bytes, as they need not be text; lists are JSON. Columns of numbers have no type, so one stays what it is.
-# What a path saw last is in its row if it has its home there, as nearly all do: a busy file is one row. Other inodes
-# have a row for each home.
+# Paths are bytes, because they need not be valid text; lists are JSON. Number columns have no type, so that integers
+# and text both stay as they are. If a path is the home of its latest inode, as nearly always, the inode is in the
+# path's row: a change of a busy file writes one row. Other inodes have a row for each home.
 _COUNTERS = "changes, appended_bytes, truncations, rotations"
 _OF_INODE = "device, inode, birth_ns, size, mtime_ns"
 _INODES = (
@@ -58,7 +57,7 @@ _FROM_VERSION_1 = (
     "DROP TABLE inodes_1",
 )
 _MARKS = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA}")
-# SQLite is faster at telling that there is nothing odd about nearly all rows.
+# Selects rows with unexpected types; SQLite skips the good rows faster than Python could.
 _IS_ODD = (
     "WHERE typeof(path) <> 'blob' OR typeof(group_name) <> 'text' OR typeof(last_name) NOT IN ('blob', 'null') "
     "OR typeof(cut_from) NOT IN ('integer', 'null') OR "
@@ -75,7 +74,7 @@ class StateError(Exception):
 
 
 class UnusableError(Exception):
-    """What is there is no state file of this version, or is damaged."""
+    """The file is not a state file of a known version, or is damaged."""
 
 
 def check_path(path: str) -> str:
@@ -107,13 +106,13 @@ def check_path(path: str) -> str:
 
 
 class GroupState(NamedTuple):
-    """What is remembered of a group's configuration.
+    """The saved part of a group's configuration.
 
     Attributes:
         name: of the group.
-        aggregate_by: names of the labels that it aggregates by.
+        aggregate_by: names of the labels by which it aggregates.
         paths: its patterns as the user wrote them.
-        exclude: likewise.
+        exclude: its excludes as the user wrote them.
     """
 
     name: str
@@ -124,24 +123,26 @@ class GroupState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """As of when the ledger goes on.
+    """The time and the configuration of the latest save.
 
     Attributes:
-        saved_at_ns: whatever was born before that and is not known was there already; nanoseconds since the epoch.
-            0 without a checkpoint.
-        groups: what was configured then; nothing without a checkpoint.
+        saved_at_ns: nanoseconds since the epoch, 0 without a save. An unknown inode born earlier is old.
+        groups: the configuration at that time; empty without a save.
     """
 
     saved_at_ns: int = 0
     groups: tuple[GroupState, ...] = ()
 
     def was_configured(self, pattern: str, exclude: Collection[str]) -> bool:
-        """Whether whatever a pattern and its excludes mean was meant then too, so that unknown files are new."""
+        """Return whether all files that a pattern with these excludes matches were matched then too.
+
+        If so, an unknown file is new since then.
+        """
         return any(pattern in group.paths and set(group.exclude) <= set(exclude) for group in self.groups)
 
 
 class SavedInode(NamedTuple):
-    """What is saved of an inode itself."""
+    """The saved fields of an inode."""
 
     identity: Identity
     size: int
@@ -151,7 +152,7 @@ class SavedInode(NamedTuple):
 
 
 class SavedPath(NamedTuple):
-    """What is saved of a path, with the inode seen there last if it has its home there."""
+    """The saved fields of a path, with its latest inode if the path is a home of it."""
 
     name: str
     group: str
@@ -161,7 +162,7 @@ class SavedPath(NamedTuple):
 
 
 class SavedHome(NamedTuple):
-    """An inode and a home of it, which may not be declared any more."""
+    """A saved inode and one of its homes, which may not be declared any more."""
 
     inode: SavedInode
     home: str
@@ -169,15 +170,15 @@ class SavedHome(NamedTuple):
 
 
 class StateFile:
-    """The open file. Not for several threads at once.
+    """The open state file. Only one thread at a time may use it.
 
-    A file that is damaged or is not ours is set aside under another name, logged, and begun anew.
+    A file that is damaged, or no state file of a known version, is renamed and replaced by a new one, which is logged.
 
     Args:
-        path: made if it is missing, with its directory. Used by nobody else until :meth:`close`.
+        path: made if it is missing, with its directory. Locked against other processes until :meth:`close`.
 
     Attributes:
-        resets: how often a file was set aside.
+        resets: how often an unusable file was set aside.
 
     Raises:
         StateError: the file cannot be made, read or written, or is in use.
@@ -191,18 +192,18 @@ class StateFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether what was opened is still at its path, and not damaged."""
+        """Whether the opened file is still at its path, and not known to be damaged."""
         return self._file is not None and _file_at(self.path) == self._file
 
     def open_again(self) -> None:
-        """Open whatever is at the path now."""
+        """Open the file that is at the path now, or make one."""
         if self._file is not None:
-            _log.warning("the state file has gone, all of it is written again", extra=fields(path=self.path))
+            _log.warning("the state file was removed: writing a new one", extra=fields(path=self.path))
         self.close()
         self._open()
 
     def close(self) -> None:
-        """Let the file go. Idempotent."""
+        """Close the file. Idempotent."""
         self._file = None
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
@@ -211,7 +212,7 @@ class StateFile:
         """Run all statements or none.
 
         Raises:
-            sqlite3.Error: they did not run. After damage the file counts as not there.
+            sqlite3.Error: none was run. If the file is damaged, :attr:`is_there` is False from now on.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -222,14 +223,14 @@ class StateFile:
                     self._connection.executemany(sql, rows)
             self._connection.execute("COMMIT")
         except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):  # SQLite may have done so
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and _is_damage(error):
-                self.close()  # the damage is found when it is opened
+                self.close()  # open_again() then finds the damage and sets the file aside
             raise
 
     def meta(self) -> Restored:
-        """Read what is no row."""
+        """Read the time and the configuration of the latest save."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
         groups = (GroupState(name, *map(tuple, parts)) for name, *parts in json.loads(meta.get("groups", "[]")))
         return Restored(int(meta.get("saved_at_ns", 0)), tuple(groups))
@@ -244,12 +245,12 @@ class StateFile:
             yield SavedPath(name, group, bool(is_counting), counters, latest)
 
     def totals(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Counters]]:
-        """Read the totals: the group's name, the names and the values of the labels, the counters."""
+        """Read the totals: the group's name, the label names, the label values, the counters."""
         for name, label_names, values, *counters in self._connection.execute("SELECT * FROM totals"):
             yield name, tuple(json.loads(label_names)), tuple(json.loads(values)), Counters(*map(_count, counters))
 
     def inodes(self) -> Iterator[SavedHome]:
-        """Read the inodes that are in no row of a path."""
+        """Read the inodes that are not in the row of a path."""
         for *values, home, group in self._connection.execute("SELECT * FROM inodes"):
             name = os.fsdecode(home)
             yield SavedHome(_saved_inode(name, *values), name, group)
@@ -260,16 +261,16 @@ class StateFile:
         except UnusableError as error:
             self.resets += 1
             kept = _set_aside(self.path)
-            text = "the state file cannot be used and was set aside, the counters begin anew"
+            text = "the state file cannot be used and was renamed: the counters begin anew"
             _log.warning(text, extra=fields(path=self.path, reason=error, kept=kept))
             self._connect()
         self._file = _file_at(self.path)
 
     def _connect(self) -> None:
-        """Open the file for nobody else, make it a state file if it is new or empty, and check all of it.
+        """Open and lock the file, make the tables if it is new or empty, and check all rows.
 
         Raises:
-            StateError: it cannot be used as things are.
+            StateError: it cannot be used now, but that may change.
             UnusableError: it can never be used.
         """
         path = self.path
@@ -325,15 +326,15 @@ def _make(path: str) -> None:
 
 
 def _check_file(path: str) -> None:
-    # Not opened to see: closing it would drop the locks that this process may hold on it.
+    # Checked without opening it: a close would drop the locks that this process may hold on it.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise StateError(f"the state file {path} cannot be used: it is not a regular file") from None
     if not os.access(path, os.R_OK | os.W_OK):
-        raise StateError(f"the state file {path} cannot be used: reading or writing is not allowed") from None
+        raise StateError(f"the state file {path} cannot be used: no permission to read and write it") from None
 
 
 def _set_aside(path: str) -> str:
-    """Give the file another name, and those that belong to it; return it."""
+    """Rename the file, and SQLite's files beside it; return the new name."""
     kept = f"{path}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     for suffix in _SUFFIXES:
         try:
@@ -351,7 +352,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's own number of an error; that of a general one where the module raised it by itself."""
+    """Return SQLite's number of an error; that of a general error if the Python module raised it by itself."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
 
 
@@ -367,7 +368,7 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 def whole(number: int) -> int | str:
-    """Return what a number is in a row."""
+    """Return a number as it is stored in a row: as text if SQLite's integers cannot hold it."""
     return number if -_WHOLE <= number < _WHOLE else str(number)
 
 

@@ -75,7 +75,7 @@ def test_nobody_listens(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> N
     systemd.close()
     for _ in range(3):
         notifier.ready()
-    assert [record.getMessage() for record in caplog.records] == ["systemd can not be told"]
+    assert [record.getMessage() for record in caplog.records] == ["cannot notify systemd"]
 
 
 @pytest.mark.parametrize(

@@ -751,7 +751,7 @@ def test_a_file_that_can_not_be_used_is_set_aside(
     state = State(path)
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
-    assert line.getMessage() == "the state file cannot be used and was set aside, the counters begin anew"
+    assert line.getMessage() == "the state file cannot be used and was renamed: the counters begin anew"
     (kept,) = path.parent.glob("state.db.corrupt-*Z")
     assert getattr(line, "fields") | {"reason": ""} == {"path": str(path), "reason": "", "kept": str(kept)}  # noqa: B009
     assert kept.read_bytes() == before
@@ -841,7 +841,7 @@ def test_no_permission(tmp_path: Path) -> None:
         [sys.executable, "-c", script, *paths], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        f"the state file {paths[0]} cannot be used: reading or writing is not allowed",
+        f"the state file {paths[0]} cannot be used: no permission to read and write it",
         f"the state file {paths[1]} cannot be made: Permission denied",
     ]
 
@@ -909,11 +909,11 @@ def test_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert state.checkpoint.failures == 2
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
-    assert line.getMessage() == "the state cannot be written, which is tried again at each scrape"
+    assert line.getMessage() == "cannot write the state file; each scrape tries again"
     caplog.clear()
     state.look("/a", FileStats(7, 3, 1, 1, 500))
     state.save(4000)
-    assert [line.getMessage() for line in caplog.records] == ["the state is written again"]
+    assert [line.getMessage() for line in caplog.records] == ["the state file is written again"]
     state.close()
     before = all_of(state)
     state = State(path, declared)
@@ -966,7 +966,7 @@ def test_the_file_is_removed(path: Path, caplog: pytest.LogCaptureFixture) -> No
     state.save(1000)
     shutil.rmtree(path.parent)
     state.save(1000)
-    assert [line.getMessage() for line in caplog.records] == ["the state file has gone, all of it is written again"]
+    assert [line.getMessage() for line in caplog.records] == ["the state file was removed: writing a new one"]
     path.unlink()
     state.look("/p", FileStats(15, 2, 2, 1, 500))
     state.save(1000)
