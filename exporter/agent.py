@@ -1,4 +1,4 @@
-"""The composition root: the whole agent from a configuration."""
+"""The composition root: builds and runs the whole agent from a configuration."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from fstat_cache import CacheClosedError
 
 _log = logging.getLogger(__name__)
 
-SEEN_IN_FIRST_SCAN = 50_000
-"""After how many new objects the first scan is interrupted to look for cyclic garbage: nearly all of them stay."""
+FIRST_SCAN_GC_THRESHOLD = 50_000
+"""Number of new objects between garbage collections in the first scan, nearly all of whose objects stay."""
 PROGRESS_S = 10.0
-"""How often a long scan tells how far it has come."""
-_STOP_TIMEOUT_S = 0.4  # each for the connections and for the cache: together below the second that a stop may take
+"""How often a long scan reports its progress, seconds."""
+_STOP_TIMEOUT_S = 0.4  # for the connections, and again for the cache: together less than the second for a stop
 
 
 class Agent:
-    """Follows the files of one configuration, and of another one after a reload, and serves their metrics.
+    """Follows the files of a configuration, which a reload replaces, and serves their metrics.
 
     Args:
-        config: what to do.
-        sockets: where to serve, listening already; closed at the end of `run`.
-        web_config: how that is protected; by default not at all.
-        read_config: reads the configuration anew, for a reload; raises ConfigError. By default it stays as it is.
-        config_path: the file to watch, absolute, for a reload when it changes; None: none.
-        has_lifecycle: whether a reload may be asked for over HTTP.
-        notifier: tells systemd.
+        config: the configuration.
+        sockets: listening sockets to serve on; closed at the end of `run`.
+        web_config: TLS and authentication; by default none.
+        read_config: reads the configuration for a reload; raises ConfigError. By default it does not change.
+        config_path: the file whose change causes a reload, absolute; None: none.
+        has_lifecycle: whether HTTP requests may cause a reload.
+        notifier: notifies systemd.
 
     Raises:
         StateError: the state file cannot be used.
@@ -78,7 +78,7 @@ class Agent:
         self._has_lifecycle = has_lifecycle
         self._notifier = notifier or Notifier({})
         self._reloader = Reloader(self._reload)
-        self._requests: set[asyncio.Task[str | None]] = set()  # reloads that nobody waits for
+        self._requests: set[asyncio.Task[str | None]] = set()  # reloads in progress that nothing awaits
         self._scanning = asyncio.Lock()
         self._ready = asyncio.Event()
         self._is_stopping = False
@@ -92,12 +92,12 @@ class Agent:
         self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more)
 
     def _restore(self, path: str) -> Checkpoint:
-        """Have the facts go on where they were when they were saved last."""
+        """Restore the facts from the state file."""
         tracker, matcher = self._tracker, self._tracker.matcher
         checkpoint = Checkpoint(path, tracker.publication, tracker.realms)
         restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
-            # Unknown files are new since the latest checkpoint, where their pattern was configured then.
+            # Unknown files are new since the latest save if their pattern was configured then.
             for number, (group, text) in matcher.patterns.items():
                 if restored.was_configured(text, self._config.logs[group].exclude):
                     tracker.since_ns[number] = restored.saved_at_ns
@@ -109,7 +109,7 @@ class Agent:
             self._checkpoint.save(self._tracker.as_of_ns)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then end within a second whatever is under way. To be called once."""
+        """Serve until `stop` is set, then end within a second. To be called once."""
         tracker = self._tracker
         site = Site(
             scraper=self._scraper,
@@ -148,17 +148,17 @@ class Agent:
         """Read the configuration again and follow it.
 
         Args:
-            reason, is_asked_for: as of :meth:`Reloader.reload`.
+            reason, is_asked_for: see :meth:`Reloader.reload`.
 
         Returns:
-            None when it is done, or why it cannot be.
+            None on success, or why it failed.
         """
         if is_asked_for and not self._ready.is_set():
-            _log.info("the configuration is reloaded after the first scan", extra=fields(by=reason))
+            _log.info("the reload of the configuration waits for the first scan", extra=fields(by=reason))
         return await self._reloader.reload(reason, is_asked_for=is_asked_for)
 
     def ask_to_reload(self, reason: str, *, is_asked_for: bool = True) -> None:
-        """Begin with that, and return at once."""
+        """Begin a reload, and return at once; see :meth:`reload`."""
         request = asyncio.create_task(self.reload(reason, is_asked_for=is_asked_for))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
@@ -176,7 +176,7 @@ class Agent:
                 self._save()
             self._checkpoint.close()
 
-    # -- what is done again and again ---------------------------------------------------------------------------------
+    # -- repeated tasks -----------------------------------------------------------------------------------------------
 
     def _begin_tasks(self, *, is_first: bool) -> None:
         self._tasks = [
@@ -189,8 +189,8 @@ class Agent:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
             try:
-                async with self._scanning, self._told_progress() if is_first else contextlib.nullcontext():
-                    with _few_collections() if is_first else contextlib.nullcontext():
+                async with self._scanning, self._reporting_progress() if is_first else contextlib.nullcontext():
+                    with _rare_collections() if is_first else contextlib.nullcontext():
                         is_first = False
                         await call_in_thread(self._scan, "scan")
                 if not self._ready.is_set():
@@ -199,15 +199,15 @@ class Agent:
                     self._notifier.ready()
                     if self._saver is not None:
                         self._saver.start()
-            except Exception:  # noqa: BLE001 - whatever it was, the files known go on being served
-                _log.exception("the scan failed and is tried again after the interval")
+            except Exception:  # noqa: BLE001 - known files are still served
+                _log.exception("the scan failed; the next one runs after rescan_interval")
 
     def _scan(self) -> None:
         self._tracker.scan()
         self._advice.log()
 
     async def _audit_for_ever(self) -> None:
-        """Keep everything true while nobody scrapes; each scrape does the same by itself."""
+        """Refresh and audit at intervals without scrapes; a scrape does both by itself."""
         tracker = self._tracker
         while True:
             checks = tracker.cache.status().audit_checks
@@ -215,19 +215,19 @@ class Agent:
             if tracker.cache.status().audit_checks == checks and tracker.is_ready:
                 try:
                     await call_in_thread(functools.partial(self._scraper.look, is_scrape=False), "audit")
-                except Exception:  # noqa: BLE001 - whatever it was, the next one may find what this one missed
-                    _log.exception("the audit failed and is tried again after the interval")
+                except Exception:  # noqa: BLE001 - the next audit may succeed
+                    _log.exception("the audit failed; the next one runs after cache.audit_interval")
 
     @contextlib.asynccontextmanager
-    async def _told_progress(self) -> AsyncIterator[None]:
-        """Tell now and then how far a scan has come that may take long."""
-        telling = asyncio.create_task(self._tell_progress())
+    async def _reporting_progress(self) -> AsyncIterator[None]:
+        """Report the progress of a scan at intervals."""
+        reporting = asyncio.create_task(self._report_progress())
         try:
             yield
         finally:
-            telling.cancel()
+            reporting.cancel()
 
-    async def _tell_progress(self) -> None:
+    async def _report_progress(self) -> None:
         tracker, began_s = self._tracker, time.monotonic()
         while True:
             self._notifier.progress(f"Scanning: {_progress(tracker)}.")
@@ -251,9 +251,9 @@ class Agent:
         await self._ready.wait()
         if is_asked_for:
             self._notifier.reloading()
-        is_different, status = False, "Following the old configuration, the new one cannot be used."
+        is_different, status = False, "Following the old configuration; the new one cannot be used."
         try:
-            config = _as_far_as_possible(await call_in_thread(self._read_config, "reload"), self._config)
+            config = _reloadable(await call_in_thread(self._read_config, "reload"), self._config)
             is_different = config != self._config
             if is_different:
                 if not is_asked_for:
@@ -301,11 +301,11 @@ class Agent:
 
             changeover.finish(show)
             self._save()
-            changeover.let_go()
+            changeover.drop_old()
             self._advice.log()
 
         try:
-            async with self._told_progress():
+            async with self._reporting_progress():
                 exposition = await call_in_thread(prepare, "reload")
             await call_in_thread(functools.partial(finish, exposition), "reload")
         except Exception:
@@ -318,14 +318,14 @@ class Agent:
 
 
 @contextlib.contextmanager
-def _few_collections() -> Iterator[None]:
-    """Look for cyclic garbage seldom while very many objects are made that stay, and among those never again."""
+def _rare_collections() -> Iterator[None]:
+    """Collect garbage seldom while very many lasting objects are made, and exclude these from later collections."""
     thresholds = gc.get_threshold()
-    gc.set_threshold(SEEN_IN_FIRST_SCAN)
+    gc.set_threshold(FIRST_SCAN_GC_THRESHOLD)
     try:
         yield
     finally:
-        gc.collect(1)  # what is young and garbage would be kept for ever
+        gc.collect(1)  # gc.freeze() would keep young garbage for ever
         gc.freeze()
         gc.set_threshold(*thresholds)
 
@@ -334,11 +334,11 @@ def _progress(tracker: Tracker) -> str:
     return f"{tracker.files} files in {len(tracker.discovery)} directories so far"
 
 
-def _as_far_as_possible(config: Config, running: Config) -> Config:
-    """A configuration but for what only a start can change, which is told."""
+def _reloadable(config: Config, running: Config) -> Config:
+    """Return a configuration with the running values of keys that only a restart can change; log these keys."""
     for key in ("web.listen_address", "web.telemetry_path", "state.path"):
         wanted, used = map(operator.attrgetter(key), (config, running))
         if wanted != used:
-            text = "this change of the configuration takes effect at the next start"
+            text = "this change of the configuration takes effect at the next start: restart the agent"
             _log.warning(text, extra=fields(key=key, wanted=wanted, used=used))
     return replace(config, web=running.web, state=running.state)

@@ -1,8 +1,8 @@
-"""Goes over to another configuration so that no byte is lost or counted twice, while files are followed and scraped.
+"""Switches to another configuration without losing or double-counting a byte, while files are followed and scraped.
 
-For a while discovery matches the groups of both configurations, and the facts hold the files of both. The publication
-of the new one catches up with the facts, in steps, while the one before is shown. In one moment it takes its place.
-Then the groups of the old configuration are let go. Giving up is the same, with the old groups kept.
+For a while discovery matches the groups of both configurations, and the facts hold the files of both. The new
+publication processes the facts in batches, while the old one is shown. Then it replaces the old one at once, and the
+old groups are dropped. When a changeover is abandoned, the new groups are dropped instead.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from fstat_cache import file_time_ns
 
 
 class Changeover:
-    """One change of the configuration. Its methods are to be called in their order; nobody else scans meanwhile.
+    """One change of the configuration. Call prepare(), finish() and drop_old() in this order; no other scan may run.
 
     Args:
-        tracker: it has scanned.
-        config: the configuration to come.
+        tracker: its first scan is done.
+        config: the next configuration.
     """
 
     def __init__(self, tracker: Tracker, config: Config) -> None:
         self._tracker = tracker
         self._config = config
         matcher = tracker.matcher
-        # No others: those of a changeover that failed half-way may still match.
+        # Only the groups that are published: the matcher may still have those of a changeover that failed.
         position_of = tracker.publication.position_of
         self._old = tuple(rules for rules in matcher.rules.values() if position_of((rules.number,)) is not None)
         self._new = number_groups(
@@ -37,16 +37,16 @@ class Changeover:
         self._publication: Publication | None = None
 
     def prepare(self) -> Publication:
-        """Find the files of the new configuration too.
+        """Find the files of the new configuration, in addition to those of the old one.
 
         Returns:
-            What is to be shown; it has caught up with the facts.
+            The new publication, which is up to date with the facts.
         """
         tracker = self._tracker
         tracker.refresh(0)
         with tracker.lock:
             tracker.since_ns.update(self._inherited_since())
-        # Before the scan, which needs the numbers of new names: what it books is to count in the new totals.
+        # Before the scan, which needs the numbers of new names, and whose bookings must count in the new totals.
         self._publication = tracker.publish(self._config, first=self._new[0].number, before=tracker.publication)
         tracker.match(PathMatcher([*self._old, *self._new]))
         tracker.scan()
@@ -54,10 +54,10 @@ class Changeover:
         return self._publication
 
     def finish(self, show: Callable[[], object]) -> None:
-        """Go over.
+        """Replace the old publication by the new one.
 
         Args:
-            show: called in the moment from which on the figures of the new configuration are those to be shown.
+            show: called with the tracker's and the facts' lock held, to show the new publication from then on.
         """
         tracker, publication = self._tracker, self._publication
         assert publication is not None
@@ -65,18 +65,18 @@ class Changeover:
         as_of_ns = file_time_ns()
         tracker.cache.sync()
         with tracker.lock:
-            tracker.refresh_locked(as_of_ns)  # who has begun to scrape what was shown before gets what is true now
+            tracker.refresh_locked(as_of_ns)  # so that a scrape of the old publication in progress is up to date
             with tracker.facts.lock:
                 publication.take_over(tracker.matcher.groups_of)
                 tracker.matcher, tracker.publication = matcher, publication
                 show()
 
-    def let_go(self) -> None:
-        """Forget what only the old configuration matched."""
+    def drop_old(self) -> None:
+        """Forget the files that only the old configuration matches."""
         self._match_only(self._tracker.matcher)
 
     def abandon(self) -> None:
-        """Leave everything as it was, whatever was done so far."""
+        """Undo everything that was done so far, and keep the old configuration."""
         matcher = PathMatcher(self._old)
         with self._tracker.lock:
             self._tracker.matcher = matcher
@@ -91,7 +91,7 @@ class Changeover:
             tracker.since_ns = {number: tracker.since_ns[number] for number in matcher.patterns}
 
     def _inherited_since(self) -> dict[int, int]:
-        """Since when unknown files are new: where their pattern was followed just so, the same as before, else now."""
+        """Return pattern number -> since when unknown files are new: as before if the pattern is not new, else now."""
         tracker = self._tracker
         since = {}
         for group, rules in zip(self._config.logs, self._new, strict=True):

@@ -1,4 +1,4 @@
-"""What a scrape shows of the patterns, the cache, and the agent, through prometheus_client."""
+"""The metrics of patterns, cache and agent, written by prometheus_client."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker, pattern_matches
 from fstat_cache import POLL_REASONS, WATCH_FAILURES
 
-_Sample = tuple[str, dict[str, str], float]  # its name, labels and value
+_Sample = tuple[str, dict[str, str], float]  # name, labels, value
 
 
 Part = Callable[[], Iterable[Metric]]
-"""Gives some of the families of a scrape. Changes nothing; safe to call from several threads."""
+"""Returns some families of a scrape. It changes nothing, and is safe to call from several threads."""
 
 
 def parts_of(tracker: Tracker, checkpoint: Checkpoint | None = None) -> dict[str, Part]:
-    """Return by name what shows the groups' patterns, the cache, the agent, and its process.
+    """Return the parts of a scrape by name: groups and patterns, cache, agent, process.
 
     Args:
         tracker: follows the files.
-        checkpoint: saves the counters, if anything does.
+        checkpoint: saves the counters; None: they are not saved.
     """
     process = ProcessCollector(registry=None), PlatformCollector(registry=None), GCCollector(CollectorRegistry())
     return {
@@ -96,5 +96,5 @@ def _of_agent(tracker: Tracker, checkpoint: Checkpoint | None) -> Iterator[_Samp
 
 
 def audit_share(files: int) -> int:
-    """How many of the cached files to compare each time, so that every one has its turn in 120 times."""
+    """Return how many of the cached files to audit in a scrape, so that 120 scrapes audit all."""
     return max(100, files // 120)

@@ -1,4 +1,4 @@
-"""A scrape: make everything true, write what has changed, have the counters on the disk, then show them."""
+"""A scrape: bring everything up to date, write the changed lines, save the counters, then return the answer."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Scraper:
 
     Args:
         tracker: follows the files.
-        save: called before anything is shown, so that no counter that was shown ever goes back.
-        checkpoint: where to, if at all.
-        more: other parts by their names.
+        save: called before an answer is returned, so that no published counter ever goes back.
+        checkpoint: saves the counters; None: they are not saved.
+        more: more parts by name.
 
     Attributes:
-        history: what has grown within the last quarter of an hour.
+        history: the growth within the last 15 minutes.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Scraper:
 
     @property
     def publication(self) -> Publication:
-        """What is shown."""
+        """The present publication."""
         return self._exposition.publication
 
     @property
     def groups(self) -> frozenset[str]:
-        """The names of the groups."""
+        """The names of the present groups."""
         return frozenset(group.group for group in self.publication.config)
 
     def look(self, *, is_scrape: bool) -> Exposition:
-        """Make everything true as of now, and return it; also to be called now and then while nobody scrapes."""
+        """Bring everything up to date and return it; to be called at intervals even without scrapes."""
         self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
         self._tracker.expire(is_scrape=is_scrape)
         exposition = self._exposition
@@ -78,7 +78,7 @@ class Scraper:
         self.history.switch_to(exposition.publication)
 
     def about_the_agent(self, encode: Encode) -> bytes:
-        """Make an answer without files and groups, of which nothing true is known before the first scan is done."""
+        """Return an answer without files and groups, for the time before the first scan is done."""
         families = _filtered(self._collect(_Attempts()), lambda sample: not sample.name.startswith("fstat_group_"))
         return self._family_texts.encode(encode, families)
 
@@ -91,17 +91,18 @@ class Scraper:
         names: Sequence[str] = (),
         groups: Sequence[str] = (),
     ) -> list[bytes]:
-        """Make an answer.
+        """Return the answer to a scrape.
 
         Args:
-            encode: writes what the library collects; the same object for the same format, so that it need not do all.
+            encode: writes the metrics of a collector; pass the same object for the same format, so that unchanged
+                families are not written again.
             is_openmetrics: whether it writes OpenMetrics, otherwise the classic format.
-            is_compressed: whether to give a gzip file.
-            names: those of the samples to show, as the library's ``restricted_registry`` has it; none for all.
-            groups: to show nothing but samples of these; none for all.
+            is_compressed: whether to return a gzip file.
+            names: the names of the samples to return, as in the library's ``restricted_registry``; empty for all.
+            groups: the groups of the samples to return; empty for all samples.
 
         Returns:
-            The answer in parts, which nothing changes any more.
+            The answer in immutable parts.
         """
         attempts = _Attempts()
         exposition = attempts.run("files", lambda: self.look(is_scrape=True))
@@ -117,11 +118,11 @@ class Scraper:
             names=() if exposition is None else names or None,
             groups=groups or None,
         )
-        self._save()  # after the text was made: another scrape may have written a later value into it
+        self._save()  # after rendering: another scrape may have put later values into the text
         return parts
 
     def _collect(self, attempts: _Attempts) -> Iterator[Metric]:
-        """Give the families of all parts but the files, then how each part did."""
+        """Yield the families of all parts but the files, then the duration and success of each part."""
         for name, part in self._parts.items():
             yield from attempts.run(name, lambda part=part: list(part())) or ()  # type: ignore[misc]
         yield from attempts.families()
@@ -134,7 +135,7 @@ class Scraper:
 
 
 class _Attempts:
-    """What the parts of one scrape took, and which of them failed."""
+    """Durations and errors of the parts of one scrape."""
 
     def __init__(self) -> None:
         self._began_s = time.perf_counter()
@@ -142,20 +143,20 @@ class _Attempts:
         self.errors: dict[str, Exception] = {}
 
     def run(self, name: str, part: Callable[[], T]) -> T | None:
-        """Return what a part gives; None if it fails, unless the agent is stopping."""
+        """Return the result of a part, or None if it fails. The error of an agent that is stopping is raised."""
         began_s = time.perf_counter()
         try:
             return part()
         except CacheClosedError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it was, the other parts are shown
+        except Exception as error:  # noqa: BLE001 - the other parts are still published
             self.errors[name] = error
             return None
         finally:
             self._durations_s[name] = time.perf_counter() - began_s
 
     def families(self) -> Iterator[Metric]:
-        """Return the families that show this."""
+        """Return the families with durations and success."""
         whole, duration, success = (family(name, text) for name, text in SCRAPE.items())
         for name, duration_s in self._durations_s.items():
             duration.add_sample(duration.name, {"collector": name}, duration_s)
@@ -165,7 +166,7 @@ class _Attempts:
 
 
 def _filtered(families: Iterable[Metric], is_asked_for: Callable[[Sample], bool]) -> Iterator[Metric]:
-    """Give families with those samples only, without their unit, as the library filters them."""
+    """Yield families with these samples only and without their unit, as the library's ``restricted_registry`` does."""
     for each in families:
         if samples := [sample for sample in each.samples if is_asked_for(sample)]:
             found = Metric(each.name, each.documentation, each.type)

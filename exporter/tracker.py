@@ -1,4 +1,4 @@
-"""Keeps discovery, cache and facts in step: whatever happens to the declared files comes together here."""
+"""Keeps discovery, cache and facts consistent: each change of a declared file is processed here."""
 
 from __future__ import annotations
 
@@ -25,40 +25,38 @@ from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, Surveyed, 
 _log = logging.getLogger(__name__)
 
 ROTATED_QUIET_S = 600.0
-"""How long a rotated file that matches no pattern may be quiet before it is followed no longer."""
+"""How long a rotated file that no pattern matches is followed after its last growth."""
 DIRECTORIES_AT_ONCE = 100
-"""After how many directories a scan lets others go on."""
+"""After how many directories a scan releases the lock."""
 STOP_TIMEOUT_S = 0.2
-"""How long the end waits for the thread, and for the lock; either may be stuck on a filesystem that hangs."""
+"""How long close() waits for the thread, and for the lock; either may be stuck on a filesystem that hangs."""
 LOCK_TIMEOUT_S = 0.05
-"""How long the thread waits for the lock before it goes on to drain the kernel's queue and to stat."""
+"""How long the thread waits for the lock before it drains the kernel's queue again."""
 MOST_ROUNDS = 10
-"""How often in a row a scrape catches up with what happens meanwhile."""
+"""How often in a row a scrape processes events that come meanwhile."""
 LARGEST_BLOCK_BYTES = 1 << 16
 
 
 class Tracker:
-    """The declared files, tracked. Safe to call from several threads.
+    """Tracks the declared files. Safe to call from several threads.
 
     Args:
-        config: what to track.
-        remote_timeout_s: how long a directory on a remote filesystem is waited for, seconds.
+        config: the configuration to follow.
+        remote_timeout_s: how long to wait for a directory on a remote filesystem, seconds.
 
     Attributes:
-        facts: what is known of the files.
-        realms: the numbers of the groups' names, never given again.
-        publication: what is shown of the facts.
-        matcher: what matches.
-        discovery: what is known of the directories.
+        facts: the state of paths and inodes, and their counters.
+        realms: name of a group -> its number, which is never reused.
+        publication: the rows and totals that scrapes show.
+        matcher: the matcher of the present configuration.
+        discovery: finds the matching files.
         cache: stats the files.
-        lock: one at a time looks for files, or makes everything true for a scrape. Taken before the cache's lock and
-            the facts', never after.
-        booked: set whenever something was booked; for whoever wants to wait for that.
-        urgent: set when something was booked of which no trace is left on the disk.
-        is_ready: whether every directory was listed once.
-        since_ns: by the number of a pattern, since when an unknown file must have been born to count from its first
-            byte.
-        as_of_ns: every file that was born before is known, by the clock of births; 0 before the first scan.
+        lock: held for discovery and for a refresh. Taken before the cache's lock and the facts' lock, never after.
+        booked: set after each booking, for threads that wait for one.
+        urgent: set after a booking that leaves no trace on the disk.
+        is_ready: whether the first scan is done.
+        since_ns: pattern number -> time; unknown files born since then count from their first byte.
+        as_of_ns: all matching files born before this time are known, by the clock of births; 0 before the first scan.
         max_files: how many files the cache holds.
     """
 
@@ -76,12 +74,12 @@ class Tracker:
         self.as_of_ns = 0
         self.max_files = config.cache.max_files
         self._remote_scanner = RemoteScanner(remote_timeout_s)
-        self._names: set[str] = set()  # all that are stat'ed
-        self._surveyed = Surveyed()  # another one when there are more names
+        self._names: set[str] = set()  # the paths that are stat'ed
+        self._surveyed = Surveyed()  # replaced when names are added
         self.rotated: dict[str, tuple[int, float]] = {}
-        """Tracked files that were renamed and match no pattern -> size, and since when: they are let go when quiet."""
-        self._vanished: set[str] = set()  # by a stat, and perhaps without an event in the directory
-        self._events: list[DirectoryEvent] = []  # taken from the cache, and still to be handled
+        """Tracked file that was renamed and matches no pattern -> its size, and since when it has this size."""
+        self._vanished: set[str] = set()  # paths that a stat has found gone, perhaps without a directory event
+        self._events: list[DirectoryEvent] = []  # taken from the cache, not processed yet
         self._faults = Transitions()
         self._is_full = False
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
@@ -101,27 +99,27 @@ class Tracker:
         )
 
     def start(self) -> None:
-        """Begin to follow changes, in a thread that ends with :meth:`close`."""
+        """Start the thread that follows changes; :meth:`close` ends it."""
         self._thread.start()
 
     def close(self) -> None:
-        """Follow nothing any more; may be called twice."""
+        """Stop following changes, and book the pending ones; may be called twice."""
         self.cache.close()
         if self._thread.ident is not None:
             self._thread.join(STOP_TIMEOUT_S)
         if self.lock.acquire(STOP_TIMEOUT_S):
             try:
-                self._book()  # what the thread has not come to
+                self._book()
             finally:
                 self.lock.release()
 
-    # -- making everything true ---------------------------------------------------------------------------------------
+    # -- bringing everything up to date -------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Take in what has happened since the last call; what the thread does again and again.
+        """Process the events since the last call; the thread calls this in a loop.
 
-        The kernel's queue is drained and files are stat'ed whoever has the lock; where that takes long, what was found
-        stays in the cache until the next call.
+        Draining the kernel's queue and stats need no lock here. While another thread has the lock for long, the changes
+        stay in the cache until the next call.
         """
         self.cache.advance()
         if self.lock.acquire(LOCK_TIMEOUT_S):
@@ -131,25 +129,25 @@ class Tracker:
                 self.lock.release()
 
     def refresh(self, audited: int) -> None:
-        """Make everything true as of now.
+        """Bring everything up to date.
 
         Args:
-            audited: how many files to compare with the truth on this occasion.
+            audited: how many files to audit (:meth:`FStatCache.audit`) this time.
         """
         as_of_ns = file_time_ns()
-        self.cache.sync()  # waits for remote filesystems, and no one has to wait for that
+        self.cache.sync()  # without the lock, because it waits for remote filesystems
         with self.lock:
             self.refresh_locked(as_of_ns)
-        self.cache.audit(audited)  # after that: what is known is no mismatch
+        self.cache.audit(audited)  # last, because a change that is known by now is no mismatch
         with self.lock:
             self.catch_up()
         self.publication.update()
 
     def refresh_locked(self, as_of_ns: int) -> None:
-        """Make everything true as of the latest sync() of the cache, with the lock held.
+        """Bring everything up to date after a sync() of the cache, with the lock held.
 
         Args:
-            as_of_ns: a time before that, by the clock of files.
+            as_of_ns: a time before that sync(), by the clock of files.
         """
         errors = self.cache.survey(self._names, self._surveyed)
         self._book()
@@ -158,14 +156,14 @@ class Tracker:
         self._faults.log_faults(
             _log,
             errors,
-            "files can not be looked at and are left out of the scrape",
-            "files can be looked at again, or are gone",
+            "files cannot be stat'ed and are left out of the scrape",
+            "files can be stat'ed again, or are gone",
         )
         self.facts.hide(errors.keys())
         self.as_of_ns = as_of_ns
 
     def scan(self) -> None:
-        """List every directory: the first time to find the files, later for what has come or gone unnoticed."""
+        """List every directory: first to find the files, later to find files created or deleted without an event."""
         started = time.monotonic()
         first = not self.is_ready
         with self.lock:
@@ -183,7 +181,7 @@ class Tracker:
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
         self.facts.end_restoring()
-        self._tell_full()
+        self._log_full()
         _log.log(
             logging.INFO if first else logging.DEBUG,
             "scan done",
@@ -196,7 +194,7 @@ class Tracker:
         )
 
     def match(self, matcher: PathMatcher) -> None:
-        """Have other patterns match: what still matches is kept, the rest is forgotten. A scan finds the new files."""
+        """Switch to another matcher: keep the files that it matches, forget the others. A scan finds its new files."""
         with self.lock:
             self.matcher = matcher
             self.perform(self.discovery.restate(matcher))
@@ -219,7 +217,7 @@ class Tracker:
                 self._forget(name)
 
     def expire(self, *, is_scrape: bool) -> None:
-        """Let go of what has been gone, or quiet, for long enough."""
+        """Forget files that have been gone for long enough, and renamed files that have been quiet for long enough."""
         now = time.monotonic()
         self.publication.expire(now, is_scrape=is_scrape)
         if not self.rotated:
@@ -240,11 +238,11 @@ class Tracker:
             self.perform(self.discovery.take_remote(found.files, found.left_out))
         return found.unreadable
 
-    def _tell_full(self) -> None:
+    def _log_full(self) -> None:
         is_full = self.files > self.max_files
         if is_full and not self._is_full:
             _log.warning(
-                "more files than cache.max_files, the others cost an os.stat each scrape",
+                "more files than cache.max_files: raise it, each file beyond costs an os.stat a scrape",
                 extra=fields(files=self.files, max_files=self.max_files),
             )
         self._is_full = is_full
@@ -259,16 +257,14 @@ class Tracker:
                 except Exception:
                     if not self.cache.alive:
                         raise
-                    _log.exception("what has changed could not be followed; the next rescan finds it")
-        except Exception:  # noqa: BLE001 - which the health check finds; scrapes go on, by os.stat
-            _log.exception("the thread that follows the files has failed; restart the agent")
+                    _log.exception("cannot process a change; the next rescan finds it")
+        except Exception:  # noqa: BLE001 - the health check reports it; scrapes go on by os.stat
+            _log.exception("the thread that follows the files has failed: restart the agent")
 
     # -- booking, with the lock held ----------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Take in what has happened, book what the cache has found, and look for the files of directories in which
-        something came or went, until nothing more is found.
-        """
+        """Process events, book the cache's changes, and find files in directories with events, until no event comes."""
         for _ in range(MOST_ROUNDS):
             self.cache.advance()
             self._book()
@@ -284,19 +280,19 @@ class Tracker:
                 return
 
     def perform(self, findings: Findings) -> None:
-        """Stat what discovery has found, in order, and answer; what fails is thrown into it."""
+        """Perform discovery's findings in order and answer each; an error is thrown into the generator."""
         with contextlib.suppress(StopIteration):
             finding = next(findings)
             while True:
                 try:
                     answer = self._answer(finding)
-                except Exception as error:  # noqa: BLE001 - discovery decides what becomes of the others
+                except Exception as error:  # noqa: BLE001 - discovery decides how to continue
                     finding = findings.throw(error)
                 else:
                     finding = findings.send(answer)
 
     def _book(self) -> None:
-        """Take what the cache has found and book it, in one step: changes are to be booked in their order."""
+        """Take the cache's changes and book them in order."""
         changes = self.cache.take()
         for change in changes:
             if isinstance(change, DirectoryEvent):
@@ -310,12 +306,12 @@ class Tracker:
                 elif self.facts.cut and (size := self.facts.outgrows_cut(stats)) is not None:
                     data_begin = data_begins(name, size)
                 self.facts.observe(name, stats, data_begin)
-            except Exception:  # noqa: BLE001 - whatever it was, the other changes are to be booked
+            except Exception:  # noqa: BLE001 - the other changes must still be booked
                 _log.exception("a change could not be booked", extra=fields(change=change))
         if changes and not self.booked.is_set():
             self.booked.set()
 
-    # -- what discovery finds -----------------------------------------------------------------------------------------
+    # -- findings of discovery ----------------------------------------------------------------------------------------
 
     def _answer(self, finding: Finding) -> bool:
         match finding:
@@ -326,11 +322,11 @@ class Tracker:
                 return False
             case Rematched(name, match) if self.facts.at(name) is not None:
                 self._declare(name, match)
-                if self.facts.at(name) is not None:  # else its group is another one
+                if self.facts.at(name) is not None:  # else the path began anew in another group: stat it below
                     return True
         path, match = finding.path, finding.match
         origin = finding.origin if isinstance(finding, Appeared) else ""
-        if match.groups[0] not in self.matcher.rules:  # its directory has not gone over to the latest matcher
+        if match.groups[0] not in self.matcher.rules:  # its directory still has the old matcher
             now = self.matcher.match(path)
             if now is None:
                 return self._follow(path, origin)
@@ -341,11 +337,11 @@ class Tracker:
         self.rotated.pop(name, None)
         self._declare(name, match)
         if origin and self.publication.position_of(match.groups) is None:
-            self._expect(name, origin)  # only the groups to come match its new name
+            self._set_origin(name, origin)  # only groups of the next configuration match its new name
         try:
-            is_there = self._look(name)
+            is_there = self._stat(name)
         except OSError as error:
-            # As far as one can know; each scrape tries again, and logs it. But links that loop lead nowhere.
+            # Unknown, so treat it as there: each scrape tries again, and logs the error. A loop of links leads nowhere.
             is_there = error.errno != errno.ELOOP
         if is_there:
             self._add(name)
@@ -355,13 +351,13 @@ class Tracker:
 
     def _follow(self, name: str, origin: str) -> bool:
         if name in self.facts.paths:
-            self._forget(name)  # it was declared until now
+            self._forget(name)  # a declared path that no pattern matches any more
             return False
         if origin and self.facts.at(name) is None:
-            self._expect(name, origin)
+            self._set_origin(name, origin)
         is_known = False
         with contextlib.suppress(OSError):
-            is_known = self._look(name) and self.facts.at(name) is not None
+            is_known = self._stat(name) and self.facts.at(name) is not None
         if origin and origin not in self._names:
             self.facts.observe(origin, None)
         inode = self.facts.at(name)
@@ -372,14 +368,14 @@ class Tracker:
         self.rotated.setdefault(name, (inode.size, time.monotonic()))
         return True
 
-    def _expect(self, name: str, origin: str) -> None:
-        """A file has lost its declared name, perhaps before its first stat."""
+    def _set_origin(self, name: str, origin: str) -> None:
+        """Book that a file was renamed from a declared path, perhaps before its first stat."""
         match = self.matcher.match(origin)
         if match is not None and origin not in self.facts.paths:
             self._declare(origin, match)
         self.facts.set_origin(name, origin)
 
-    def _look(self, name: str) -> bool:
+    def _stat(self, name: str) -> bool:
         try:
             return self.cache.look(name)
         finally:
@@ -393,7 +389,7 @@ class Tracker:
     def _declare(self, name: str, match: Match) -> None:
         position = self.publication.position_of(match.groups)
         is_shown = position is not None
-        is_new = self.is_ready and is_shown  # one that only the groups to come match may be old
+        is_new = self.is_ready and is_shown  # a file that only the next configuration matches may be old
         group = self.matcher.rules[match.groups[0]].name
         if position is not None:
             group = self.publication.config[position].group
@@ -418,7 +414,7 @@ def pattern_matches(tracker: Tracker) -> Iterator[tuple[str, str, int]]:
 
 
 def lost_in(facts: Facts) -> dict[str, set[int]]:
-    """Return by directory the inode numbers of the files that were seen in it last and have no known name now."""
+    """Return directory -> inode numbers of the files that were last seen in it and have no known name now."""
     lost: dict[str, set[int]] = {}
     for inode in facts.lost():
         lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
@@ -426,9 +422,9 @@ def lost_in(facts: Facts) -> dict[str, set[int]]:
 
 
 def data_begins(path: str, offset: int) -> int:
-    """Return where the first byte of a file is, from an offset on, that is not zero; the offset if that is unknown.
+    """Return the offset of a file's first non-zero byte from an offset on; the given offset if that is unknown.
 
-    A hole ends at the end of a block (lseek(2), SEEK_DATA); what is left of it there reads as zeros.
+    SEEK_DATA finds the first block with data (lseek(2)); the rest of the hole in that block reads as zeros.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -64,8 +64,8 @@ def test_garbage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "message"),
     [
-        (FStatCache, "audit", "the audit failed and is tried again after the interval"),
-        (Tracker, "scan", "the scan failed and is tried again after the interval"),
+        (FStatCache, "audit", "the audit failed; the next one runs after cache.audit_interval"),
+        (Tracker, "scan", "the scan failed; the next one runs after rescan_interval"),
     ],
 )
 def test_what_fails_is_tried_again(

@@ -45,7 +45,7 @@ class Line:
     def end(self, changeover: Changeover) -> None:
         """And end it."""
         changeover.finish(lambda: None)
-        changeover.let_go()
+        changeover.drop_old()
 
     def reload(self, *groups: LogGroup) -> None:
         """All of it."""
@@ -270,7 +270,7 @@ def test_files_that_come_while_groups_are_let_go(
     if is_abandoned:
         changeover.abandon()
     else:
-        changeover.let_go()
+        changeover.drop_old()
     assert line.groups() == [3 if is_abandoned else 9]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     line.tracker.close()
@@ -294,7 +294,7 @@ def test_files_that_are_rotated_while_groups_are_let_go(
 
     monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
     monkeypatch.setattr(line.tracker.discovery, "restate", restate)
-    changeover.let_go()
+    changeover.drop_old()
     for name in "abc":
         append(tmp_path / name / "0.log.1", "1")
     assert line.groups() == [3]
@@ -340,7 +340,7 @@ def test_rotated_files_are_followed_while_groups_are_let_go(
     if is_abandoned:
         changeover.abandon()
     else:
-        changeover.let_go()
+        changeover.drop_old()
     for folder in folders[deleted:]:
         append(folder / "0.log.1", "1")
         written += 1
@@ -365,7 +365,7 @@ def test_overlaps_while_groups_are_let_go(
 
     monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
     monkeypatch.setattr(line.tracker.discovery, "restate", restate)
-    changeover.let_go()
+    changeover.drop_old()
     assert line.groups() == [0, 0]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     line.tracker.close()
@@ -411,7 +411,7 @@ def test_paths_that_end_while_groups_are_let_go(
 
     changeover.finish(lambda: None)
     monkeypatch.setattr(line.tracker, "_declare", declare_late)
-    changeover.let_go()
+    changeover.drop_old()
     ending[0].join()
     assert not facts.paths
     line.tracker.close()

@@ -136,7 +136,7 @@ def test_each_refresh_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         if rng.random() < 0.8:
             changeover.prepare()
             changeover.finish(lambda: None)
-            changeover.let_go()
+            changeover.drop_old()
         else:
             if rng.random() < 0.7:
                 changeover.prepare()
