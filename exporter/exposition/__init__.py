@@ -1,4 +1,4 @@
-"""Writes a scrape: rows of files kept as text and gzip blocks, the catalogue of families, families of the library.
+"""Writes the answer to a scrape: rows kept as text and gzip blocks, the catalogue of families, other families.
 
 It imports `config` and `publication`; the collector and the scraper import it.
 """

@@ -1,4 +1,4 @@
-"""All families: the name of their samples and their HELP. What a name ends with says their type and unit."""
+"""All families: the names of their samples and their HELP texts. The end of a name gives its type and unit."""
 
 from __future__ import annotations
 
@@ -13,49 +13,45 @@ _UNITS = ("bytes", "seconds")
 
 AGENT: Mapping[str, str] = {
     "fstat_group_pattern_matches": "Files that the pattern matches now.",
-    "fstat_group_files_without_series": "Files of the group for which max_series leaves no series; "
-    "they are in the sums.",
+    "fstat_group_files_without_series": "Files of the group without series, because max_series is reached; "
+    "the group's sums include them.",
     "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
     "they lack its labels.",
-    "fstat_cache_hits_total": "Look-ups of files answered without os.stat. "
-    "Each published file is one look-up a scrape.",
-    "fstat_cache_misses_total": "Look-ups of files that took an os.stat. Each published file is one look-up a scrape.",
-    "fstat_cache_hit_ratio": "Hits divided by hits and misses since the start, from 0 to 1; "
-    "0 before the first look-up.",
+    "fstat_cache_hits_total": "Look-ups of files answered from memory. A scrape looks each published file up once.",
+    "fstat_cache_misses_total": "Look-ups of files answered by an os.stat. A scrape looks each published file up once.",
+    "fstat_cache_hit_ratio": "Hits divided by all look-ups since the start, from 0 to 1; 0 before the first look-up.",
     "fstat_cache_evictions_total": "Files dropped from the cache to make room for others.",
-    "fstat_cache_files": "Files in the cache, each of them watched or polled.",
-    "fstat_cache_max_files": "Upper bound of the files in the cache. "
-    "Declared files beyond it are published too, each look-up a miss.",
-    "fstat_cache_watches": "Inotify watches held. Names of one file share a watch.",
-    "fstat_cache_directory_watches": "Those of them that are on directories.",
-    "fstat_cache_hot_directories": "Directories in which files come and go all the time: "
-    "listed now and then instead of watched.",
-    "fstat_cache_hot_files": "Files written all the time: "
-    "sampled instead of watched, so that their writers are not slowed down.",
-    "fstat_cache_guarded_files": "Files that have no watch of their own, for want of watches: "
-    "that of their directory tells of them.",
-    "fstat_cache_polled_files": "Files in the cache that can not be watched and are looked at each scrape, "
-    "by the reason.",
-    "fstat_cache_late_files": "Files in the cache whose remote filesystem did not answer the latest look.",
-    "fstat_cache_queue_overflows_total": "How often the kernel's queue of events was full. "
-    "Every file is looked at again then, nothing is lost.",
-    "fstat_cache_watch_failures_total": "Files that could not be watched when that was tried, by the reason.",
+    "fstat_cache_files": "Files in the cache, watched or polled.",
+    "fstat_cache_max_files": "Most files that the cache holds. "
+    "Files beyond it are published too, but each of their look-ups is a miss.",
+    "fstat_cache_watches": "Inotify watches held, on files and directories. Names of one file share a watch.",
+    "fstat_cache_directory_watches": "Inotify watches held on directories.",
+    "fstat_cache_hot_directories": "Directories sampled instead of watched, "
+    "because files in them come and go all the time.",
+    "fstat_cache_hot_files": "Files sampled instead of watched, because they are written all the time: "
+    "a watch would slow their writers down.",
+    "fstat_cache_guarded_files": "Files covered by the watch of their directory, because no watch is left for them: "
+    "raise fs.inotify.max_user_watches.",
+    "fstat_cache_polled_files": "Files in the cache that cannot be watched and are stat'ed each scrape, by reason.",
+    "fstat_cache_late_files": "Files in the cache on remote filesystems whose latest stat failed or timed out.",
+    "fstat_cache_queue_overflows_total": "How often the kernel's event queue overflowed. "
+    "Every file is then stat'ed again, so that nothing is lost.",
+    "fstat_cache_watch_failures_total": "Failures to watch a file, by reason.",
     "fstat_cache_audit_checks_total": "Cached files compared with a fresh os.stat, in rotation.",
-    "fstat_cache_audit_mismatches_total": "Cached files that had changed without an event. "
-    "They are right again, and polled from then on.",
+    "fstat_cache_audit_mismatches_total": "Cached files that changed without an event. "
+    "Their stats are corrected, and they are polled from then on.",
     "fstat_exporter_ready": "Whether the first scan for files is done: 1 or 0.",
-    "fstat_exporter_files": "Files that are looked at, found so far.",
-    "fstat_exporter_directories": "Directories in which files are looked for, found so far.",
-    "fstat_exporter_unreadable_directories": "Those that can not be listed.",
-    "fstat_exporter_unwatched_directories": "Those that can not be watched, and are looked at each scrape.",
-    "fstat_exporter_missed_changes_total": "Files and directories that had come or gone without an event "
-    "and were found by a rescan.",
-    "fstat_exporter_state_resets_total": "How often a state file was damaged or not ours, was set aside, "
-    "and the counters began anew.",
+    "fstat_exporter_files": "Tracked files found so far.",
+    "fstat_exporter_directories": "Directories searched for files, found so far.",
+    "fstat_exporter_unreadable_directories": "Directories that cannot be listed.",
+    "fstat_exporter_unwatched_directories": "Directories that cannot be watched and are checked each scrape.",
+    "fstat_exporter_missed_changes_total": "Files and directories created or deleted without an event, "
+    "found by a rescan.",
+    "fstat_exporter_state_resets_total": "How often an unusable state file was renamed and the counters began anew.",
     "fstat_exporter_state_write_failures_total": "How often the state file could not be written.",
     "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
 }
-"""What :mod:`exporter.collector` shows."""
+"""The families of :mod:`exporter.collector`: name of the samples -> HELP."""
 
 SCRAPE: Mapping[str, str] = {
     "fstat_exporter_scrape_duration_seconds": "Duration of this scrape, until these lines were written.",
@@ -64,7 +60,7 @@ SCRAPE: Mapping[str, str] = {
     "fstat_exporter_scrape_collector_success": "Whether a part of this scrape succeeded: 1 or 0. The metrics of a part "
     "that failed are absent.",
 }
-"""How the parts of a scrape did."""
+"""The families about a scrape itself: name of the samples -> HELP."""
 
 
 def family(name: str, text: str) -> Metric:
@@ -72,7 +68,7 @@ def family(name: str, text: str) -> Metric:
 
     Args:
         name: of its samples.
-        text: its HELP.
+        text: its HELP text.
     """
     kind = next((kind for kind, ending in _ENDINGS.items() if name.endswith(ending)), "gauge")
     name = name.removesuffix(_ENDINGS.get(kind, ""))
@@ -86,30 +82,30 @@ def sample_name(family: Metric) -> str:
 
 
 def file_families() -> dict[str, Metric]:
-    """Return the families of the files, without samples: what FILE_METRICS calls them -> the family."""
+    """Return the families of files, without samples: name in FILE_METRICS -> family."""
     text = {
         "size_bytes": "Size of the file at the time of the scrape.",
-        "mtime_seconds": "Last modification of the file, seconds since the epoch, with the fraction.",
+        "mtime_seconds": "Last modification of the file, seconds since the epoch, with fraction.",
         "changes_total": "Distinct combinations of size, modification time and inode seen after the first one. "
-        "Changes closer together than one look count once: this is not the number of writes.",
-        "appended_bytes_total": "Bytes appended since the file was first seen, across truncation and rotation: "
-        "what arrives in a rotated file counts for the name that it had first.",
+        "Changes between two stats count once, so this is not the number of writes.",
+        "appended_bytes_total": "Bytes appended since the file was first seen, across truncation and rotation. "
+        "Bytes appended to a rotated file count for its first name.",
         "truncations_total": "How often the file was found smaller than before.",
-        "rotations_total": "How often another file took the place of the one of this name.",
+        "rotations_total": "How often another file replaced the one with this name.",
     }
     families = [family(f"fstat_file_{name}", each) for name, each in text.items()]
     return dict(zip(FILE_METRICS, families, strict=True))
 
 
 def totals_families(kind: str, whose: str) -> dict[str, Metric]:
-    """Return the families of groups or aggregates, without samples: what `Totals` calls them -> the family."""
+    """Return the families of groups or aggregates, without samples: name in `Totals` -> family."""
     text = {
-        "files": f"Files of {whose}.",
-        "size_bytes": f"Sum of the sizes of {whose}, each inode once.",
-        "newest_mtime_seconds": f"Last modification of any file of {whose}, seconds since the epoch.",
-        "changes_total": f"Changes of {whose}, files that have gone included.",
-        "appended_bytes_total": f"Bytes appended to {whose}, files that have gone included.",
-        "truncations_total": f"Truncations of {whose}, files that have gone included.",
-        "rotations_total": f"Rotations of {whose}, files that have gone included.",
+        "files": f"Files {whose}.",
+        "size_bytes": f"Sum of the sizes of files {whose}, each inode once.",
+        "newest_mtime_seconds": f"Latest modification of a file {whose}, seconds since the epoch.",
+        "changes_total": f"Changes of files {whose}, deleted files included.",
+        "appended_bytes_total": f"Bytes appended to files {whose}, deleted files included.",
+        "truncations_total": f"Truncations of files {whose}, deleted files included.",
+        "rotations_total": f"Rotations of files {whose}, deleted files included.",
     }
     return {name.removesuffix("_total"): family(f"fstat_{kind}_{name}", each) for name, each in text.items()}

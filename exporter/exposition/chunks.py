@@ -1,10 +1,10 @@
-"""Lines of samples in chunks: a value that moves costs its chunk, not the whole.
+"""Lines of samples in chunks: a changed value costs the rendering of its chunk, not of all lines.
 
-A row is a file, or whatever else has one sample in each of several families. A chunk is some rows. A page is what a
-chunk has in one family: its lines as text, or compressed, or both, until one of their values moves.
+A row is a file or another object with one sample in each of several families. A chunk is a number of rows. A page is
+the lines of a chunk in one family: as text, compressed, or both, until one of the values changes.
 
-Labels are not kept but rendered again for a page with other lines than before. In any other only the values that have
-moved are written, into their lines: the shortest digits of a modification time take longer to find than all else.
+Labels are not kept; they are rendered again when a page gets other lines. Otherwise only the changed values are written
+into their lines, because the digits of a modification time take longest to render.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from exporter.exposition.deflate import Block, Checksum, Deflater, inflate, join
 K = TypeVar("K", bound=Hashable)
 
 ABSENT = -math.inf
-"""In place of a value: no sample."""
+"""The value of a row without a sample."""
 CHUNK_ROWS = 32
-"""With 64, a fifth less is sent, and a change costs a third more."""
-_RUN_CHUNKS = 16  # whose blocks are kept joined too: to join those of all chunks would cost more than what has changed
+"""Rows in a chunk. With 64, a fifth less is sent, but a change costs a third more."""
+_RUN_CHUNKS = 16  # chunks in a run, whose joined block is kept: joining all chunks each time would cost too much
 _ALL_LINES = -1
-_PYTHON_BELOW = 1e6  # such a number the library writes as Python does
+_PYTHON_BELOW = 1e6  # the library writes smaller numbers as Python does
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Lines in parts; with the checksum of all when the parts are deflate blocks."""
+    """Lines in parts; with their checksum if the parts are deflate blocks."""
 
     parts: list[bytes]
     checksum: Checksum | None = None
 
     @property
     def has_lines(self) -> bool:
-        """Whether there is any."""
+        """Whether it has any line."""
         return any(self.parts) if self.checksum is None else self.checksum.length > 0
 
 
 class Rows(Generic[K]):
-    """Rows with a sample each in the same families. Not for several threads at once.
+    """Rows with one sample each in the same families. Only one thread at a time may use it.
 
     Args:
-        names: of the samples, one a family.
-        label_text: gives the labels of a row as they stand in a line, braces included.
+        names: of the samples, one for each family.
+        label_text: returns the labels of a row as they stand in a line, with braces.
     """
 
     def __init__(self, names: Sequence[str], label_text: Callable[[K], str]) -> None:
@@ -56,19 +56,19 @@ class Rows(Generic[K]):
         self._label_text = label_text
         self._places: dict[K, int] = {}  # number of the chunk times CHUNK_ROWS, plus the row in it
         self._chunks: list[_Chunk[K]] = []  # all are full but the last one
-        self._stale: set[_Chunk[K]] = set()  # those with pages to be written
-        self._runs: list[list[Block | None]] = [[] for _ in self.names]  # of each family
+        self._stale: set[_Chunk[K]] = set()  # chunks with pages to be written
+        self._runs: list[list[Block | None]] = [[] for _ in self.names]  # for each family
 
     def __len__(self) -> int:
         return len(self._places)
 
     @property
     def chunks(self) -> int:
-        """How many chunks there are: no more than are needed."""
+        """How many chunks there are."""
         return len(self._chunks)
 
     def put(self, key: K, values: Iterable[float]) -> None:
-        """Set the values of a row, new or not: one a family, :data:`ABSENT` where there is no sample."""
+        """Set the values of a new or known row: one for each family, :data:`ABSENT` where it has no sample."""
         place = self._places.get(key)
         if place is None:
             self._append(key, values)
@@ -86,7 +86,7 @@ class Rows(Generic[K]):
                 page.stale |= _ALL_LINES if before == ABSENT or value == ABSENT else line
 
     def discard(self, key: K) -> None:
-        """Take a row out, if it is there; the last one takes its place."""
+        """Remove a row if it exists; the last row moves to its place."""
         place = self._places.pop(key, None)
         if place is None:
             return
@@ -110,12 +110,12 @@ class Rows(Generic[K]):
     def sections(
         self, names: Iterable[str], deflater: Deflater | None = None, *, keeps_text: bool = True
     ) -> list[Section]:
-        """Return the lines of the families asked for.
+        """Return the lines of some families.
 
         Args:
-            names: of their samples.
-            deflater: for what is not compressed yet; None to have it as text.
-            keeps_text: whether to keep the text too of what is compressed now.
+            names: the names of their samples.
+            deflater: compresses pages that are not compressed yet; None: return text.
+            keeps_text: whether to keep also the text of pages that are compressed now.
         """
         families = [self.names.index(name) for name in names]
         self._write(families, deflater, keeps_text=keeps_text)
@@ -124,7 +124,7 @@ class Rows(Generic[K]):
         return [self._compressed(family, deflater, keeps_text=keeps_text) for family in families]
 
     def drop_text(self) -> None:
-        """Keep only the blocks of what is compressed."""
+        """Drop the text of all compressed pages."""
         for chunk in self._chunks:
             for page in chunk.pages:
                 page.drop_text()
@@ -142,7 +142,7 @@ class Rows(Generic[K]):
         return Section([run.deflated for run in known], join(run.checksum for run in known))
 
     def _write(self, families: Sequence[int], deflater: Deflater | None, *, keeps_text: bool) -> None:
-        """Write what is stale in some families, and compress each page at once: the text of all may be much."""
+        """Write the stale pages of some families, and compress each at once, because the text of all may be large."""
         for chunk in tuple(self._stale):
             chunk.has_new_rows = False
             labels: list[str] = []
@@ -176,7 +176,7 @@ class Rows(Generic[K]):
         self._touch(number)
 
     def _touch(self, number: int) -> None:
-        """A chunk has got other rows."""
+        """Mark all pages of a chunk as stale, because its rows have changed."""
         chunk = self._chunks[number]
         if not chunk.has_new_rows:
             chunk.has_new_rows = True
@@ -187,7 +187,7 @@ class Rows(Generic[K]):
 
 
 class _Chunk(Generic[K]):
-    """Some rows: what they are, and in each family their values and what they look like."""
+    """A number of rows: their keys, and for each family their values and their page."""
 
     __slots__ = ("columns", "has_new_rows", "keys", "pages")
 
@@ -195,11 +195,11 @@ class _Chunk(Generic[K]):
         self.keys: list[K] = []
         self.columns = [array("d") for _ in range(families)]
         self.pages = [_Page() for _ in range(families)]
-        self.has_new_rows = False  # than when it was written last
+        self.has_new_rows = False  # since it was written last
 
 
 class _Page:
-    """The lines of a chunk in one family; ``stale`` has a bit for each row whose line is to be written."""
+    """The lines of a chunk in one family; ``stale`` has a bit for each row whose line must be written."""
 
     __slots__ = ("_text", "block", "stale")
 
@@ -209,32 +209,32 @@ class _Page:
         self._text = b""  # empty when only the block is kept
 
     def text(self) -> bytes:
-        """The lines."""
+        """Return the lines as text."""
         if self.block is not None and not self._text:
             self._text = inflate(self.block)
         return self._text
 
     def compress(self, deflater: Deflater, *, keeps_text: bool) -> Block:
-        """Make the block, of which there is none since the lines were written."""
+        """Compress the lines, which have no block yet."""
         self.block = deflater.block(self._text)
         if not keeps_text:
             self._text = b""
         return self.block
 
     def drop_text(self) -> None:
-        """Keep only the block, if there is one."""
+        """Drop the text if there is a block."""
         if self.block is not None:
             self._text = b""
 
     def write(self, name: str, labels: Sequence[str], column: Sequence[float]) -> None:
-        """Write all lines, and forget the block."""
+        """Write all lines, and drop the block."""
         lines = [
             f"{name}{label} {_digits(value)}\n" for label, value in zip(labels, column, strict=True) if value != ABSENT
         ]
         self._text, self.block, self.stale = "".join(lines).encode(), None, 0
 
     def patch(self, column: Sequence[float]) -> None:
-        """Write the values into the stale lines, and forget the block. The rows are those of the text."""
+        """Write the values into the stale lines, and drop the block. The text must have the same rows."""
         lines = (self._text or self.text()).split(b"\n")
         has_gaps = len(lines) <= len(column)
         for row in range(self.stale.bit_length()):

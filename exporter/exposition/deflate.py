@@ -1,7 +1,7 @@
-"""Compressed once, sent many times: deflate blocks that join to a gzip member, and its CRC-32 from theirs. Pure.
+"""Deflate blocks that are compressed once and joined to gzip members many times. Pure.
 
-A block ends with a full flush: at a whole byte, and the next one refers to nothing in it. So blocks in a row are a
-deflate stream, whichever they are. The CRC-32 of bytes in a row comes from those of the parts, and their lengths.
+A block ends with a full flush: at a whole byte, and no later block refers to it. So any sequence of blocks is a deflate
+stream. Its CRC-32 is computed from the blocks' CRC-32s and lengths.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import NamedTuple
 from zlib_ng import zlib_ng
 
 LEVEL = 1
-"""Of compression. The next one saves a fifth of the bytes, for twice the time."""
+"""The compression level. The next one saves a fifth of the bytes, but takes twice the time."""
 _RAW = -zlib_ng.MAX_WBITS  # neither header nor trailer
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # RFC 1952: deflated, no name, no time, any system
-_LAST_BLOCK = b"\x03\x00"  # final, and empty
+_LAST_BLOCK = b"\x03\x00"  # final and empty
 
 
 class Checksum(NamedTuple):
-    """What is to be known of some bytes to have the CRC-32 of more."""
+    """The CRC-32 and the length of some bytes; see :func:`join`."""
 
     crc: int
-    """The CRC-32."""
     length: int
 
 
@@ -34,24 +33,24 @@ class Block(NamedTuple):
 
 
 class Deflater:
-    """Makes blocks. Not for several threads at once; to be kept, a new one's memory takes longer than a block."""
+    """Makes blocks. Only one thread at a time may use it. Keep it: allocating one takes longer than a block."""
 
     def __init__(self) -> None:
         self._compressor = zlib_ng.compressobj(LEVEL, zlib_ng.DEFLATED, _RAW)
 
     def block(self, data: bytes) -> Block:
-        """Compress `data`."""
+        """Compress `data` to a block."""
         deflated = self._compressor.compress(data) + self._compressor.flush(zlib_ng.Z_FULL_FLUSH)
         return Block(deflated, checksum(data))
 
 
 def inflate(block: Block) -> bytes:
-    """Return what is in a block."""
+    """Return the uncompressed bytes of a block."""
     return zlib_ng.decompress(block.deflated + _LAST_BLOCK, _RAW, block.checksum.length)
 
 
 def join_blocks(blocks: Sequence[Block]) -> Block:
-    """Return some in a row as one."""
+    """Return a sequence of blocks as one block."""
     return Block(b"".join([block.deflated for block in blocks]), join(block.checksum for block in blocks))
 
 
@@ -61,7 +60,7 @@ def checksum(data: bytes) -> Checksum:
 
 
 def join(checksums: Iterable[Checksum]) -> Checksum:
-    """Return the checksum of what these are the checksums of, in a row."""
+    """Return the checksum of concatenated bytes from the checksums of the parts, in order."""
     whole_crc = whole_length = 0
     for crc, length in checksums:
         whole_crc = zlib_ng.crc32_combine(whole_crc, crc, length)
@@ -74,7 +73,7 @@ def gzip_member(deflated: Sequence[bytes], whole: Checksum) -> list[bytes]:
 
     Args:
         deflated: its blocks.
-        whole: the checksum of all that is in them.
+        whole: the checksum of all uncompressed bytes.
     """
     trailer = whole.crc.to_bytes(4, "little") + (whole.length & 0xFFFFFFFF).to_bytes(4, "little")
     return [_HEADER, *deflated, _LAST_BLOCK + trailer]

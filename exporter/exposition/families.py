@@ -1,4 +1,4 @@
-"""Families as the library writes them, of which only those that have changed are written again."""
+"""The families that prometheus_client writes; unchanged ones are not written again."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 Encode = Callable[[Collector], bytes]
-"""Writes all families of a collector, in some format."""
+"""Writes all families of a collector in one format."""
 
 
 class FamilyTexts:
-    """Remembers what families looked like when they were written last. Safe to call from several threads.
+    """Keeps the latest text of each family. Safe to call from several threads.
 
-    It has to be another Metric when something in it is another: the one that was written is kept to compare.
+    Pass a new Metric for changed samples, because the written one is kept for comparison.
     """
 
     def __init__(self) -> None:
         self._written: WeakKeyDictionary[Encode, dict[str, tuple[Metric, bytes]]] = WeakKeyDictionary()
 
     def encode(self, encode: Encode, families: Iterable[Metric]) -> bytes:
-        """Return what `encode` gives for families; it is called for each that it has not written so before."""
+        """Return the text of families; only changed ones are encoded again."""
         written = self._written.setdefault(encode, {})
         end = encode(_Families([]))
         parts = []

@@ -1,7 +1,7 @@
-"""What is published of files, groups and aggregates, as text of which only what has changed is written again.
+"""The families of files, groups and aggregates as text, of which a scrape renders only the changed lines.
 
-The letters are those of prometheus_client, which would write every sample on every scrape. It renders the rest, a few
-hundred lines, and they go behind these.
+The text is the same as prometheus_client's, which would render every sample at every scrape. The library renders the
+other families, a few hundred lines, which follow these.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from exporter.publication.publication import Changed, Publication
 from exporter.publication.rows import Row, Totals
 
 TEXT_KEPT_SCRAPES = 10
-"""For how many compressed scrapes the text is kept after one that was not: it is ten times as long."""
+"""For how many compressed scrapes text is kept after an uncompressed one; it is ten times as long as the blocks."""
 TEXT_KEPT_ROWS = 10_000
-"""Of groups with so many at most it always is, for patching text takes less time than inflating it first."""
+"""Up to how many rows a group always keeps its text, because patching it is faster than inflating it first."""
 _EOF = b"# EOF\n"
 
 
@@ -35,10 +35,10 @@ class Exposition:
     """The lines of all files, groups and aggregates. Safe to call from several threads.
 
     Args:
-        publication: what is shown.
+        publication: has the rows and totals.
 
     Attributes:
-        publication: the same.
+        publication: as given.
     """
 
     def __init__(self, publication: Publication) -> None:
@@ -52,28 +52,28 @@ class Exposition:
         )
         file_labels, group_labels = labels_writer(publication.labeller.names), labels_writer(("group",))
         aggregate_labels = labels_writer(self._aggregate_names, keeps_empty=True)
-        self._lock = threading.Lock()  # protects what is below; taken before the facts', never after
+        self._lock = threading.Lock()  # protects everything below; taken before the facts' lock, never after
         self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
-        # Groups are few, but so they are of the same moment as their files.
-        families = totals_families("group", "the group")
+        # Groups are few, but here their values are of the same moment as those of their files.
+        families = totals_families("group", "in the group")
         columns = [range(len(families))] * len(groups)
         self._totals = _Table[Totals](families, columns, lambda totals: group_labels([groups[totals.group].group]))
-        families = totals_families("aggregate", "the files with these labels")
+        families = totals_families("aggregate", "with these labels")
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
         self._tables = self._files, self._totals, self._aggregates
         self._deflater = Deflater()
         self._text_is_kept_for = 0
 
     def update(self) -> Changed:
-        """Take over what has changed in the publication, all of it as of one moment, and return it.
+        """Apply the changes of the publication, all at one moment, and return them.
 
-        To be called now and then while nobody scrapes too: until it is, the publication remembers what has changed.
+        To be called at intervals even without scrapes, because the publication remembers all changes until then.
         """
         with self._lock, self.publication.facts.lock:
             self.publication.update()
             self.publication.find_newest()
             changed = self.publication.take()
-            # Neighbours are alike, which is good for the compression, and they come and go together.
+            # Sorted, because neighbours compress well together, and come and go together.
             for row in sorted(changed.rows, key=attrgetter("path.name")):
                 path, stats = row.path, row.path.stats
                 rows = self._files.rows[row.group]
@@ -98,15 +98,15 @@ class Exposition:
         groups: Collection[str] | None = None,
         names: Collection[str] | None = None,
     ) -> list[bytes]:
-        """Return a whole answer in parts, which nothing changes any more.
+        """Return a whole answer in immutable parts.
 
         Args:
-            rest: writes the other families, when all else is written: as the library does, in OpenMetrics with the end.
+            rest: renders the other families as the library does, with the ``# EOF`` of OpenMetrics; called last.
             is_openmetrics: whether to write OpenMetrics, otherwise the classic format.
-            is_compressed: whether to give a gzip file.
-            groups: those of the samples; None for all.
-            names: those of the samples, as the library's ``restricted_registry`` has it: families without any are left
-                out, and what stays is told without its unit. None for all.
+            is_compressed: whether to return a gzip file.
+            groups: the groups of the samples; None for all.
+            names: the names of the samples; None for all. As in the library's ``restricted_registry``, families without
+                samples are left out, and the others have no unit.
         """
         numbers = [number for number, group in enumerate(self._config) if groups is None or group.group in groups]
         sections = []
@@ -171,7 +171,7 @@ def labels_writer(names: Sequence[str], *, keeps_empty: bool = False) -> Callabl
         template, pick, quotes = known[present]
         text: str = template % pick(values)
         if "\\" not in text and "\n" not in text and text.count('"') == quotes:
-            return text  # as nearly every one, in a third of the time
+            return text  # nothing to escape: the most frequent case, in a third of the time
         escaped = [value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values]
         return str(template % pick(escaped))
 
@@ -179,12 +179,12 @@ def labels_writer(names: Sequence[str], *, keeps_empty: bool = False) -> Callabl
 
 
 class _Family:
-    """A family as the library itself introduces it."""
+    """A family, and its head lines as the library writes them."""
 
     def __init__(self, metric: Metric) -> None:
         self.name = sample_name(metric)
         deflater = Deflater()
-        self.heads = {}  # what stands before the samples, by how it is asked for
+        self.heads = {}  # the lines before the samples, by the kind of answer
         for key in itertools.product((False, True), repeat=3):
             is_openmetrics, is_restricted, is_compressed = key
             shown = Metric(metric.name, metric.documentation, metric.type) if is_restricted else metric
@@ -194,7 +194,7 @@ class _Family:
 
 
 class _Table(Generic[K]):
-    """Families, and by group the rows that have samples in some of them."""
+    """Families, and for each group its rows, which have samples in some of the families."""
 
     def __init__(
         self, families: Mapping[str, Metric], columns: Sequence[Sequence[int]], labels_text: Callable[[K], str]
@@ -205,7 +205,7 @@ class _Table(Generic[K]):
     def bodies(
         self, groups: Sequence[int], names: Collection[str] | None, deflater: Deflater | None, *, keeps_text: bool
     ) -> list[tuple[_Family, list[Section]]]:
-        """Return what stands behind the heads of the families asked for."""
+        """Return for each requested family the sections that follow its head."""
         found: Mapping[str, list[Section]] = {
             family.name: [] for family in self._families if names is None or family.name in names
         }
