@@ -1,4 +1,4 @@
-"""Who may have an answer: as the web configuration says, for every path alike."""
+"""The guard: decides by the web configuration whether a request gets an answer, for all paths alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.web.security.web_config_file import WebConfigFile
 
 
 class Refusal(web.HTTPError):
-    """What is answered to those who may not pass."""
+    """The answer to a request that is refused."""
 
     def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
@@ -24,7 +24,7 @@ class Refusal(web.HTTPError):
 
 
 class Guard:
-    """Judges requests.
+    """Checks requests.
 
     Args:
         file: the web configuration.
@@ -36,10 +36,10 @@ class Guard:
         self._bucket = _Bucket()
 
     async def judge(self, request: httputil.HTTPServerRequest, connection: HTTP1Connection) -> None:
-        """Return if the request may pass. A connection that may not even be is closed.
+        """Return if the request is allowed. A connection without an allowed certificate is closed.
 
         Raises:
-            Refusal: it may not pass.
+            Refusal: it is not allowed.
         """
         config = self._file.current()
         if config.allowed_sans:
@@ -62,7 +62,7 @@ class Guard:
 
 
 class _Bucket:
-    """A token bucket: a token each interval, and a request takes one."""
+    """A token bucket: each interval adds a token, and each request takes one."""
 
     def __init__(self) -> None:
         self._limit: RateLimit | None = None

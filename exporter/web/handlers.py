@@ -1,4 +1,4 @@
-"""What is answered under which path."""
+"""The handlers: the answers for each path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exporter.overview import Overview
 from exporter.scrape import Scraper
 from exporter.web import api
 from exporter.web.guard import Guard, Refusal
-from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
+from exporter.web.negotiation import accepts_gzip, metrics_encoder, scrape_timeout_s
 from exporter.web.outbox import Outbox
 from exporter.web.page import CONTENT_SECURITY_POLICY, page_files
 from exporter.web.security.web_config_file import WebConfigFile
@@ -32,7 +32,7 @@ from fstat_cache import CacheClosedError
 _log = logging.getLogger(__name__)
 
 _LEAST_GZIPPED_BYTES = 1_000
-_QUERIES_AT_ONCE = 2  # besides the scrapes, which need not wait for them
+_QUERIES_AT_ONCE = 2  # scrapes need not wait for them
 _SEND_TIMEOUT_S = 60
 
 _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
@@ -40,17 +40,16 @@ _SCHEME_AND_HOST = re.compile("https?://[^/]*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the handlers are about.
+    """The parts of the agent that the handlers use.
 
     Attributes:
-        scraper: answers /metrics, in threads, several at once.
-        overview: answers /api/v1/, likewise.
-        telemetry_path: where the metrics are.
-        find_fault: says what keeps the agent from working; None: nothing.
-        progress: says how far the first scan has come, before which there are no metrics; None: it is done.
-        web_config: who may ask, and the headers that every answer has, beside its own or in their place.
-        reload: reloads the configuration, and says why that could not be done; None: it was. None where that is not to
-            be had over HTTP.
+        scraper: answers /metrics, in several threads at once.
+        overview: answers /api/v1/, in several threads at once.
+        telemetry_path: the path of the metrics.
+        find_fault: returns what keeps the agent from working; None: nothing.
+        progress: returns the progress of the first scan, during which there are no metrics; None: it is done.
+        web_config: access rules, and headers that are added to every answer or replace its own.
+        reload: reloads the configuration, and returns the error, or None on success. None: not allowed over HTTP.
     """
 
     scraper: Scraper
@@ -66,15 +65,15 @@ class Application(web.Application):
     """Serves a site.
 
     Args:
-        site: what there is to see.
+        site: the parts of the agent.
 
     Attributes:
-        guard: lets requests pass, or not.
-        outbox: sends what is long.
+        guard: checks requests.
+        outbox: sends long answers.
         whole, filtered: the scrapes of everything, and all others.
-        scrape_thread: makes them.
-        page: path without the first slash -> what is there.
-        query_slots: for the questions about files that are answered at once.
+        scrape_thread: runs the scrapes.
+        page: path without its first slash -> file of the page.
+        query_slots: bounds how many API queries run at once.
     """
 
     def __init__(self, site: Site) -> None:
@@ -100,16 +99,16 @@ class Application(web.Application):
         )
 
     def find_handler(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        """Find who answers. The target may be a whole URL (RFC 9112, 3.2.2), whose host is nothing to us."""
+        """Find the handler. The target may be a whole URL (RFC 9112, 3.2.2), whose host is ignored."""
         if host := _SCHEME_AND_HOST.match(request.path):
             request.path = request.path[host.end() :] or "/"
-        # Nobody reads a form, and tornado would answer what is wrong in one before it is known who asks.
+        # No handler reads a form, and tornado would answer a faulty one before the guard has checked the request.
         request.headers.pop("Content-Type", None)
         return super().find_handler(request, **kwargs)
 
 
 class _Handler(web.RequestHandler):
-    """What all have in common: plain errors, no headers beyond need, a limit for clients that do not read."""
+    """The base of all handlers: plain errors, few headers, a time limit for clients that do not read."""
 
     ALLOW = "GET, HEAD"
     application: Application
@@ -120,11 +119,11 @@ class _Handler(web.RequestHandler):
         assert isinstance(connection, HTTP1Connection)
         self.connection = connection
         self.stream = connection.stream
-        # Tornado refuses other methods before anything else is looked at; `prepare` does it after that.
+        # Tornado would refuse other methods before `prepare`, which does it after the guard.
         self.SUPPORTED_METHODS = (str(self.request.method),)
 
     async def prepare(self) -> None:
-        """Refuse those who may not pass, whatever they ask for."""
+        """Refuse requests that the guard does not allow, then unknown methods."""
         await self.application.guard.judge(self.request, self.connection)
         if self.request.method not in web.RequestHandler.SUPPORTED_METHODS:
             raise web.HTTPError(405)
@@ -135,7 +134,7 @@ class _Handler(web.RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
-        """Send what there is so far."""
+        """Send what was written so far."""
         if not self._headers_written:
             self.set_headers(self.site.web_config.current().headers)
         return super().flush(include_footers)
@@ -145,7 +144,7 @@ class _Handler(web.RequestHandler):
             self.set_header(name, value)
 
     def compute_etag(self) -> None:
-        """None: to hash every scrape would be for nothing, no two are alike."""
+        """Return None: no two scrapes are equal, so a hash of each would be useless."""
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == 405:
@@ -166,28 +165,28 @@ class _Handler(web.RequestHandler):
             _log.error("a request failed", exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def head(self, *names: str) -> Awaitable[None] | None:
-        """Answer HEAD: as GET, of which tornado sends no body."""
+        """Answer HEAD like GET; tornado sends no body."""
         return self.get(*names)
 
     def send(self, body: str | bytes, status: int = 200) -> None:
-        """Answer; a client that has not taken the whole answer after a while is disconnected."""
+        """Answer; a client that has not read the whole answer in time is disconnected."""
         self.set_status(status)
         sent = self.finish(body)
         if not sent.done():
             timer = asyncio.get_running_loop().call_later(_SEND_TIMEOUT_S, self.stream.close)
             sent.add_done_callback(lambda _: timer.cancel())
-        # That the client went away while it was sent to is its own decision, and no news.
+        # Retrieve the error of a client that disconnected meanwhile, so that asyncio does not log it.
         sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def send_outcome(self, good: str, fault: str | None, status: int) -> None:
-        """Answer that something is good, or, with a status, what is wrong with it."""
+        """Answer `good` without a fault, else the fault with the status."""
         if fault is None:
             self.send(f"{good}\n")
         else:
             self.send(f"{fault}\n", status)
 
     async def send_long(self, parts: Sequence[bytes]) -> None:
-        """Answer with much; beside that it is as `send`, but many who do not read what they asked for make room."""
+        """Answer like `send`, but with a long body; the outbox bounds how many such answers wait for clients."""
         self.set_header("Content-Length", str(sum(map(len, parts))))
         await self.application.outbox.send(self.stream, self._send_piece, parts)
 
@@ -202,7 +201,7 @@ class _Metrics(_Handler):
         if (progress := self.site.progress()) is not None:
             about = await self._share(shared.filtered, "about", lambda: [scraper.about_the_agent(generate_latest)])
             if about is not None:
-                # For people: a Prometheus does not read what comes with an error.
+                # For people: Prometheus ignores the body of an error.
                 self.send(b"".join([f"# {progress}\n".encode(), *about]), 503)
             return
         headers = self.request.headers
@@ -222,17 +221,17 @@ class _Metrics(_Handler):
                 groups=groups,
             )
 
-        # Filters are many, and anybody may make up more: they do not keep the scrapes of everything waiting.
+        # Apart, because clients can send any number of filters: the scrapes of everything do not wait for them.
         scrapes = shared.filtered if names or groups else shared.whole
         key = content_type, compressed, tuple(names), tuple(groups)
-        limit_s = patience_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
+        limit_s = scrape_timeout_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
             async with asyncio.timeout(limit_s) as limit:
                 parts = await self._share(scrapes, key, scrape)
         except TimeoutError:
             if not limit.expired():
                 raise
-            _log.warning("a scrape was not done in the time that Prometheus gives it", extra=fields(limit_s=limit_s))
+            _log.warning("a scrape timed out: raise scrape_timeout in Prometheus", extra=fields(limit_s=limit_s))
             self.send(f"The scrape was not done within {limit_s:g} s.\n", 503)
             return
         if parts is None:
@@ -246,7 +245,7 @@ class _Metrics(_Handler):
     async def _share(
         self, scrapes: SharedCalls[list[bytes]], key: Hashable, scrape: Callable[[], list[bytes]]
     ) -> list[bytes] | None:
-        """Return what others who ask for the same get too, or None when all of them have gone."""
+        """Return an answer that all clients with the same key share; None when all of them have disconnected."""
         thread = self.application.scrape_thread
         return await scrapes.call(key, lambda: thread.call(scrape), lambda: not self.stream.closed())
 
@@ -269,7 +268,7 @@ class _Reload(_Handler):
             self.send("Lifecycle API is not enabled; it is with --web.enable-lifecycle.\n", 403)
             return
         error = await self.site.reload()
-        fault = None if error is None else f"The configuration was not reloaded, the old one stays:\n{error}"
+        fault = None if error is None else f"The configuration was not reloaded; the old one stays in force:\n{error}"
         self.send_outcome("Reloaded.", fault, 500)
 
     put = post
@@ -306,7 +305,7 @@ class _Page(_Handler):
         file = self.application.page[name]
         self.set_header("Content-Type", file.content_type)
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        self.set_header("Cache-Control", "no-cache")  # another version may be started
+        self.set_header("Cache-Control", "no-cache")  # the next start may be of another version
         self.set_header("Referrer-Policy", "no-referrer")
         self.send(file.body)
 

@@ -1,4 +1,4 @@
-"""Long answers, piece by piece, to clients that may never read them."""
+"""The outbox: sends long answers in pieces, to clients that may never read them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STALLED_AT_MOST = 16
 
 
 class Outbox:
-    """Sends, and bounds how many answers wait for clients to read on.
+    """Sends answers, and bounds how many of them wait for their clients to read.
 
-    A client that has taken nothing for a minute is disconnected. So is, when too many of them wait, the one that has
-    taken nothing for the longest time.
+    A client that has read nothing for a minute is disconnected. When too many answers wait, the client that has read
+    nothing for longest is disconnected too.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class Outbox:
         """Send all parts, unless the connection is closed meanwhile.
 
         Args:
-            stream: where they go in the end.
-            write: sends some bytes; what it returns is done when they have left.
+            stream: the client's connection.
+            write: sends some bytes; its future is done when they are sent.
             parts: the answer.
         """
         with contextlib.suppress(iostream.StreamClosedError):
             for piece in _pieces(parts):
                 written = write(piece)
-                del piece  # who has been disconnected must not hold it until its turn comes
+                del piece  # free it now: this coroutine may run late after a disconnect
                 if not written.done():
                     await self._wait(stream, written)
                 if stream.closed():
@@ -46,7 +46,7 @@ class Outbox:
         self._stalled[stream] = None
         if len(self._stalled) > _STALLED_AT_MOST:
             longest = next(iter(self._stalled))
-            del self._stalled[longest]  # at once: many may begin to wait before its own wait has ended
+            del self._stalled[longest]  # not only below in its own wait, which may end late
             longest.close()
         timer = asyncio.get_running_loop().call_later(STALL_TIMEOUT_S, stream.close)
         try:
@@ -57,7 +57,7 @@ class Outbox:
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join the small ones; what is long already is not copied."""
+    """Join small parts to pieces; a long part is not copied."""
     gathered: list[bytes] = []
     size = 0
     for part in parts:

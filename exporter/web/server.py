@@ -1,4 +1,4 @@
-"""Sockets and connections: where the agent listens and how long it waits for a client."""
+"""The server: listening sockets, connections, and their time limits."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from exporter.web.security.web_config_file import WebConfigFile
 
 _MAX_CONNECTIONS = 2000
 _MAX_HEADER_BYTES = 16 << 10
-_MAX_BODY_BYTES = 4 << 10  # there is nothing to say in one
+_MAX_BODY_BYTES = 4 << 10  # no handler reads a body
 _BACKLOG = 1024
 
 
 class ListenError(Exception):
-    """The agent cannot listen on its address; the message says on which and why."""
+    """The agent cannot listen on its address; the message names the address and the reason."""
 
 
 def listen(address: ListenAddress) -> list[socket.socket]:
-    """Bind and listen.
+    """Bind the address and listen.
 
     Args:
-        address: where; an empty host is every address, IPv4 and IPv6 as far as the machine has them.
+        address: an empty host stands for every address, IPv4 and IPv6 if the machine has them.
 
     Returns:
-        The listening sockets, at least one. Port 0 is one and the same free port for all of them.
+        The listening sockets, at least one. For port 0 all have the same free port.
 
     Raises:
-        ListenError: the port is taken, the address is not this machine's or the like.
+        ListenError: for example the port is in use, or the address is not one of this machine.
     """
     sockets: list[socket.socket] = []
     try:
@@ -47,7 +47,7 @@ def listen(address: ListenAddress) -> list[socket.socket]:
             try:
                 bound = socket.create_server((sockaddr[0], port, *sockaddr[2:]), family=family, backlog=_BACKLOG)
             except OSError as error:
-                # IPv4 comes first. These two are what a machine says whose IPv6 is off.
+                # IPv4 comes first. A machine without IPv6 gives one of these two errors.
                 if not sockets or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
             else:
@@ -68,7 +68,7 @@ def _reason(error: OSError | UnicodeError, address: ListenAddress) -> str:
     elif error.errno == errno.EACCES and address.port < 1024:
         return "permission denied, ports below 1024 need root or CAP_NET_BIND_SERVICE"
     else:
-        text = os.strerror(error.errno or 0)  # the error's own text has the address in it once more
+        text = os.strerror(error.errno or 0)  # the error's own text would repeat the address
     return text[:1].lower() + text[1:]
 
 
@@ -91,42 +91,42 @@ def url_of(bound: socket.socket, *, is_tls: bool) -> str:
 
 
 class Server(httpserver.HTTPServer):
-    """HTTP/1.1 with keep-alive, over TLS if the web configuration says so, and an end to waiting.
+    """Serves HTTP/1.1 with keep-alive and time limits, over TLS if the web configuration has it.
 
-    A new connection has 30 s for TLS and the headers of its first request; each later request has 30 s for its headers
+    A new connection has 30 s for TLS and the headers of its first request. Each later request has 30 s for its headers,
     from their first byte on, and each body has 30 s. Between requests a connection is kept for 5 minutes. These are
-    timers of the event loop, so a connection that waits costs no thread. When there are too many connections the one
-    that has waited longest for a request makes room.
+    timers of the event loop, so a waiting connection costs no thread. When there are too many connections, the one
+    that has waited longest for a request is closed.
 
     Args:
         application: answers the requests.
-        web_config: whether connections use TLS, and with what; looked at for each of them and each request.
+        web_config: TLS and its certificates; read for each connection and each request.
     """
 
     def initialize(self, application: web.Application, web_config: WebConfigFile) -> None:  # type: ignore[override]
-        """Set the limits; tornado's own way of constructing."""
+        """Set the limits. Tornado calls this instead of `__init__`."""
         super().initialize(
             application,
             max_header_size=_MAX_HEADER_BYTES,
             max_body_size=_MAX_BODY_BYTES,
             body_timeout=streams.REQUEST_TIMEOUT_S,
         )
-        self.conn_params.header_timeout = None  # the streams see to it; tornado's would take a task for each request
+        self.conn_params.header_timeout = None  # the streams have timers; tornado's would cost a task for each request
         self._web_config = web_config
         self._tls = web_config.current().tls
-        self._waiting: dict[streams.Stream, None] = {}  # for a request, the longest first
+        self._waiting: dict[streams.Stream, None] = {}  # streams that wait for a request, the longest first
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_connections = min(_MAX_CONNECTIONS, soft_limit // 2)
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
-        """Take a new connection; in place of tornado's, which has one TLS context for ever."""
+        """Accept a connection. It replaces tornado's method, which would never change the TLS context."""
         self._renew_tls()
         if len(self._connections) >= self._max_connections:
             longest = next(iter(self._waiting), None)
             if longest is None:
                 connection.close()
                 return
-            del self._waiting[longest]  # at once: many may come before its own wait has ended
+            del self._waiting[longest]  # not only by its own wait, which may end late
             longest.close()
         stream = streams.Stream
         try:
@@ -134,11 +134,11 @@ class Server(httpserver.HTTPServer):
                 connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 stream = streams.TlsStream
             self.handle_stream(stream(connection, self._waiting), address)
-        except OSError:  # the client has gone already
+        except OSError:  # the client has disconnected already
             connection.close()
 
     def _renew_tls(self) -> None:
-        """Take new certificates, and have the connections of the old ones end with the answer to their next request."""
+        """Switch to new certificates; connections with the old ones end after the answer to their next request."""
         tls = self._web_config.current().tls
         if tls is not self._tls:
             old = self.conn_params
@@ -146,12 +146,12 @@ class Server(httpserver.HTTPServer):
             old.no_keep_alive = True
 
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
-        """Begin to read the next request of a connection."""
+        """Read the next request of a connection, after a switch to new certificates."""
         self._renew_tls()
         return super().start_request(server_conn, request_conn)
 
     async def shut_down(self, timeout_s: float) -> None:
-        """Stop listening and close every connection, however busy; wait for that at most `timeout_s` seconds."""
+        """Stop listening and close every connection, even busy ones; wait at most `timeout_s` seconds."""
         self.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.close_all_connections(), timeout_s)

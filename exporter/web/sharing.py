@@ -1,4 +1,4 @@
-"""One answer for many who ask the same."""
+"""Shared calls: one answer for many callers with the same request."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ T = TypeVar("T")
 
 
 class SharedCalls(Generic[T]):
-    """Makes calls one after the other; whoever asks for the same before it has begun gets the same answer.
+    """Makes calls one after the other; callers with the same key share a call that has not begun.
 
-    So what is answered is always as of a moment after it was asked for, and a thousand who ask at once cost two calls.
+    So an answer is always of a time after the request, and a thousand concurrent callers cost two calls.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._calls: dict[Hashable, _Call[T]] = {}  # those that have not begun
+        self._calls: dict[Hashable, _Call[T]] = {}  # the calls that have not begun
 
     async def call(
         self, key: Hashable, function: Callable[[], Awaitable[T]], is_wanted: Callable[[], bool]
     ) -> T | None:
-        """Return what `function` returns, or raise what it raises.
+        """Return the result of `function`, or raise its exception.
 
         Args:
-            key: what is asked for.
-            function: gives the answer.
-            is_wanted: whether the one who asks still waits.
+            key: identifies the request.
+            function: makes the answer.
+            is_wanted: whether this caller still wants it.
 
         Returns:
-            None when nobody of those who asked waited any more.
+            The answer; None, without a call of `function`, when no caller wants it any more.
         """
         call = self._calls.get(key)
         if call is None:
             wanted: list[Callable[[], bool]] = []
             call = self._calls[key] = _Call(wanted, asyncio.create_task(self._make(key, wanted, function)))
-            # Asyncio must not complain of an error that those who asked did not wait for.
+            # Retrieve the error, so that asyncio does not log it when no caller waits any more.
             call.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         call.wanted.append(is_wanted)
         try:
             return await asyncio.shield(call.task)
         finally:
             call.wanted.remove(is_wanted)
-            if not call.wanted and self._calls.get(key) is call:  # it has not begun, and nobody waits any more
+            if not call.wanted and self._calls.get(key) is call:  # it has not begun, and no caller waits
                 del self._calls[key]
                 call.task.cancel()
 
@@ -58,5 +58,5 @@ class SharedCalls(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[T]):
-    wanted: list[Callable[[], bool]]  # by each who asked
+    wanted: list[Callable[[], bool]]  # is_wanted of each caller
     task: asyncio.Task[T | None]

@@ -1,4 +1,4 @@
-"""Connections with an end to patience: a request that has begun must get on, and none may be hoarded."""
+"""Connections with timeouts, for the headers of a request and between requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _CHUNK_BYTES = 16 << 10
 
 
 class Stream(iostream.IOStream):
-    """One that closes itself when a request does not begin for 5 minutes, or its headers take longer than 30 s then.
+    """A connection that closes itself when no request begins for 5 minutes, or its headers take longer than 30 s.
 
-    The time of the first request runs from the beginning, whether there is a byte of it or not.
+    The headers of the first request must arrive within 30 s from the connection's beginning.
 
     Args:
         connection: the socket.
-        waiting: has the streams that wait for the headers of a request, the one that has waited longest first.
+        waiting: the streams that wait for the headers of a request, the one that has waited longest first.
     """
 
     def __init__(self, connection: Any, waiting: dict[Stream, None]) -> None:
@@ -30,16 +30,16 @@ class Stream(iostream.IOStream):
         waiting[self] = None
 
     async def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> bytes:
-        """Read the headers of a request, which is what tornado reads in this way.
+        """Read the headers of a request; tornado calls this for nothing else.
 
         Raises:
-            StreamClosedError: the connection is closed. Tornado itself would go on with the requests that had come
-                before that: hundreds, if they are short, and nobody is there to have an answer.
+            StreamClosedError: the connection is closed. Tornado alone would still process all requests that arrived
+                before, perhaps hundreds, whose answers no client can get.
         """
         try:
             if self.closed():
                 raise iostream.StreamClosedError(real_error=self.error)
-            if self not in self._waiting:  # then it is not the first
+            if self not in self._waiting:  # this is not the first request
                 self._is_idle = not self._read_buffer_size
                 self._waiting[self] = None
                 self._close_in(KEEP_ALIVE_S if self._is_idle else REQUEST_TIMEOUT_S)
@@ -50,7 +50,7 @@ class Stream(iostream.IOStream):
             self._waiting.pop(self, None)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        """Read; tornado's own hook."""
+        """Read from the socket, a hook of tornado; begin the headers' timeout at their first byte."""
         count = super().read_from_fd(buf)
         if count and self._is_idle:
             self._is_idle = False
@@ -63,4 +63,4 @@ class Stream(iostream.IOStream):
 
 
 class TlsStream(Stream, iostream.SSLIOStream):
-    """The same over TLS, whose handshake counts as part of the first request."""
+    """A connection over TLS, whose handshake counts as part of the first request."""

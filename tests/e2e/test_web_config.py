@@ -236,7 +236,7 @@ def test_users_and_headers_change(start: Start) -> None:
         assert [agent.ask("/", user=user).status for user in ("bob", "", "alice")] == [200, 401, 401]
         metrics = agent.ask("/metrics", user="bob").body.decode()
         assert parse_scrape(metrics).value("fstat_exporter_web_config_last_reload_successful") == 0
-        assert agent.log().count("can not be used") == number + 1
+        assert agent.log().count("cannot be used") == number + 1
     agent.path.unlink()
     assert [agent.ask("/", user=user).status for user in ("bob", "")] == [200, 401]
     users = f"basic_auth_users: {{bob: '{hashed(PASSWORD)}'}}"
@@ -394,7 +394,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.splitlines() == [
             f"{path}:1:20: tls_server_config: one of 'key' and 'key_file' is missing",
-            f"{path}:1:32: tls_server_config.cert_file: can not be read: No such file or directory",
+            f"{path}:1:32: tls_server_config.cert_file: cannot be read: No such file or directory",
             f"{path}:2:1: basic_auth_user: unknown key, did you mean 'basic_auth_users'?",
         ]
 

@@ -1,4 +1,4 @@
-"""Who may ask: the web configuration file, TLS, passwords.
+"""Access control: the web configuration file, TLS, passwords.
 
-It imports `config` and `ops`; the server, its guard and those who start it import it.
+It imports `config` and `ops`; the server, its guard, the agent and the command line import it.
 """

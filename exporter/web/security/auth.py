@@ -1,4 +1,4 @@
-"""Basic authentication: who may pass, at a bounded price."""
+"""Basic authentication with bounded CPU time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import bcrypt
 
 from exporter.ops.threads import call_in_thread
 
-_BCRYPT_BYTES = 72  # what comes after them counts in no implementation of bcrypt
+_BCRYPT_BYTES = 72  # every bcrypt implementation ignores later bytes
 _FAILURES_KEPT = 1000
 _WAITING_AT_MOST = 64
 _WAITING_AT_MOST_EACH = 16
@@ -29,15 +29,15 @@ _GiveUp = Callable[[], None]
 class Authenticator:
     """Compares credentials with bcrypt hashes. To be used from the event loop only.
 
-    bcrypt is slow on purpose, so it runs in a thread, for one client after the other, and what it said is remembered
-    under a keyed hash of what was asked. Clients that are known are answered at once, however many others wait. Each
-    address has its turn, and a failure is followed by a rest as long as the comparison took: a flood of wrong passwords
-    gets half a core at most. A user that does not exist takes as long as one that does.
+    bcrypt is slow on purpose, so it runs in a thread, for one client after the other. Its results are remembered under
+    a keyed hash of the credentials, so known clients are answered at once. Addresses take turns. After a failure it
+    rests as long as the comparison took, so that wrong passwords use half a core at most. An unknown user takes as long
+    as a known one.
     """
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
-        self._passed: dict[bytes, bytes] = {}  # user -> the digest that is right
+        self._passed: dict[bytes, bytes] = {}  # user -> the right digest
         self._failed: OrderedDict[bytes, None] = OrderedDict()  # digests, the oldest first
         self._waiting: OrderedDict[str, deque[_Question]] = OrderedDict()  # address -> its questions
         self._worker: asyncio.Task[None] | None = None
@@ -45,16 +45,16 @@ class Authenticator:
     async def check(
         self, authorization: str, users: Mapping[bytes, bytes], address: str, on_close: Callable[[_GiveUp | None], None]
     ) -> bool | None:
-        """Tell whether a request may pass.
+        """Check the credentials of a request.
 
         Args:
             authorization: the header's value, "" if there is none.
             users: name -> bcrypt hash.
             address: of the client.
-            on_close: takes what is to be called when the client goes away, which ends the waiting; None: nothing.
+            on_close: sets the function that is called when the client disconnects, to end the wait; None: none.
 
         Returns:
-            None when too many others wait, or the client has gone.
+            Whether they are right; None when too many others wait, or the client has disconnected.
         """
         credentials = _parse(authorization)
         if credentials is None:
@@ -74,7 +74,7 @@ class Authenticator:
             answer.cancel()
 
         if not self._ask(_Question(hashed or self._stand_in(user, users), password[:_BCRYPT_BYTES], answer), address):
-            # Not at once: who gets a quick answer is quick to ask again.
+            # Answer late, because a client with a quick answer would soon ask again.
             loop.call_later(_BUSY_S, give_up)
         on_close(give_up)
         await asyncio.wait([answer])
@@ -95,7 +95,7 @@ class Authenticator:
         return hmac.digest(self._key, b"".join(parts), "sha256")
 
     def _stand_in(self, user: bytes, users: Mapping[bytes, bytes]) -> bytes:
-        """A hash for a user that does not exist, at the cost of one that does: always the same for the same name."""
+        """Return a hash for an unknown user, with the cost of a known one's; always the same for the same name."""
         costs = [hashed[4:6] for hashed in users.values()]
         number = int.from_bytes(hmac.digest(self._key, user, "sha256")[:8]) % len(costs)
         return b"$2b$" + costs[number] + b"$" + b"." * 53
@@ -110,7 +110,7 @@ class Authenticator:
         return True
 
     async def _answer_all(self) -> None:
-        """Answer until nobody waits, each address in its turn."""
+        """Answer until no question waits; addresses take turns."""
         try:
             while self._waiting:
                 address, questions = self._waiting.popitem(last=False)
@@ -134,7 +134,7 @@ class Authenticator:
 class _Question:
     hashed: bytes
     password: bytes
-    answer: asyncio.Future[bool]  # cancelled when nobody waits for it any more
+    answer: asyncio.Future[bool]  # cancelled when it is not awaited any more
 
 
 def _parse(authorization: str) -> tuple[bytes, bytes] | None:

@@ -1,4 +1,4 @@
-"""TLS as the web configuration has it, in terms of Python's ssl."""
+"""TLS: from the names of the web configuration to Python's ssl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSIONS = {
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
 }
-"""The versions by the names of the web configuration."""
+"""Name in the web configuration -> version."""
 
 CLIENT_AUTH_TYPES = {
     "NoClientCert": ssl.CERT_NONE,
@@ -24,7 +24,7 @@ CLIENT_AUTH_TYPES = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-"""What is asked of clients. A certificate that is only requested decides nothing, so none is asked for."""
+"""Name in the web configuration -> mode. RequestClientCert requests none, because it would not decide anything."""
 
 CIPHER_SUITES = {
     "TLS_AES_128_GCM_SHA256": "",
@@ -41,10 +41,10 @@ CIPHER_SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
-"""Go's names -> OpenSSL's; "" for those of TLS 1.3, which can not be chosen, neither there nor here."""
+"""Go's name -> OpenSSL's; "" for those of TLS 1.3, which cannot be chosen, neither in Go nor here."""
 
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
-"""Go's names -> OpenSSL's."""
+"""Go's name -> OpenSSL's."""
 
 _PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
@@ -53,11 +53,11 @@ _PLAIN_HTTP_ANSWER = (
 
 
 class TlsError(Exception):
-    """TLS can not be had like this.
+    """The TLS configuration is not valid.
 
     Args:
-        key: the part that is at fault: "cert", "key", "client_ca" or "cipher_suites".
-        text: what is wrong with it. Quotes nothing of it.
+        key: the faulty part: "cert", "key", "client_ca", "cipher_suites" or "curve_preferences".
+        text: the fault, without a quotation of the part.
     """
 
     def __init__(self, key: str, text: str) -> None:
@@ -84,16 +84,16 @@ def make_context(
     """Return the context of a server.
 
     Args:
-        cert, key: as PEM; of a chain the server's own certificate comes first.
-        client_ca: whose certificates of clients are good, as PEM; None for those that the system trusts.
+        cert, key: as PEM; in a chain the server's own certificate comes first.
+        client_ca: authorities for clients' certificates, as PEM; None for those that the system trusts.
         client_auth_type: one of CLIENT_AUTH_TYPES.
         min_version, max_version: of VERSIONS, TLS12 or later.
         cipher_suites: names of CIPHER_SUITES, the best first; () for OpenSSL's own choice.
-        prefer_server_cipher_suites: whether their order counts, or that of the client.
+        prefer_server_cipher_suites: whether the server's order counts, or the client's.
         curve: one of CURVES, the only one to be used; "" for OpenSSL's own choice.
 
     Raises:
-        TlsError: certificate, key or another part can not be used.
+        TlsError: certificate, key or another part cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = _Socket
@@ -124,11 +124,11 @@ def make_context(
 
 
 def has_allowed_name(certificate: Mapping[str, Any] | None, allowed: Collection[str]) -> bool:
-    """Tell whether a certificate has one of the names as a DNS name, an e-mail address, an IP address or a URI.
+    """Return whether a certificate has one of the names as a DNS name, an e-mail address, an IP address or a URI.
 
     Args:
-        certificate: of a client, as `ssl.SSLSocket.getpeercert` gives it.
-        allowed: the names, of which one must be met exactly; IP addresses in the short form.
+        certificate: of a client, as `ssl.SSLSocket.getpeercert` returns it.
+        allowed: the names, which must match exactly; IP addresses in the short form.
     """
     for kind, value in (certificate or {}).get("subjectAltName", ()):
         name = _short_address(value) if kind == "IP Address" else value
@@ -152,7 +152,7 @@ def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         is_encrypted = True
         return ""
 
-    # The ssl module reads these two from files only. Both are of the same moment here, and inline ones touch no disk.
+    # The ssl module reads these two from files only. In memory both are of one moment, and inline ones never on disk.
     with open(os.memfd_create("cert"), "wb", 0) as cert_file, open(os.memfd_create("key"), "wb", 0) as key_file:
         cert_file.write(cert)
         key_file.write(key)
@@ -168,7 +168,7 @@ def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
                 raise MismatchError("key", "does not belong to the certificate") from None
             if b" PRIVATE KEY-----" not in key or reason is None:
                 raise TlsError("key", "no private key in it, expected one in PEM") from None
-            raise TlsError("cert", f"can not be used: {reason.lower().replace('_', ' ')}") from None
+            raise TlsError("cert", f"cannot be used: {reason.lower().replace('_', ' ')}") from None
 
 
 def _load_authorities(context: ssl.SSLContext, pem: bytes, key: str) -> None:
@@ -179,16 +179,16 @@ def _load_authorities(context: ssl.SSLContext, pem: bytes, key: str) -> None:
 
 
 class _Socket(ssl.SSLSocket):
-    """Tells a client that speaks plain HTTP so, as Go's servers do."""
+    """A TLS socket that answers plain HTTP with an error, as Go's servers do."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, or answer what is no TLS."""
+        """Shake hands, or answer plain HTTP."""
         try:
             super().do_handshake(block)
         except ssl.SSLError as error:
             if error.reason == "HTTP_REQUEST":
                 with contextlib.suppress(OSError):
-                    # What is left unread would make the kernel reset the connection, and the answer would be lost.
+                    # Unread bytes would make the kernel reset the connection, so that the answer would be lost.
                     socket.socket.recv(self, 65536)
                     socket.socket.send(self, _PLAIN_HTTP_ANSWER)
             raise

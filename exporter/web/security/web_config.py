@@ -1,7 +1,7 @@
-"""The web configuration, in the format of Prometheus' exporter-toolkit: YAML text and PEM files to values.
+"""The web configuration in the format of Prometheus' exporter-toolkit: parses YAML and reads PEM files.
 
-What an error quotes can end in a log, so here the fields are secret: a value might be a password or a key, written in
-the wrong place. Only an unknown name of a version or the like is quoted.
+All fields are secret: an error may be logged, and a value may be a password or key in the wrong place. Errors quote
+only unknown names, for example of a version.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)", re.ASCI
 _QUOTED = re.compile(r" '(?!single quotes)[^']{2,}'")
 
 _NO_ANY = (
-    "Python's ssl can not ask for a certificate without verifying it, and one that anybody can make protects nothing; "
-    "expected RequireAndVerifyClientCert, or NoClientCert"
+    "Python's ssl cannot request a certificate without verifying it, and an unverified one protects nothing; "
+    "expected RequireAndVerifyClientCert or NoClientCert"
 )
 
 
@@ -56,7 +56,7 @@ def _parse_hash(hashed: str) -> bytes:
     try:
         if found is None or not 4 <= int(found[2]) <= 31:
             raise ValueError
-        bcrypt.hashpw(b"", found[1] + b"04$" + found[3])  # its cost aside, it is one that can be computed
+        bcrypt.hashpw(b"", found[1] + b"04$" + found[3])  # tries the salt, at the lowest cost
     except ValueError:
         what = "expected one such as $2y$10$ and 53 more characters; htpasswd -nBC 10 '' makes one"
         raise ValueError(f"no bcrypt hash, {what}") from None
@@ -130,15 +130,15 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """How connections and requests are protected.
+    """The protection of connections and requests.
 
     Attributes:
         tls: the context of the server; None for plain HTTP.
-        allowed_sans: the client's certificate must have one of these names; () for any.
-        headers: what every answer has, whatever the agent itself would say.
-        users: name -> bcrypt hash, both as bytes; empty when nobody needs to say who he is.
+        allowed_sans: the client's certificate must have one of these names; empty: any name.
+        headers: are in every answer, and replace the agent's own.
+        users: name -> bcrypt hash, both as bytes; empty: no authentication.
         rate_limit: of all requests together, or None.
-        warnings: what is in the file and has not the effect that its author may expect, a line each.
+        warnings: settings in the file with another effect than their author may expect, a line each.
     """
 
     tls: ssl.SSLContext | None = None
@@ -163,20 +163,20 @@ class WebConfigReader:
         self._warnings: list[str] = []
         self._digest = hashlib.sha256()
         self.files = [path]
-        """The files that were read, or should have been, as far as they are known."""
+        """The files that were read, or that could not be read."""
         self.is_blank = False
-        """Whether there is nothing in the file at all."""
+        """Whether the file is empty, or has only white space."""
 
     @property
     def fingerprint(self) -> bytes:
-        """Says of two readings whether they found the same."""
+        """A digest of the files' contents: equal for two readings with equal contents."""
         return self._digest.digest()
 
     def read(self) -> WebConfig:
-        """Return what is configured.
+        """Read the file and return its configuration.
 
         Raises:
-            ConfigError: it can not be read or is not valid; carries every mistake.
+            ConfigError: the file cannot be read or is not valid; has every mistake.
         """
         text = read_text(self._path)
         self._digest.update(text.encode())
@@ -185,7 +185,7 @@ class WebConfigReader:
             root = compose(text, self._path)
         except ConfigError as error:
             raise ConfigError(replace(each, text=_QUOTED.sub("", each.text)) for each in error.mistakes) from None
-        # Nothing at all is good too, as exporter-toolkit has it.
+        # An empty file is valid, as in exporter-toolkit.
         config = self._web_config(root) if root is not None and root.tag != NULL else WebConfig()
         if self._report:
             raise self._report.error()
@@ -249,11 +249,11 @@ class WebConfigReader:
         return replace(config, tls=context, allowed_sans=frozenset(filter(None, values.get("client_allowed_sans", ()))))
 
     def _pem(self, nodes: Mapping[str, yaml.Node], values: Mapping[str, str], name: str) -> bytes | None:
-        """Read one of the parts that stand in the file itself or in another one, whose name is given."""
+        """Return a PEM part, which the file contains or names another file for."""
         file = f"{name}_file"
         content, path = values.get(name), values.get(file)
         if content and path:
-            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"'{name}' is there too, expected one of them")
+            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"'{name}' is given too, expected one of them")
             return None
         if content or not path:
             return content.encode() if content else None
@@ -264,7 +264,7 @@ class WebConfigReader:
                 pem = opened.read(_MAX_PEM_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error  # of a NUL in the name
-            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"can not be read: {reason}")
+            self._wrong(nodes[file], f"{_TLS_PATH}.{file}", f"cannot be read: {reason}")
             return None
         if len(pem) > _MAX_PEM_BYTES:
             self._wrong(nodes[file], f"{_TLS_PATH}.{file}", "is larger than 1 MiB, expected certificates or a key")
@@ -281,22 +281,22 @@ class WebConfigReader:
         if kind == "NoClientCert" and authority is not None and authority.value:
             self._wrong(authority, key, "is missing or NoClientCert, so the authority of clients would not be used")
         if kind == "RequestClientCert":
-            self._warnings.append(f"{key}: with RequestClientCert whoever connects is served; nobody is asked")
+            self._warnings.append(f"{key}: RequestClientCert requests no certificate; every client is served")
         elif kind != "NoClientCert" and not _is_given(nodes, "client_ca"):
-            self._warnings.append(f"{key}: without client_ca_file every authority that this system trusts is good")
+            self._warnings.append(f"{key}: without client_ca_file this system's authorities are trusted")
         return kind
 
     def _versions(self, nodes: Mapping[str, yaml.Node], values: Mapping[str, str]) -> tuple[str, str]:
         least, greatest = values.get("min_version", "TLS12"), values.get("max_version", "TLS13")
         if greatest in ("TLS10", "TLS11"):
-            what = "Python's ssl speaks TLS 1.2 and 1.3 only, expected TLS12 or TLS13"
+            what = "Python's ssl supports TLS 1.2 and 1.3 only, expected TLS12 or TLS13"
             self._wrong(nodes["max_version"], f"{_TLS_PATH}.max_version", what)
             greatest = "TLS13"
         elif least > greatest:  # the names sort as the versions do
             what = f"is above max_version, which is {greatest}"
             self._wrong(nodes["min_version"], f"{_TLS_PATH}.min_version", what)
         if least in ("TLS10", "TLS11"):
-            self._warnings.append(f"{_TLS_PATH}.min_version: {least} is not spoken any more; the least is TLS 1.2")
+            self._warnings.append(f"{_TLS_PATH}.min_version: {least} is not supported; the minimum is TLS 1.2")
             least = "TLS12"
         return least, greatest
 
@@ -310,7 +310,7 @@ class WebConfigReader:
     def _http(self, node: yaml.Node, config: WebConfig) -> WebConfig:
         values = _HTTP.read(node, "http_server_config", self._report) or {}
         if values.get("http2"):
-            self._warnings.append("http_server_config.http2: HTTP/2 is not spoken; clients use HTTP/1.1")
+            self._warnings.append("http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1")
         headers = {name: value for name, value in values.get("headers", {}).items() if value}
         return replace(config, headers=headers)
 

@@ -1,4 +1,4 @@
-"""The web configuration as of now: read again when it or a file that it names has changed."""
+"""The current web configuration: read again when its file, or a file that it names, has changed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from exporter.web.security.web_config import WebConfig, WebConfigReader
 
 _log = logging.getLogger(__name__)
 
-_SETTLED_NS = 100_000_000  # the clock of files is coarse: what was changed just now may change again unseen
+_SETTLED_NS = 100_000_000  # file times are coarse: two changes within this time may have the same time
 
 _State = dict[str, tuple[int, ...]]
 
 
 class WebConfigFile:
-    """Looks at the files, by `os.stat`, whenever it is asked; so it costs nothing while nobody asks.
+    """Stats the files at each call of :meth:`current`, and reads them again if they have changed.
 
-    A new version that is not valid, or can not be read, is told once, and the one before stays in force. To be used
-    from one thread, but for `collect`.
+    A new version that is not valid, or cannot be read, is logged once, and the old one stays in force. Only one thread
+    may use it; :meth:`collect` is safe in any.
 
     Args:
         path: the file; None for an empty configuration.
@@ -40,7 +40,7 @@ class WebConfigFile:
         self._fingerprint = b""
         self._state: _State = {}
         self._is_settled = path is None
-        self._told = ""
+        self._fault = ""
         if path is not None:
             reader = WebConfigReader(path)
             self._current = reader.read()
@@ -48,23 +48,23 @@ class WebConfigFile:
             self._remember(reader.files)
 
     def current(self) -> WebConfig:
-        """Return what is in force now."""
-        if self._path is not None and not (self._is_settled and _look(self._state) == self._state):
+        """Return the configuration that is in force now."""
+        if self._path is not None and not (self._is_settled and _stat(self._state) == self._state):
             self._read(self._path)
         return self._current
 
     def tell_warnings(self) -> None:
-        """Log what is in the file and has not the effect that its author may expect."""
+        """Log the settings with another effect than their author may expect."""
         for warning in self._current.warnings:
             _log.warning(warning, extra=fields(file=self._path))
 
     def collect(self) -> Iterable[Metric]:
-        """Return whether the latest version is in force."""
-        text = "Whether the web configuration and the files that it names could be used when they were read last."
-        return [GaugeMetricFamily("fstat_exporter_web_config_last_reload_successful", text, not self._told)]
+        """Return the metric that shows whether the latest version is in force."""
+        text = "Whether the latest version of the web configuration, and of the files that it names, is valid: 1 or 0."
+        return [GaugeMetricFamily("fstat_exporter_web_config_last_reload_successful", text, not self._fault)]
 
     def _read(self, path: str) -> None:
-        before = _look(self._state)
+        before = _stat(self._state)
         reader = WebConfigReader(path)
         try:
             config = reader.read()
@@ -72,10 +72,10 @@ class WebConfigFile:
                 raise ConfigError([Mistake(path, "is empty now, expected a configuration; {} is one without any key")])
         except ConfigError as error:
             self._remember((*reader.files, *before), before)
-            told, self._told = self._told, str(error)
-            if self._told != told:
-                what = "the web configuration can not be used, the one before stays in force"
-                _log.error(what, extra=fields(error=self._told))
+            logged, self._fault = self._fault, str(error)
+            if self._fault != logged:
+                what = "the web configuration cannot be used; the old one stays in force"
+                _log.error(what, extra=fields(error=self._fault))
             return
         self._remember(reader.files, before)
         if reader.fingerprint != self._fingerprint:
@@ -83,22 +83,22 @@ class WebConfigFile:
             is_tls = "yes" if config.tls is not None else "no"
             _log.info("web configuration read again", extra=fields(tls=is_tls, users=len(config.users)))
             self.tell_warnings()
-        elif self._told:
+        elif self._fault:
             _log.info("the web configuration is as before again")
-        self._told = ""
+        self._fault = ""
 
     def _remember(self, files: Iterable[str], before: _State | None = None) -> None:
-        """Take the state of the files that have been read just now.
+        """Remember the state of the files that were just read.
 
-        It is not settled when one of them changed meanwhile, or so lately that the next change may bear the same time.
+        It is not settled if a file changed meanwhile, or so recently that its next change may have the same time.
         """
-        self._state = _look(files)
+        self._state = _stat(files)
         changed = any(file in self._state and self._state[file] != state for file, state in (before or {}).items())
         newest_ns = max((state[-1] for state in self._state.values() if state), default=0)
         self._is_settled = not changed and time.time_ns() - newest_ns > _SETTLED_NS
 
 
-def _look(files: Iterable[str]) -> _State:
+def _stat(files: Iterable[str]) -> _State:
     return {file: _state_of(file) for file in files}
 
 

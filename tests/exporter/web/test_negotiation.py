@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.web.negotiation import accepts_gzip, metrics_encoder, patience_s
+from exporter.web.negotiation import accepts_gzip, metrics_encoder, scrape_timeout_s
 from tests.support import PROMETHEUS_ACCEPT
 
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,4 +84,4 @@ def test_gzip(accept_encoding: str, expected: bool) -> None:
 )
 def test_patience(timeout: str | None, expected: float | None) -> None:
     """Something is left for the way; what is no time sets no limit."""
-    assert patience_s(timeout) == expected
+    assert scrape_timeout_s(timeout) == expected

@@ -135,14 +135,14 @@ def test_what_python_can_not_do(folder: Path) -> None:
     text = "tls_server_config: {cert_file: s.crt, key_file: s.key, %s}\nhttp_server_config: {http2: %s}"
     settings = "client_auth_type: RequestClientCert, min_version: TLS10, curve_preferences: [X25519, CurveP256]"
     assert read(folder, text % (settings, "true")).warnings == (
-        "tls_server_config.client_auth_type: with RequestClientCert whoever connects is served; nobody is asked",
-        "tls_server_config.min_version: TLS10 is not spoken any more; the least is TLS 1.2",
+        "tls_server_config.client_auth_type: RequestClientCert requests no certificate; every client is served",
+        "tls_server_config.min_version: TLS10 is not supported; the minimum is TLS 1.2",
         "tls_server_config.curve_preferences: Python's ssl takes one curve or all of OpenSSL's; "
         "with several given it is all",
-        "http_server_config.http2: HTTP/2 is not spoken; clients use HTTP/1.1",
+        "http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1",
     )
     assert read(folder, text % ("client_auth_type: RequireAndVerifyClientCert", "false")).warnings == (
-        "tls_server_config.client_auth_type: without client_ca_file every authority that this system trusts is good",
+        "tls_server_config.client_auth_type: without client_ca_file this system's authorities are trusted",
     )
 
 
@@ -174,7 +174,7 @@ tls_sever_config: 1
     assert mistakes(folder, text) == [
         "web.yml:2:3: tls_server_config.cert_fiel: unknown key, did you mean 'cert_file'?",
         "web.yml:2:3: tls_server_config: one of 'cert' and 'cert_file' is missing",
-        "web.yml:3:13: tls_server_config.key_file: can not be read: No such file or directory",
+        "web.yml:3:13: tls_server_config.key_file: cannot be read: No such file or directory",
         "web.yml:4:21: tls_server_config.client_auth_type: unknown client_auth_type 'RequireAndVerifyClientCret', "
         "did you mean 'RequireAndVerifyClientCert'?",
         "web.yml:6:10: http_server_config.http2: expected true or false, found a string",
@@ -197,8 +197,8 @@ tls_sever_config: 1
     [
         (
             "client_auth_type: RequireAnyClientCert",
-            "client_auth_type: Python's ssl can not ask for a certificate without verifying it, and one that anybody "
-            "can make protects nothing; expected RequireAndVerifyClientCert, or NoClientCert",
+            "client_auth_type: Python's ssl cannot request a certificate without verifying it, and an unverified one "
+            "protects nothing; expected RequireAndVerifyClientCert or NoClientCert",
         ),
         ("client_ca_file: s.crt", "client_auth_type: is missing or NoClientCert, so the authority of clients would not "
         "be used"),
@@ -207,13 +207,13 @@ tls_sever_config: 1
         ("client_auth_type: RequireAndVerifyClientCert, client_ca_file: empty", "client_ca_file: no certificate in it, "
         "expected at least one in PEM"),
         ("client_allowed_sans: [a]", "client_allowed_sans: expected client_auth_type to be RequireAndVerifyClientCert"),
-        ("max_version: TLS11", "max_version: Python's ssl speaks TLS 1.2 and 1.3 only, expected TLS12 or TLS13"),
+        ("max_version: TLS11", "max_version: Python's ssl supports TLS 1.2 and 1.3 only, expected TLS12 or TLS13"),
         ("min_version: TLS13, max_version: TLS12", "min_version: is above max_version, which is TLS12"),
         ("min_version: TLS1.2", "min_version: unknown version 'TLS1.2', did you mean 'TLS12'?"),
         ("cipher_suites: [TLS_AES_128_GCM_SHA256], max_version: TLS12", "cipher_suites: all of them are of TLS 1.3, "
         "which max_version excludes"),
         ("curve_preferences: [X2559]", "curve_preferences[0]: unknown curve 'X2559', did you mean 'X25519'?"),
-        ("cert: x", "cert_file: 'cert' is there too, expected one of them"),
+        ("cert: x", "cert_file: 'cert' is given too, expected one of them"),
     ],
 )  # fmt: skip
 def test_tls_mistakes(folder: Path, text: str, told: str) -> None:
@@ -231,7 +231,7 @@ def test_tls_mistakes(folder: Path, text: str, told: str) -> None:
          "certificate in s.crt"),
         ("s.crt", "rsa.key", "5:25: tls_server_config.key_file: the key in rsa.key does not belong to the "
          "certificate in s.crt"),
-        ("s.crt", ".", "5:25: tls_server_config.key_file: can not be read: Is a directory"),
+        ("s.crt", ".", "5:25: tls_server_config.key_file: cannot be read: Is a directory"),
         ("s.crt", "encrypted", "5:25: tls_server_config.key_file: is encrypted, expected a private key without a "
          "passphrase"),
     ],
