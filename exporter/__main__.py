@@ -7,19 +7,19 @@ from types import FrameType
 
 
 def main() -> int:
-    """Run :func:`exporter.cli.main`, and end with 0 when told to stop before it can see to that."""
-    # Before the imports, which take longest of all that happens at the start. A signal that comes earlier still, while
-    # the interpreter itself starts, kills the process as it does by default.
+    """Run :func:`exporter.cli.main`; a signal to stop before it handles signals ends the process with 0."""
+    # Before the imports, which take most of the start. A signal that comes even earlier, while the interpreter starts,
+    # kills the process as by default.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload of what is not loaded yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet
     from exporter import cli
 
     return cli.main()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # There is nothing to clean up yet. An exception might be caught by whoever is being imported.
+    # There is nothing to clean up yet. A module that is being imported might catch an exception.
     os._exit(0)
 
 
