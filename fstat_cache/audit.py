@@ -14,8 +14,7 @@ from fstat_cache.watches import Entry
 IN_FLIGHT_S = 0.005
 """How long an audit waits for the event of a write(2) that may be in progress."""
 LONG_WRITE_S = 10.0
-"""How long a write(2) may take. The kernel queues its event at its end: later, growth without an event is a mismatch.
-"""
+"""How long growth without an event is no mismatch: a write(2) may be in progress, and its event comes at its end."""
 
 Suspect = tuple[Entry, FileStats]
 """An entry that a fresh stat contradicts, and its stats before."""

@@ -427,7 +427,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             return [entry.path for entry in self._life.engine.files]
 
     def how_followed(self, paths: Iterable[str]) -> list[str | None]:
-        """Tell how files are followed now.
+        """Return how files are followed now.
 
         Args:
             paths: absolute.

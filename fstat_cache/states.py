@@ -30,7 +30,7 @@ POLL_REASONS = (*WATCH_FAILURES, THREAD_FAILED, FILESYSTEM, REMOTE_FILESYSTEM, A
 """All reasons for which a file is polled."""
 LIMITS = (WATCH_LIMIT, INSTANCE_LIMIT)
 NEVER_WATCHED = (FILESYSTEM, AUDIT)
-"""The poll reasons for which a watch is useless: it reports no events."""
+"""The poll reasons for which a watch is useless: it would not report all changes."""
 REMEDIES = {
     WATCH_LIMIT: "no more inotify watches for this user: raise the sysctl fs.inotify.max_user_watches",
     INSTANCE_LIMIT: "no more inotify instances or descriptors: raise the sysctl fs.inotify.max_user_instances "

@@ -44,7 +44,7 @@ class Discovery:
         self.shadowed: Counter[int] = self._tree.matches.shadowed
         """Pattern number -> number of those of them that belong to an earlier group."""
         self.remote: Mapping[str, Directory] = self._tree.remote
-        """Remote directory, which only a worker may list because that may hang -> what can match there."""
+        """Remote directory -> what can match in it. Only a worker may list it, because that may hang."""
         self._remote_files = RemoteFiles(self._tree)
         self._scan = Agenda(is_scan=True)
         self._suspects: dict[str, Suspect] = {}

@@ -52,7 +52,7 @@ class Links:
             if state.match(name) is not None:
                 return
             if state.enter(name, is_symlink=True) is not None:
-                # The own watch of a local directory that exists, and is no symbolic link, reports that it is gone.
+                # An existing local directory that is no symbolic link has a watch of its own, which reports its end.
                 below = self._folders.get(os.path.join(folder.path, name))
                 if name in leads or below is None or below.state is None or below.reason in (REMOTE, AUTOFS):
                     return

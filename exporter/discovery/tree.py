@@ -71,7 +71,7 @@ class Tree:
         matches: the matches of the known files.
         folders, links, renames: the known directories, symbolic links and renamed files.
         agenda: the directories to enter next.
-        remote: remote directory, which only a worker may list because that may hang -> what can match there.
+        remote: remote directory -> what can match in it. Only a worker may list it, because that may hang.
         faults: directory that cannot be listed -> why.
         lost: directory -> inode numbers of files that were last seen in it and have no known name now.
         moment: the number of event batches. A listing of an earlier moment may be outdated.

@@ -22,7 +22,7 @@ AGENT: Mapping[str, str] = {
     "fstat_cache_hit_ratio": "Hits divided by all look-ups since the start, from 0 to 1; 0 before the first look-up.",
     "fstat_cache_evictions_total": "Files dropped from the cache to make room for others.",
     "fstat_cache_files": "Files in the cache, watched or polled.",
-    "fstat_cache_max_files": "Most files that the cache holds. "
+    "fstat_cache_max_files": "Maximum number of files in the cache. "
     "Files beyond it are published too, but each of their look-ups is a miss.",
     "fstat_cache_watches": "Inotify watches held, on files and directories. Names of one file share a watch.",
     "fstat_cache_directory_watches": "Inotify watches held on directories.",

@@ -54,7 +54,7 @@ class Attribution:
                     break
 
     def hold(self, inode: Inode, path: Path) -> int:
-        """Count an inode's size for a path and return it; return 0 if another path of that realm holds the inode."""
+        """Count an inode's size for a path and return it; return 0 if a path of that realm already holds the inode."""
         for holder in inode.holders:
             if holder.realm == path.realm:
                 return 0

@@ -5,7 +5,7 @@ facts know a group only by a number, the realm. In each realm an inode has a hom
 first. Its growth counts there, even after a rename.
 
 A stat does not show how a file became smaller, so it counts as emptied and written again. If it was only shortened, the
-rest of it is booked as appended.
+remaining bytes are booked as appended.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Facts:
             self.hidden = frozenset(names)
 
     def end(self, path: Path) -> None:
-        """Drop a path for good. If it is the home of its inode, another path of the realm becomes that if possible."""
+        """Drop a path for good. If it is its inode's home, another path of the realm takes its place if possible."""
         with self.lock:
             if path.is_present:
                 self._vanish(path)

@@ -1,4 +1,4 @@
-"""The match of a file and its labels, by the configuration. Pure: no I/O.
+"""Decides by the configuration which files match, and which labels they get. Pure: no I/O.
 
 It imports `config` only; discovery and the tracker use it.
 """

@@ -86,7 +86,7 @@ class Checkpoint:
     def save(self, as_of_ns: int) -> bool:
         """Write the changes since the last save, if any.
 
-        Not to be called before every file was stat'ed. Else the saved time is too late for files not seen yet.
+        Not to be called before every file was stat'ed. Otherwise files not seen yet would count as old after a restart.
 
         Args:
             as_of_ns: the time before the latest ``sync()``, by the clock of births (`file_time_ns`): every file born
