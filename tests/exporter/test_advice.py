@@ -35,7 +35,7 @@ def reload(tracker: Tracker, *groups: LogGroup) -> None:
     changeover = Changeover(tracker, Config(logs=groups))
     changeover.prepare()
     changeover.finish(lambda: None)
-    changeover.let_go()
+    changeover.drop_old()
 
 
 def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
