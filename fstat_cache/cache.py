@@ -19,6 +19,7 @@ from fstat_cache.life import EXPECTED_ERRORS, Life, Settings
 from fstat_cache.lru import Places
 from fstat_cache.misses import Misses
 from fstat_cache.mounts import Mount
+from fstat_cache.paths import Root
 from fstat_cache.states import ASKED, GONE
 from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
 
@@ -120,6 +121,9 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         remote_timeout_s: seconds for which a remote filesystem is waited for.
         keep_changes: whether :meth:`take` gives what every stat has found. The cache has no thread of its own then: its
             owner runs ``while cache.wait(): cache.advance()`` in one, and takes the changes.
+        root: the directory in which all paths begin, and the absolute targets of symbolic links, as after chroot(2):
+            where a container has the root of its host. What is given and returned are the host's paths; each stat of a
+            file takes a readlink(2) for each component of its path. :meth:`get_file_stats_using_stat` knows no root.
 
     Raises:
         ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
@@ -137,9 +141,11 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         cpu_budget: float | None = None,
         remote_timeout_s: float = REMOTE_TIMEOUT_S,
         keep_changes: bool = False,
+        root: StrPath = "/",
     ) -> None:
         _check_limits(max_files, cpu_budget)
-        self._life = Life(Settings(max_watches, gather_s, cpu_budget, remote_timeout_s, keep_changes))
+        self.root = Root(os.path.realpath(os.fsdecode(root)))
+        self._life = Life(Settings(max_watches, gather_s, cpu_budget, remote_timeout_s, keep_changes, self.root))
         self._served = self._life.served
         # The clock stamps each use, for the LRU order, and also counts hits. It is here because a hit reaches it in the
         # fewest steps. Under the GIL no other thread interrupts its increment, nor a dictionary's look-up.
@@ -229,7 +235,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     continue
                 try:
                     is_full = places.are_full(engine.files)
-                    stats = read_stats(path) if is_full else places.admit(engine.files, path, stamp)
+                    stats = engine.files.read_stats(path) if is_full else places.admit(engine.files, path, stamp)
                 except OSError as error:
                     errors[path] = error
                     continue
@@ -284,7 +290,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                         return True
                 # The entry is gone, and that is reported; any other error raises here.
                 is_full = places.max_files is not None and places.are_full(files)
-                stats = read_stats(path) if is_full else places.admit(files, path, stamp)
+                stats = files.read_stats(path) if is_full else places.admit(files, path, stamp)
                 if is_full or stats is None:
                     files.report(path, stats)
                 return stats is not None

@@ -50,6 +50,7 @@ class Directories:
         self._changes = changes
         self._watches = watches
         self._table = watches.directories
+        self._root = watches.root
         self._on_covered = on_covered
         self.by_path: dict[str, Directory] = {}
 
@@ -148,7 +149,7 @@ class Directories:
         if directory.covers_from > time.monotonic() or not is_same_name:
             return False
         try:
-            status = os.lstat(path)
+            status = os.lstat(self._root.real_name(path))
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 return False
             if self._watches.add_directory(directory.path, ARMED_MASK | OF_FILES) != directory.wd:
@@ -289,11 +290,10 @@ class Directories:
         for wd in self.sampled.after_samples([each.wd for each in changed], now):
             self.arm_again(wd, states.QUIET)
 
-    @staticmethod
-    def _has_changed(directory: Directory) -> bool:
+    def _has_changed(self, directory: Directory) -> bool:
         sampled_ns, directory.sampled_ns = directory.sampled_ns, file_time_ns()
         try:
-            changed_ns = os.stat(directory.path).st_mtime_ns
+            changed_ns = os.stat(self._root.real(directory.path)).st_mtime_ns
         except OSError:
             return True
         was_ns, directory.changed_ns = directory.changed_ns, changed_ns

@@ -23,7 +23,7 @@ from fstat_cache.inotify import IN_IGNORED, IN_ISDIR, IN_MODIFY, NO_WATCH, Event
 from fstat_cache.mounts import Mount, MountTable
 from fstat_cache.session import Session
 from fstat_cache.states import BELIEVED, EVENTS, REFUSED
-from fstat_cache.stats import FileStats, read_again
+from fstat_cache.stats import FileStats
 from fstat_cache.watches import Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Engine:
         self.files = files
         self.directories = files.directories
         self.late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
-        self.mounts = MountTable((), {})
+        self.mounts = MountTable((), {}, session.root.path)
         self._session = session
         self._counts = counts
         self._workers = workers
@@ -102,7 +102,7 @@ class Engine:
         if is_watched and self._session.has_failed:
             reason = states.THREAD_FAILED
         with contextlib.suppress(OSError):  # it is gone again, and an event reports that
-            if reason is None and os.stat(path).st_dev in self.mounts.silent_devices:
+            if reason is None and os.stat(self._session.root.real(path)).st_dev in self.mounts.silent_devices:
                 reason = states.FILESYSTEM
         if reason is not None:
             self.directories.add(path, REFUSED[reason])
@@ -225,12 +225,13 @@ class Engine:
             entries: watched ones.
             within: see :meth:`_take_in_events`.
         """
+        files = self.files
         found: list[tuple[Entry, FileStats]] = []
         replaced: list[Entry] = []
         for entry in entries:
             known = entry.stats
             try:
-                stats = read_again(entry.path, known)
+                stats = files.read_again(entry.path, known)
             except OSError:
                 stats = None
             if stats is None:

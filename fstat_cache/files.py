@@ -77,6 +77,8 @@ class Files:
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
         self.grown: dict[str, tuple[Entry, float]] = {}  # path -> entry, and when an audit found it grown; no event yet
         self.report = changes.add_stat
+        self.read_stats = session.root.beneath(read_stats)
+        self.read_again = session.root.beneath(read_again)
         self._homes = {EVENTS: served, SAMPLED: served, RECHECK: self.doubtful, REMOTE: self.remote}
         self._homes |= dict.fromkeys(POLLED.values(), self.polled)
         self._session = session
@@ -115,7 +117,7 @@ class Files:
             return None
         stats = None
         try:
-            stats = read_stats(path)
+            stats = self.read_stats(path)
         finally:
             if stats is None:
                 self._remove_unused(wd)
@@ -216,12 +218,12 @@ class Files:
         was, reason = entry.stats, None
         try:
             if not watch:
-                stats = read_stats(entry.path, was) if entry.wd == NO_WATCH else self._stat_watched(entry)
+                stats = self.read_stats(entry.path, was) if entry.wd == NO_WATCH else self._stat_watched(entry)
                 watch = stats is not None and stats.identity != was.identity and entry.state in BELIEVED
             if watch:
                 wd = entry.wd
                 reason = self._bind(entry, *self._watch(entry.path, has_watch=wd != NO_WATCH))
-                stats = read_stats(entry.path, was if entry.wd == wd else None)
+                stats = self.read_stats(entry.path, was if entry.wd == wd else None)
         except _NO_FILE:
             stats = None
         except OSError as error:
@@ -233,11 +235,11 @@ class Files:
             self._settle(entry, reason)
 
     def _stat_watched(self, entry: Entry) -> FileStats | None:
-        stats = read_again(entry.path, entry.stats)
+        stats = self.read_again(entry.path, entry.stats)
         # The kernel queues IN_DELETE_SELF before a watched inode's number can be reused.
         inotify = self._session.inotify
         if stats is not entry.stats and (stats is None or (inotify is not None and inotify.pending_bytes() > 0)):
-            stats = read_stats(entry.path)
+            stats = self.read_stats(entry.path)
         return stats
 
     def take_over(self, entry: Entry, found: Found) -> None:

@@ -17,6 +17,7 @@ from fstat_cache.engine import Engine
 from fstat_cache.errors import CacheClosedError
 from fstat_cache.files import Counts, Files
 from fstat_cache.hanging import RemoteMounts
+from fstat_cache.paths import Root
 from fstat_cache.session import Session
 from fstat_cache.states import DIRECTORIES, FILES, LOST
 from fstat_cache.stats import read_stats
@@ -135,6 +136,7 @@ class Settings(NamedTuple):
     cpu_budget: float | None
     remote_timeout_s: float
     keep_changes: bool
+    root: Root
 
 
 class Life:
@@ -168,13 +170,15 @@ class Life:
         self.lock = threading.Lock()
         self.asking = threading.Lock()
         self.changes = Changes(is_kept=self.settings.keep_changes)
-        self.workers = RemoteMounts(read_stats, self.settings.remote_timeout_s)
+        self.workers = RemoteMounts(self.settings.root.beneath(read_stats), self.settings.remote_timeout_s)
 
     def _begin(self) -> None:
         """Make engine, session and schedule, without any watch, descriptor or thread yet."""
         settings = self.settings
         work = None if settings.keep_changes else self._follow
-        self.session = session = Session(gather_s=settings.gather_s, cpu_budget=settings.cpu_budget, work=work)
+        self.session = session = Session(
+            settings.root, gather_s=settings.gather_s, cpu_budget=settings.cpu_budget, work=work
+        )
         watches = Watches(session, settings.max_watches)
         files = Files(session, watches, self.changes, self.served, self.counts)
         self.engine = Engine(session, watches, files, self.workers, self.counts)

@@ -89,12 +89,14 @@ class MountTable:
         mounts: in the order of mountinfo.
         links: the known symbolic links: path -> target, None for no link. Tables share it and add to it. A link to a
             directory that is changed later is not noticed here.
+        root: the directory where the paths begin, without a slash at its end; mount points are the process's paths.
     """
 
-    def __init__(self, mounts: Iterable[Mount], links: dict[str, str | None]) -> None:
+    def __init__(self, mounts: Iterable[Mount], links: dict[str, str | None], root: str = "") -> None:
         self._mounts = {mount.point: mount for mount in mounts}
         self._links = links
-        self._places: dict[str, tuple[str, Mount | None]] = {"/": ("", None)}
+        self._root = root
+        self._places: dict[str, tuple[str, Mount | None]] = {"/": self._walk("", root[1:])}
         silent = [mount for mount in self._mounts.values() if mount.fs_type in SILENT_TYPES]
         self.silent_devices = frozenset(mount.device for mount in silent)
         self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
@@ -127,7 +129,7 @@ class MountTable:
 
     def successor(self, mounts: Iterable[Mount]) -> MountTable:
         """Make the table of later mounts."""
-        return MountTable(mounts, self._links)
+        return MountTable(mounts, self._links, self._root)
 
     def moved(self, later: MountTable, directories: Iterable[str]) -> set[str]:
         """Find the directories whose resolved path a mount or unmount has changed.
@@ -168,7 +170,7 @@ class MountTable:
 
     def _walk(self, here: str, path: str) -> tuple[str, Mount | None]:
         """Resolve a path from a directory as the kernel does, but stop where a remote filesystem begins."""
-        walk = Walk(path, start=here)
+        walk = Walk(path, start=here, root=self._root)
         for place in walk:
             mount = self._mounts.get(place)
             if mount is not None and mount.is_remote:

@@ -1,9 +1,14 @@
-"""The symlink resolver: gives every place on the way of a path."""
+"""The symlink resolver: gives every place on the way of a path, and resolves paths beneath another root."""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
+from typing import Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOST_LINKS = 40
 """How many symbolic links the kernel follows in one path, path_resolution(7)."""
@@ -77,3 +82,60 @@ class Walk:
         if path.startswith("/"):
             self.here = self._root
         self._ahead += [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+class Root:
+    """A directory that is taken for the root of the machine, as after chroot(2): a container's mount of its host.
+
+    Paths are those of the host. They are translated where they go to the kernel, and nowhere else; that takes a
+    readlink(2) for each component of the path and of the links in it. With "/" everything is left to the kernel.
+
+    Args:
+        path: the directory; absolute, without symbolic links.
+
+    Attributes:
+        path: without a slash at its end.
+        real: gives where a path leads, free of symbolic links. Raises OSError as ``os.stat`` does.
+        is_link: :func:`os.path.islink`.
+    """
+
+    def __init__(self, path: str = "/") -> None:
+        self.path = path.rstrip("/")
+        self.real: Callable[[str], str] = self._real if self.path else os.fspath
+        self.is_link: Callable[[str], bool] = self._is_link if self.path else os.path.islink
+
+    def beneath(self, function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+        """Have a function take its first argument for a path beneath this root."""
+        if not self.path:
+            return function
+
+        def call(path: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return function(self.real(path), *args, **kwargs)
+
+        return call
+
+    def real_name(self, path: str) -> str:
+        """Give where a name is, even that of a symbolic link. Raises OSError as ``os.lstat`` does."""
+        directory, name = os.path.split(path)
+        return os.path.join(self.real(directory), name)
+
+    def _real(self, path: str) -> str:
+        walk = Walk(path, root=self.path)
+        for place in walk:
+            try:
+                target = os.readlink(place)
+            except OSError as error:
+                # Nothing is there. A call by this path would follow a link that is made meanwhile past the root.
+                if error.errno != errno.EINVAL:
+                    raise OSError(error.errno, error.strerror, path) from None
+            else:
+                walk.follow({place: target}.get)
+                if walk.here == place:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        return walk.here
+
+    def _is_link(self, path: str) -> bool:
+        try:
+            return os.path.islink(self.real_name(path))
+        except OSError:
+            return False

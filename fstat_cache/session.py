@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from fstat_cache.inotify import Inotify
 from fstat_cache.mounts import MountMonitor
+from fstat_cache.paths import Root
 from fstat_cache.sleeper import STOP_TIMEOUT_S, Sleeper
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,15 @@ class Session:
     """The inotify instance, the mount monitors, the sleeper and its thread; opened when needed, closed together.
 
     Args:
+        root: the directory where paths begin.
         gather_s, cpu_budget: see :class:`Sleeper`.
         work: the thread runs it until the session is closed; None: no thread, the owner drives the cache.
     """
 
-    def __init__(self, *, gather_s: float, cpu_budget: float | None, work: Callable[[Session], object] | None) -> None:
+    def __init__(
+        self, root: Root, *, gather_s: float, cpu_budget: float | None, work: Callable[[Session], object] | None
+    ) -> None:
+        self.root = root
         self._gather_s = gather_s
         self.cpu_budget = cpu_budget
         self._work = work
@@ -79,6 +84,7 @@ class Session:
             OSError: no descriptor or no inotify instance is left; then nothing was opened.
         """
         inotify = Inotify()
+        inotify.add_watch = self.root.beneath(inotify.add_watch)
         try:
             if self.monitor is not None and self._sleepers_monitor is None:
                 # A second monitor, because the kernel reports a change of mounts once to each descriptor: this one

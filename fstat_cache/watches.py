@@ -127,6 +127,7 @@ class Watches:
         self.files: WatchTable[Entry] = WatchTable()
         self.directories: WatchTable[Directory] = WatchTable()
         self.limit = max_watches
+        self.root = session.root
         self._session = session
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import functools
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fstat_cache.paths import MOST_LINKS, Walk
+from fstat_cache.paths import MOST_LINKS, Root, Walk
 
 LINKS = {
     "/to-file": "dir/file",
@@ -172,18 +173,27 @@ def test_a_walk_ends_where_realpath_does(tree: list[tuple[list[str], str | None]
 @example(tree=[(["a"], "/b"), (["b"], None), (["b", "c"], "../../../b/..")], path="/a/c/../b")
 @example(tree=[(["a"], "/a")], path="../../a")
 def test_a_walk_beneath_a_root_ends_where_the_kernel_does(tree: list[tuple[list[str], str | None]], path: str) -> None:
-    """As in chroot(2): absolute targets and ".." do not lead out."""
+    """As in chroot(2): absolute targets and ".." do not lead out. Where it leads to nothing, the root says why."""
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.realpath(folder)
         build(root, tree, beneath=True)
         walk = Walk(path, root=root)
         assert all(place.startswith(f"{root}/") for place in walked(walk, os.readlink))
-        try:
-            expected = resolve_in_root(root, path)
-        except OSError as error:
-            judge(walk.here, error.errno)
-        else:
+        expected = outcome(functools.partial(resolve_in_root, root), path)
+        if isinstance(expected, str):
             assert walk.here == expected
+        else:
+            judge(walk.here, expected)
+        if expected != errno.ENOTDIR:  # see below
+            assert outcome(Root(root).real, path) == expected
+
+
+def outcome(resolve: Callable[[str], str], path: str) -> str | int | None:
+    """What a path leads to, or the error's number."""
+    try:
+        return resolve(path)
+    except OSError as error:
+        return error.errno
 
 
 def judge(here: str, number: int | None) -> None:
