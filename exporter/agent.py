@@ -50,6 +50,7 @@ class Agent:
         config: the configuration.
         sockets: listening sockets to serve on; closed at the end of `run`.
         web_config: TLS and authentication; by default none.
+        rootfs: the directory where the paths of all log files begin.
         read_config: reads the configuration for a reload; raises ConfigError. By default it does not change.
         config_path: the file whose change causes a reload, absolute; None: none.
         has_lifecycle: whether HTTP requests may cause a reload.
@@ -65,6 +66,7 @@ class Agent:
         sockets: Sequence[socket.socket],
         web_config: WebConfigFile | None = None,
         *,
+        rootfs: str = "/",
         read_config: Callable[[], Config] | None = None,
         config_path: str | None = None,
         has_lifecycle: bool = False,
@@ -84,7 +86,7 @@ class Agent:
         self._is_stopping = False
         self._status = Notifier.FOLLOWING  # the latest that systemd was sent after a reload
         self._saver: Saver | None = None
-        self._tracker = Tracker(config)
+        self._tracker = Tracker(config, rootfs=rootfs)
         self._advice = Advice(self._tracker)
         self._health = Health(self._tracker.cache)
         self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config_path = _config_path(flags)
         settings = _with_flags(_read_config(flags), flags)
         web_config = WebConfigFile(flags.web_config_file)
+        rootfs = _rootfs(flags.path_rootfs)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             listen(settings.web.listen_address),
             web_config,
+            rootfs=rootfs,
             read_config=None if config_path is None else lambda: _with_flags(model.load(config_path), flags),
             config_path=config_path,
             has_lifecycle=flags.web_enable_lifecycle,
@@ -157,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="TLS and basic authentication, in the format of Prometheus' exporter-toolkit",
     )
+    add(
+        "--path.rootfs",
+        metavar="DIR",
+        default="/",
+        help="where the host's root is mounted, for an agent in a container; all paths are the host's (default: /)",
+    )
     add("--web.enable-lifecycle", action="store_true", help="reload the configuration on POST /-/reload too")
     add("--log.level", choices=tuple(log.LEVELS), default="info", help="(default: info)")
     add("--log.format", choices=("logfmt", "json"), default="logfmt", help="(default: logfmt)")
@@ -197,6 +206,22 @@ def _directory_of(path: str, name: str) -> str:
         reason = "is gone" if is_gone else f"cannot be determined: {error.strerror}"
         text = f"is relative, but the working directory {reason}; start in another one or make it absolute"
         raise ConfigError([Mistake(name, text)]) from None
+
+
+def _rootfs(path: str) -> str:
+    """Return the absolute path of the directory that is to be the root.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return os.path.realpath(path)
+        reason = "is not a directory"
+    except OSError as error:
+        reason = f"cannot be used: {error.strerror}"
+    text = f"{shortened(path)!r} {reason}; expected the directory where the host's root is mounted"
+    raise ConfigError([Mistake("--path.rootfs", text)])
 
 
 def _read_config(flags: argparse.Namespace) -> Config:

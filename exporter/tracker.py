@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
@@ -42,6 +42,7 @@ class Tracker:
 
     Args:
         config: the configuration to follow.
+        rootfs: the directory where all paths begin.
         remote_timeout_s: how long to wait for a directory on a remote filesystem, seconds.
 
     Attributes:
@@ -60,20 +61,22 @@ class Tracker:
         max_files: how many files the cache holds.
     """
 
-    def __init__(self, config: Config, *, remote_timeout_s: float = RemoteScanner.TIMEOUT_S) -> None:
+    def __init__(self, config: Config, *, rootfs: str = "/", remote_timeout_s: float = RemoteScanner.TIMEOUT_S) -> None:
         self.lock = FairLock()
         self.booked, self.urgent = threading.Event(), threading.Event()
         self.facts = Facts(urgent=self.urgent)
         self.realms: dict[str, int] = {}
         self.publication = self.publish(config)
-        self.cache = FStatCache(max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, keep_changes=True)
+        self.cache = FStatCache(
+            max_files=config.cache.max_files, cpu_budget=config.cache.cpu_budget, keep_changes=True, root=rootfs
+        )
         self.matcher = PathMatcher(number_groups(config.logs))
         self.discovery = Discovery(self.matcher, self.cache)
         self.is_ready = False
         self.since_ns = dict.fromkeys(self.matcher.patterns, time.time_ns())
         self.as_of_ns = 0
         self.max_files = config.cache.max_files
-        self._remote_scanner = RemoteScanner(remote_timeout_s)
+        self._remote_scanner = RemoteScanner(remote_timeout_s, self.cache.root.real)
         self._names: set[str] = set()  # the paths that are stat'ed
         self._surveyed = Surveyed()  # replaced when names are added
         self.rotated: dict[str, tuple[int, float]] = {}
@@ -304,7 +307,7 @@ class Tracker:
                 if stats is None:
                     self._vanished.add(name)
                 elif self.facts.cut and (size := self.facts.outgrows_cut(stats)) is not None:
-                    data_begin = data_begins(name, size)
+                    data_begin = data_begins(name, size, self.cache.root.real)
                 self.facts.observe(name, stats, data_begin)
             except Exception:  # noqa: BLE001 - the other changes must still be booked
                 _log.exception("a change could not be booked", extra=fields(change=change))
@@ -421,13 +424,18 @@ def lost_in(facts: Facts) -> dict[str, set[int]]:
     return lost
 
 
-def data_begins(path: str, offset: int) -> int:
+def data_begins(path: str, offset: int, real: Callable[[str], str]) -> int:
     """Return the offset of a file's first non-zero byte from an offset on; the given offset if that is unknown.
 
     SEEK_DATA finds the first block with data (lseek(2)); the rest of the hole in that block reads as zeros.
+
+    Args:
+        path: the file.
+        offset: bytes.
+        real: resolves a path; raises OSError as ``os.stat`` does.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(real(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return offset
     try:

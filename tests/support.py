@@ -1,6 +1,7 @@
 """What the tests of the whole have in common: the agent as a process, scrapes of it, a condition to wait for."""
 
 import contextlib
+import ctypes
 import fcntl
 import http.client
 import itertools
@@ -16,6 +17,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -33,6 +35,7 @@ _first_port = 11_000 + PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "
 _begin = random.randrange(PORTS_EACH)  # another run on this machine begins elsewhere
 _ports = itertools.cycle([_first_port + (_begin + number) % PORTS_EACH for number in range(PORTS_EACH)])
 IN_MODIFY = 2  # inotify(7)
+CLONE_FS = 0x200  # unshare(2)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS: Mapping[str, str] = {
@@ -395,7 +398,19 @@ class Hanging:
         subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
+@contextlib.contextmanager
+def chrooted(root: Path) -> Iterator[Callable[..., T]]:
+    """Make calls in a thread that has `root` for its root directory: `call(function, *arguments)`."""
+
+    def enter() -> None:
+        assert ctypes.CDLL(None).unshare(CLONE_FS) == 0  # the other threads keep theirs
+        os.chroot(root)
+
+    with ThreadPoolExecutor(1, initializer=enter) as thread:
+        yield lambda function, *arguments: thread.submit(function, *arguments).result()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or calls chroot(2)")
 
 Mount = Callable[[str], Hanging]
 StartAgent = Callable[..., Agent]

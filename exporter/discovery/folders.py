@@ -39,15 +39,18 @@ class Folder:
         """Return the match of a file with this name in it."""
         return None if self.state is None else self.state.match(name)
 
-    def compare(self) -> tuple[bool, bool]:
+    def compare(self, real_path: str) -> tuple[bool, bool]:
         """Stat a directory before it is listed.
+
+        Args:
+            real_path: where it is beneath the agent's own root.
 
         Returns:
             Whether its path leads to another directory than the listed one; and whether names may have come or gone
             since it was listed. A deleted directory's inode number may be reused unnoticed. That is harmless, because
             all files in it were deleted before, with an event.
         """
-        status = os.stat(self.path)
+        status = os.stat(real_path)
         before, self.identity = self.identity, status.st_ino << 32 | status.st_dev
         known_ns, self.changed_ns = self.changed_ns, 0
         if self.identity != before:

@@ -8,19 +8,24 @@ from collections.abc import Iterable
 from exporter.discovery.folders import ByName, Folder, Folders, Place
 from exporter.matching.automaton import Directory
 from fstat_cache import AUTOFS, REMOTE
-from fstat_cache.paths import MOST_LINKS, Walk
+from fstat_cache.paths import MOST_LINKS, Root, Walk
 
 
 class Links:
     """The symbolic links of interest.
 
+    Args:
+        folders: those over which they lead are watched.
+        root: where paths begin.
+
     Attributes:
         leads: a link's directory and name -> the places on its way: the other links, and the end.
     """
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, root: Root) -> None:
         self.leads: ByName[list[Place]] = ByName()
         self._folders = folders
+        self._root = root
 
     def resolve(self, directory: str, name: str) -> bool:
         """Watch every name on the way of a path that is a symbolic link, and release those of its former way.
@@ -63,13 +68,13 @@ class Links:
 
         The way ends where a remote filesystem begins, without a system call on it. None: the path is no symbolic link.
         """
-        if not os.path.islink(path):
+        if not self._root.is_link(path):
             return None
         places: list[Place] = []
         walk = Walk(path)
         for place in walk:
             is_itself = walk.is_last  # links before it only lead to its directory
-            target = walk.follow(os.readlink)
+            target = walk.follow(lambda place: os.readlink(f"{self._root.path}{place}"))
             if not (places or is_itself) or (target is None and not walk.is_last):
                 continue
             places.append(Place(*os.path.split(place)))

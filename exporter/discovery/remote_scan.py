@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,12 +27,14 @@ class RemoteScanner:
 
     Args:
         timeout_s: how long to wait for one directory, or one link to a file, seconds.
+        real: resolves a path; raises OSError as ``os.stat`` does.
     """
 
     TIMEOUT_S = 10
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, real: Callable[[str], str] = os.fspath) -> None:
         self._timeout_s = timeout_s
+        self._real = real
         self._hung: dict[_Place, Future[RemoteScan]] = {}
         self._faults = Transitions()
 
@@ -58,7 +60,7 @@ class RemoteScanner:
                     walk.left_out.add(place.path)
                 else:
                     worker = worker or Worker("scan-walk")
-                    findings = worker.begin(partial(RemoteScan().check, place), self._timeout_s)
+                    findings = worker.begin(partial(RemoteScan().check, place, self._real), self._timeout_s)
                     assert findings is not None  # a late worker is replaced
                     wait((findings,), self._timeout_s)
                     if findings.done():
@@ -121,18 +123,23 @@ class RemoteScan:
         self.faults.update(other.faults)
         self.places += other.places
 
-    def check(self, place: _Place) -> RemoteScan:
-        """Stat or list one place, which may hang; return this result."""
+    def check(self, place: _Place, real: Callable[[str], str]) -> RemoteScan:
+        """Stat or list one place, which may hang; return this result.
+
+        Args:
+            place: a file or a directory.
+            real: see :class:`RemoteScanner`.
+        """
         path, directory, match = place
         try:
             if match is not None:
-                mode = os.stat(path).st_mode
+                mode = os.stat(real(path)).st_mode
                 if stat.S_ISREG(mode):
                     self.files[path] = match
                 elif stat.S_ISDIR(mode) and directory is not None:
                     self.places.append(_Place(path, directory))
             elif directory is not None and directory.listed:
-                self._list(path, directory)
+                self._list(path, directory, real)
             elif directory is not None:
                 self._add_names(path, directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -143,19 +150,20 @@ class RemoteScan:
                 self._add_names(path, directory)  # names without wildcards need no listing
         return self
 
-    def _list(self, path: str, directory: Directory) -> None:
-        with os.scandir(path) as entries:
+    def _list(self, path: str, directory: Directory, real: Callable[[str], str]) -> None:
+        with os.scandir(real(path)) as entries:
             for entry in entries:
                 # A listing includes the type, so no stat is needed.
                 name = entry.name
+                found = os.path.join(path, name)
                 if entry.is_file(follow_symlinks=False):
                     if (match := directory.match(name)) is not None:
-                        self.files[entry.path] = match
+                        self.files[found] = match
                 elif entry.is_dir(follow_symlinks=False):
                     if (below := directory.enter(name, is_symlink=False)) is not None:
-                        self.places.append(_Place(entry.path, below))
+                        self.places.append(_Place(found, below))
                 elif entry.is_symlink():
-                    self._add_place(entry.path, directory, name)
+                    self._add_place(found, directory, name)
 
     def _add_names(self, path: str, directory: Directory) -> None:
         for name in directory.names:

@@ -80,13 +80,14 @@ class Tree:
     def __init__(self, matcher: PathMatcher, cache: FStatCache) -> None:
         self.matches = Matches(matcher)
         self.folders = Folders(cache)
-        self.links = Links(self.folders)
+        self.links = Links(self.folders, cache.root)
         self.renames = Renames(self.folders, self.links)
         self.agenda = Agenda()
         self.remote: dict[str, Directory] = {}
         self.faults: dict[str, OSError] = {}
         self.lost: Mapping[str, set[int]] = {}
         self.moment = 1
+        self._root = cache.root
         self._to_stat: dict[str, _Candidate] = {}
         self._unanswered: deque[Finding] = deque()  # findings that need no answer
         self._failed: dict[str, None] = {}  # directories with an error since the latest scan began
@@ -198,7 +199,7 @@ class Tree:
                 return
             match = found
         leads = self.links.leads
-        if name in leads.get(folder.path, ()) or (may_be_link and os.path.islink(path)):
+        if name in leads.get(folder.path, ()) or (may_be_link and self._root.is_link(path)):
             self.links.resolve(folder.path, name)
         places = leads.get(folder.path, {}).get(name)
         end = self.folders[places[-1].directory] if places else None
@@ -222,7 +223,7 @@ class Tree:
         if not lost or folder.reason is not None:
             return
         followed, crossed = (names.get(folder.path, {}) for names in (self.folders.followed, self.folders.crossed))
-        with contextlib.suppress(OSError), os.scandir(folder.path) as entries:
+        with contextlib.suppress(OSError), os.scandir(self._root.real(folder.path)) as entries:
             for entry in entries:
                 name = entry.name
                 is_known = name in followed or name in crossed
@@ -285,17 +286,20 @@ class Tree:
         leads = self.links.leads.get(folder.path, {})
         suspects = agenda.suspects if folder.is_listed else None
         try:
-            is_another, has_changed = folder.compare()
+            real_path = self._root.real(folder.path)
+            is_another, has_changed = folder.compare(real_path)
             if is_another:
                 self.queue_links_over(folder)
             if not has_changed and not lost and not leads:  # links are checked each time
                 if agenda.is_scan:
                     agenda.to_enter.update(dict.fromkeys(folder.folders, DIRECTORY))
                 return
-            with os.scandir(folder.path) as entries:
+            above = os.path.join(folder.path, "")
+            with os.scandir(real_path) as entries:
                 for entry in entries:
                     # A listing includes the type, so no stat is needed.
-                    name, path = entry.name, entry.path
+                    name = entry.name
+                    path = f"{above}{name}"
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
                             folders.add(path)

@@ -16,16 +16,20 @@ def track(tmp_path: Path) -> Iterator[Track]:
     """Makes trackers that have scanned already, and closes them.
 
     `track("a/*", exclude=...)` has one group, of patterns below the test's directory; `track(groups=(...))` any.
-    `remote_timeout_s` is how long a remote directory is waited for.
+    `remote_timeout_s` is how long a remote directory is waited for, `rootfs` where the paths begin.
     """
     trackers: list[Tracker] = []
 
     def make(
-        *patterns: str, groups: tuple[LogGroup, ...] = (), remote_timeout_s: float = 10, **more: object
+        *patterns: str,
+        groups: tuple[LogGroup, ...] = (),
+        remote_timeout_s: float = 10,
+        rootfs: str = "/",
+        **more: object,
     ) -> Tracker:
         paths = tuple(f"{tmp_path}/{pattern}" for pattern in patterns or ("**/*.log",))
         config = Config(logs=groups or (LogGroup("g", paths, **more),))  # type: ignore[arg-type]
-        tracker = Tracker(config, remote_timeout_s=remote_timeout_s)
+        tracker = Tracker(config, rootfs=rootfs, remote_timeout_s=remote_timeout_s)
         trackers.append(tracker)
         tracker.start()
         tracker.scan()

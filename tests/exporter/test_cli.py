@@ -85,6 +85,7 @@ def test_help() -> None:
         "web.listen-address",
         "web.telemetry-path",
         "web.config.file",
+        "path.rootfs",
         "log.level",
         "log.format",
     ):
@@ -99,6 +100,31 @@ def test_bad_flags(flags: list[str]) -> None:
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("fstat-exporter: error: ")
     assert flags[0].split("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize("more", [["x"], ["x", "--config.check"]])
+def test_a_root_that_can_not_be_used(tmp_path: Path, more: list[str]) -> None:
+    """One line that names the flag, the directory and the remedy."""
+    file, expected = tmp_path / "file", "; expected the directory where the host's root is mounted\n"
+    file.touch()
+    for path, reason in (
+        ("/no/such", "cannot be used: No such file or directory"),
+        ("", "cannot be used: No such file or directory"),
+        (str(file), "is not a directory"),
+    ):
+        assert mistake(f"--path.rootfs={path}", *more) == f"--path.rootfs: {path!r} {reason}{expected}"
+
+
+def test_a_relative_root(start: Callable[..., Background], tmp_path: Path) -> None:
+    """Is beneath the working directory of the start; relative patterns begin there too, on the host."""
+    host = tmp_path / "host"
+    for directory in (host, Path(f"{host}{tmp_path}")):
+        directory.mkdir(parents=True)
+        (directory / "a.log").touch()
+    agent = start("--path.rootfs=host", "/*.log", "a.log")
+    agent.wait_for("/-/ready")
+    paths = {dict(pairs).get("path") for name, pairs in scraped(agent).samples if name == "fstat_file_size_bytes"}
+    assert paths == {"/a.log", f"{tmp_path}/a.log"}
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(exec true)"])

@@ -9,8 +9,9 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from exporter.config.groups import LogGroup
 from exporter.matching.automaton import Directory, Match
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track
+from tests.support import as_root, chrooted
 
 DIRECTORIES = ("d0", "d1", "x", "l0")
 FILES = ("f0.log", "f1.log", "f0.txt", "f1.log.1", "f1.log.2", "y")
@@ -161,9 +163,8 @@ class Changer:
         new.replace(path)
 
 
-def check(tracker: Tracker) -> None:
+def compare(tracker: Tracker) -> None:
     """Compare what is known with what is there."""
-    tracker.refresh(0)
     assert tracker.matcher.root is not None
     expected = dict(walk("/", tracker.matcher.root))
     found = {series.name: series for series in tracker.facts.paths.values() if series.is_present}
@@ -188,32 +189,51 @@ def check(tracker: Tracker) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_random_changes(tmp_path: Path, track: Track, seed: int) -> None:
     """After them all is right; rescans find nothing unknown, and when all is gone nothing of it is left behind."""
-    changer = Changer(tmp_path, seed)
+    run(tmp_path, track, seed, lambda function, *arguments: function(*arguments))
+
+
+@as_root
+@pytest.mark.parametrize("seed", range(20))
+def test_random_changes_on_a_host(tmp_path: Path, track: Track, seed: int) -> None:
+    """The same holds for what a process with another root does and sees, absolute links included."""
+    with chrooted(tmp_path) as on_host:
+        run(Path("/"), track, seed, on_host, rootfs=str(tmp_path))
+
+
+def run(folder: Path, track: Track, seed: int, there: Callable[..., Any], rootfs: str = "/") -> None:
+    """Change files in `folder`; `there` calls functions where it is."""
+
+    def check() -> None:
+        tracker.refresh(0)
+        there(compare, tracker)
+
+    changer = there(Changer, folder, seed)
     pick = random.Random(seed)
     tree = changer.watched
     for _ in range(pick.randint(0, 25)):
-        changer.change()
+        there(changer.change)
     tracker = track(
         groups=(
             LogGroup("a", (f"{tree}/**/*.log",)),
             LogGroup("b", (f"{tree}/*/x/*", f"{tree}/d0/f0.log", f"{tree}/d1/x/f0.txt")),
             LogGroup("c", (f"{tree}/l*/*.txt", f"{tree}/d1/l0/f0.txt", f"{tree}/l0/*/d0/f0.*")),
-        )
+        ),
+        rootfs=rootfs,
     )
-    check(tracker)
+    check()
     for _ in range(30):
         for _ in range(pick.choice([1, 1, 2, 3, 6, 12])):
-            changer.change()
-        check(tracker)
+            there(changer.change)
+        check()
         if pick.random() < 0.15:
             tracker.scan()
-            check(tracker)
+            check()
             assert tracker.discovery.missed == 0
     for directory in (changer.watched, changer.outside):
-        shutil.rmtree(directory)
-    tree.mkdir()
-    check(tracker)
+        there(shutil.rmtree, directory)
+    there(tree.mkdir)
+    check()
     known = tracker.discovery._tree
     assert not [path for path in known.folders if path.startswith(f"{tree}/") or path == str(changer.outside)]
-    assert not [path for path in tracker._names if not os.path.exists(path)]
+    assert not [path for path in tracker._names if not there(os.path.exists, path)]
     assert (known.links.leads, known.folders.crossed) == ({}, {})

@@ -238,7 +238,7 @@ def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, mon
     tracker = track()
     asked: list[int] = []
 
-    def data_begins(_path: str, offset: int) -> int:
+    def data_begins(_path: str, offset: int, _real: object) -> int:
         def read() -> None:
             with tracker.facts.lock:
                 asked.append(len(tracker.facts.paths))
