@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from exporter.config.errors import shortened
 from exporter.config.globs import Include, directory_hint
 from exporter.ops.log import fields
 from exporter.tracker import Tracker
+from fstat_cache.paths import Root
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Advice:
                     of_group = (row for row in publication.rows.values() if row.group == totals.group)
                     example = next((row.path.name for row in of_group if row.is_unlabelled and row.is_present), "")
                 _log.warning(
-                    "path_regex does not match some paths, their labels stay empty: correct path_regex or paths",
+                    "path_regex does not match some paths, so their labels are missing: correct path_regex or paths",
                     extra=fields(group=key[0], count=totals.unlabelled, example=example),
                 )
 
@@ -84,14 +85,26 @@ class Advice:
                         yield glob.base
 
 
-def pattern_hint(pattern: str) -> str:
-    """Return what is odd about a pattern on this machine, without a scan; "" when nothing is."""
+def pattern_hint(pattern: str, root: Root) -> str:
+    """Return what is odd about a pattern on this machine, without a scan; "" when nothing is.
+
+    Args:
+        pattern: as configured.
+        root: the directory where its paths begin.
+    """
     globs = Include(pattern).globs
     for glob in globs:
-        if glob.is_literal and os.path.isdir(glob.base):
+        if glob.is_literal and _is(os.path.isdir, glob.base, root):
             return directory_hint(glob.base)
     bases = list(dict.fromkeys(glob.base for glob in globs))
-    if any(map(os.path.exists, bases)):
+    if any(_is(os.path.exists, base, root) for base in bases):
         return ""
     more = f" and {len(bases) - 1} more" if len(bases) > 1 else ""
     return f"matches no file now, cannot find {bases[0]}{more}"
+
+
+def _is(kind: Callable[[str], bool], path: str, root: Root) -> bool:
+    try:
+        return kind(root.real(path))
+    except OSError:
+        return False

@@ -29,6 +29,7 @@ from exporter.ops.systemd import Notifier
 from exporter.state.state_file import StateError, check_path
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
+from fstat_cache.paths import Root
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if flags.config_check:
-        return _check(flags, settings, web_config)
+        return _check(flags, settings, web_config, rootfs)
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     web_config.tell_warnings()
     _raise_descriptor_limit()
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os._exit(0)
 
 
-def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFile) -> int:
+def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFile, rootfs: str) -> int:
     """Print what a start would find on this machine; return the exit status."""
     source = _source(flags)
     hints = [Mistake(flags.web_config_file, warning) for warning in web_config.current().warnings]
@@ -96,7 +97,7 @@ def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFil
             name, key_path = source, f"logs[{group_number}].paths[{number}]"
             if flags.patterns:
                 name, key_path = f"pattern {shortened(flags.patterns[number])!r}", ""
-            if text := pattern_hint(pattern):
+            if text := pattern_hint(pattern, Root(rootfs)):
                 hints.append(Mistake(name, f"hint: {text}", key_path))
     try:
         if settings.state.path is not None and (text := check_path(settings.state.path)):
