@@ -355,7 +355,7 @@ function updateAggregate(row, aggregate) {
 
 // -- what is wrong ----------------------------------------------------------------------------------------------------
 
-// Each problem is a line of text and, at most, some examples.
+// Each problem is a line of text and, at most, some examples. That a pattern matches no file may be as it should.
 function findProblems() {
   const { fault, status } = shown;
   const { configuration, directories, patterns } = status;
@@ -509,8 +509,10 @@ function showSummary() {
 
   const problems = findProblems();
   showProblems(problems);
-  setText($("health"), problems.length ? count(problems.length, "problem", "problems") : "Healthy");
-  $("health").classList.toggle("bad", problems.length > 0);
+  const grave = problems.filter(({ kind }) => kind !== "unmatched").length;
+  setText($("health"), grave ? count(grave, "problem", "problems") : "Healthy");
+  $("health").classList.toggle("bad", grave > 0);
+  $("problems").classList.toggle("bad", grave > 0);
   const failures = Object.entries(cache.watch_failures_total);
   const failed = failures.reduce((sum, [, files]) => sum + files, 0);
   setText(
