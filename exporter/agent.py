@@ -118,7 +118,7 @@ class Agent:
             overview=Overview(tracker, self._scraper, self._reloader),
             telemetry_path=self._config.web.telemetry_path,
             find_fault=self._find_fault,
-            progress=lambda: None if tracker.is_ready else f"The first scan is not done yet: {_progress(tracker)}.",
+            progress=lambda: None if self._ready.is_set() else f"The first scan is not done yet: {_progress(tracker)}.",
             web_config=self._web_config,
             reload=functools.partial(self.reload, "HTTP") if self._has_lifecycle else None,
         )
