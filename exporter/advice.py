@@ -96,9 +96,9 @@ def pattern_hint(pattern: str, root: Root) -> str:
     for glob in globs:
         if glob.is_literal and _is(os.path.isdir, glob.base, root):
             return directory_hint(glob.base)
-    bases = list(dict.fromkeys(glob.base for glob in globs))
-    if any(_is(os.path.exists, base, root) for base in bases):
+    if any(_is(os.path.isfile if glob.is_literal else os.path.isdir, glob.base, root) for glob in globs):
         return ""
+    bases = list(dict.fromkeys(glob.base for glob in globs))
     more = f" and {len(bases) - 1} more" if len(bases) > 1 else ""
     return f"matches no file now, cannot find {bases[0]}{more}"
 

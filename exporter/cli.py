@@ -216,9 +216,13 @@ def _rootfs(path: str) -> str:
         ConfigError: it cannot be used.
     """
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return os.path.realpath(path)
-        reason = "is not a directory"
+        real = os.path.realpath(path)
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            reason = "is not a directory"
+        elif not os.path.samefile(path, real):  # as /proc/PID/root
+            reason = "leads into another mount namespace"
+        else:
+            return real
     except OSError as error:
         reason = f"cannot be used: {error.strerror}"
     text = f"{shortened(path)!r} {reason}; expected the directory where the host's root is mounted"
@@ -231,6 +235,9 @@ def _read_config(flags: argparse.Namespace) -> Config:
         raise ConfigError([Mistake("--config.file", text)])
     if flags.patterns:
         relative = next((text for text in flags.patterns if text and not text.startswith("/")), "/")
+        if relative != "/" and flags.path_rootfs != "/":
+            text = "is relative; with --path.rootfs write it as the host sees it, from its root on"
+            raise ConfigError([Mistake(f"pattern {shortened(relative)!r}", text)])
         return model.from_patterns(flags.patterns, _directory_of(relative, f"pattern {shortened(relative)!r}"))
     if flags.config_file is None and _is_missing(DEFAULT_CONFIG_PATH):
         text = (

@@ -47,10 +47,10 @@ def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
 
 
 def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
-    publication = tracker.publication
-    for group_name, text, files in pattern_matches(tracker):
-        yield "fstat_group_pattern_matches", {"group": group_name, "pattern": printable(text)}, files
-    with publication.facts.lock:
+    with tracker.facts.lock:  # a changeover exchanges publication and matcher under it
+        publication = tracker.publication
+        for group_name, text, files in pattern_matches(tracker):
+            yield "fstat_group_pattern_matches", {"group": group_name, "pattern": printable(text)}, files
         for totals, group in zip(publication.groups, publication.config, strict=True):
             labels = {"group": group.group}
             yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)

@@ -151,8 +151,8 @@ class Overview:
         outcome = self._reloader.outcome
         process = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
         polled = dict(status.polled)
-        if tracker.files > info.files:
-            polled[NOT_CACHED] = tracker.files - info.files
+        if (uncached := tracker.files - info.files - len(hidden)) > 0:
+            polled[NOT_CACHED] = uncached
         looked_up = info.hits + info.misses
         return {
             **_times(recent),

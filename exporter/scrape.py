@@ -106,6 +106,8 @@ class Scraper:
         """
         attempts = _Attempts()
         exposition = attempts.run("files", lambda: self.look(is_scrape=True))
+        if exposition is None and (names or groups):
+            raise attempts.errors["files"]  # an answer without files and success would look like a good one
         families = self._collect(attempts)
         if names:
             families = _filtered(families, lambda sample: sample.name in names)

@@ -126,9 +126,11 @@ class Folders(dict[str, Folder]):
             return False  # no directory is there, so nothing remote
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory, known or not; False on a remote filesystem, which is not asked."""
+        """Return whether a directory is there, known or not; False on a remote filesystem, without a call on it."""
         try:
-            return self._probe(path) not in (REMOTE, AUTOFS)
+            reason = self._probe(path)
+            # What cannot be watched may be anything.
+            return reason is None or (reason not in (REMOTE, AUTOFS) and os.path.isdir(self._cache.root.real(path)))
         except OSError:
             return False
 

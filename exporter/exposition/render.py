@@ -73,20 +73,11 @@ class Exposition:
             self.publication.update()
             self.publication.find_newest()
             changed = self.publication.take()
-            # Sorted, because neighbours compress well together, and come and go together.
-            for row in sorted(changed.rows, key=attrgetter("path.name")):
-                path, stats = row.path, row.path.stats
-                rows = self._files.rows[row.group]
-                if stats is None or path.is_hidden or not row.is_published:
-                    rows.discard(row)
-                    continue
-                counters: tuple[float, ...] = (ABSENT,) * 4
-                if path.is_counting:
-                    counters = path.changes, path.appended_bytes, path.truncations, path.rotations
-                values = (stats.size, stats.mtime, *counters)
-                rows.put(row, [values[column] for column in self._columns[row.group]])
-            for totals in sorted(changed.totals, key=attrgetter("values")):
-                self._update_totals(totals)
+            try:
+                self._apply(changed)
+            except BaseException:
+                self.publication.put_back(changed)
+                raise
             return changed
 
     def render(
@@ -123,6 +114,22 @@ class Exposition:
         if not is_compressed:
             return parts
         return gzip_member(parts, join(section.checksum for section in sections if section.checksum is not None))
+
+    def _apply(self, changed: Changed) -> None:
+        # Sorted, because neighbours compress well together, and come and go together.
+        for row in sorted(changed.rows, key=attrgetter("path.name")):
+            path, stats = row.path, row.path.stats
+            rows = self._files.rows[row.group]
+            if stats is None or path.is_hidden or not row.is_published:
+                rows.discard(row)
+                continue
+            counters: tuple[float, ...] = (ABSENT,) * 4
+            if path.is_counting:
+                counters = path.changes, path.appended_bytes, path.truncations, path.rotations
+            values = (stats.size, stats.mtime, *counters)
+            rows.put(row, [values[column] for column in self._columns[row.group]])
+        for totals in sorted(changed.totals, key=attrgetter("values")):
+            self._update_totals(totals)
 
     def _decide_on_text(self, *, is_compressed: bool) -> None:
         if not is_compressed:

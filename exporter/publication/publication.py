@@ -110,6 +110,12 @@ class Publication:
             changed, self._changed = self._changed, Changed(set(), set())
             return changed
 
+    def put_back(self, changed: Changed) -> None:
+        """Have the next :meth:`take` return these changes too."""
+        with self.facts.lock:
+            self._changed.rows.update(changed.rows)
+            self._changed.totals.update(changed.totals)
+
     def position_of(self, groups: Iterable[int]) -> int | None:
         """Return the position of the group that publishes a file, given the groups that match it: the first one of this
         configuration, if any.

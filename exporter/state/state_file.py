@@ -27,6 +27,7 @@ APPLICATION_ID = 0x66737461  # "fsta"; marks the file as a state file
 SCHEMA = 2
 
 _TIMEOUT_S = 1.0  # how long to wait for a lock: as long as another agent may take to stop
+_HEADER = b"SQLite format 3\0"  # the first bytes of a database, sqlite.org/fileformat.html
 _SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the database and SQLite's files beside it
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ)
 _WHOLE = 1 << 63  # SQLite's integers are below; greater inode numbers and times are stored as text
@@ -84,14 +85,18 @@ def check_path(path: str) -> str:
         path: absolute.
 
     Returns:
-        A hint where only the directory is in the way, which another user or systemd may make; "" if there is none.
+        A hint: the directory is missing, which another user or systemd may make; or the file there is none of ours, and
+        a start would rename it. "" if there is none.
 
     Raises:
         StateError: the file cannot be made, read or written.
     """
     try:
-        with contextlib.suppress(FileNotFoundError):
+        if os.path.lexists(path):
             _check_file(path)
+            with open(path, "rb") as file:
+                if file.read(len(_HEADER)) not in (b"", _HEADER):
+                    return f"{path} is not a state file: a start renames it and begins a new one"
     except OSError as error:
         raise StateError(f"the state file {path} cannot be used: {error.strerror}") from None
     directory = above = os.path.dirname(path)

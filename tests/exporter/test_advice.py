@@ -57,6 +57,17 @@ def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
     assert text.startswith("groups overlap")
 
 
+def test_what_cannot_be_seen_is_no_directory(tmp_path: Path, track: Track, told: Told) -> None:
+    """A link that leads nowhere, or to itself, is a pattern without a match."""
+    (tmp_path / "loop.log").symlink_to("loop.log")
+    (tmp_path / "dangling.log").symlink_to("nowhere")
+    tracker = track(groups=(LogGroup("g", (f"{tmp_path}/loop.log", f"{tmp_path}/dangling.log")),))
+    Advice(tracker).log()
+    ((level, text, about),) = told()
+    assert (level, about["count"]) == ("INFO", 2)
+    assert text.startswith("patterns match no file")
+
+
 def test_a_directory(tmp_path: Path, track: Track, told: Told) -> None:
     """As a pattern is told once, with what to write; also one of several alternatives, and one that is known."""
     folder = tmp_path / "a[b"

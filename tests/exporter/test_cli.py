@@ -102,7 +102,7 @@ def test_bad_flags(flags: list[str]) -> None:
     assert flags[0].split("=")[0] in result.stderr
 
 
-@pytest.mark.parametrize("more", [["x"], ["x", "--config.check"]])
+@pytest.mark.parametrize("more", [["/x"], ["/x", "--config.check"]])
 def test_a_root_that_can_not_be_used(tmp_path: Path, more: list[str]) -> None:
     """One line that names the flag, the directory and the remedy."""
     file, expected = tmp_path / "file", "; expected the directory where the host's root is mounted\n"
@@ -116,15 +116,14 @@ def test_a_root_that_can_not_be_used(tmp_path: Path, more: list[str]) -> None:
 
 
 def test_a_relative_root(start: Callable[..., Background], tmp_path: Path) -> None:
-    """Is beneath the working directory of the start; relative patterns begin there too, on the host."""
-    host = tmp_path / "host"
-    for directory in (host, Path(f"{host}{tmp_path}")):
-        directory.mkdir(parents=True)
-        (directory / "a.log").touch()
-    agent = start("--path.rootfs=host", "/*.log", "a.log")
+    """Is beneath the working directory of the start. A pattern is not: it has to be the host's path."""
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/a.log").touch()
+    agent = start("--path.rootfs=host", "/*.log")
     agent.wait_for("/-/ready")
     paths = {dict(pairs).get("path") for name, pairs in scraped(agent).samples if name == "fstat_file_size_bytes"}
-    assert paths == {"/a.log", f"{tmp_path}/a.log"}
+    assert paths == {"/a.log"}
+    assert mistake(f"--path.rootfs={tmp_path}", "/*.log", "a.log").startswith("pattern 'a.log': is relative; with ")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(exec true)"])
@@ -179,6 +178,11 @@ def test_hints(tmp_path: Path) -> None:
         f"{config}: logs[0].paths[1]: hint: matches no file now, cannot find {tmp_path}/a and 1 more",
     ]
     assert run("--config.check", str(tmp_path)).stderr == f"pattern '{tmp_path}': {directory}\n"
+    for nothing in (f"{config}/*.log", "/dev/null"):  # no file is in the one, and the other is none
+        assert "hint: matches no file now" in run("--config.check", nothing).stderr
+    config.write_text(f"state: {{path: {config}}}\nlogs: [{{group: a, paths: [{config}]}}]")
+    assert "state.path: hint: " in run("--config.check", "--config.file", str(config)).stderr
+    assert config.exists()
 
 
 @pytest.mark.parametrize(
@@ -186,8 +190,9 @@ def test_hints(tmp_path: Path) -> None:
     [
         ("folder", "it is not a regular file"),
         ("pipe", "it is not a regular file"),
-        ("x.yml/state.db", "Not a directory"),
+        ("x.yml/state.db", "FOLDER/x.yml is not a directory"),
         ("dangling/state.db", "FOLDER/dangling is not a directory"),
+        ("dangling", "No such file or directory"),
         ("folder/missing/state.db", ""),
     ],
 )

@@ -370,7 +370,10 @@ def test_files_that_fail_to_stat(tmp_path: Path, show: Callable[..., Shown]) -> 
     names = sorted(path.name for path in shown.tracker.facts.paths.values())
     shown.overview._look_is_good_until_s = float("inf")  # another refresh would find them again
     shown.tracker.facts.hide(names)
+    for path in names:
+        shown.tracker.cache.remove_from_watch(path)
     status = shown.overview.status()
+    assert status["followed"]["polled"] == {}  # the cache has room for them
     assert (status["hidden_files"], status["hidden_examples"]) == (len(names), names[:MAX_EXAMPLES])
 
 

@@ -381,12 +381,32 @@ def test_a_part_that_fails(
             ] == [part]
             if part != "files":
                 assert scrape.value("fstat_file_size_bytes") == size
+            else:
+                with pytest.raises(ZeroDivisionError):  # nothing in it would say that something is missing
+                    shown.scrape(names=["fstat_file_size_bytes"])
         monkeypatch.undo()
         caplog.set_level(logging.INFO, "exporter.scrape")
         assert {name for name, _ in shown.scrape().samples} == everything
     assert [(record.levelname, record.fields["collector"]) for record in caplog.records] == [  # type: ignore[attr-defined]
         (level, part) for part in parts for level in ("ERROR", "INFO")
     ]
+
+
+def test_an_update_that_fails(tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next scrape shows what it did not come to."""
+    touch(tmp_path / "a.log")
+    shown = show()
+    shown.scrape()
+    append(tmp_path / "a.log", "x")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("exporter.exposition.chunks.Rows.put", fail)
+    assert shown.scrape().value("fstat_exporter_scrape_collector_success", collector="files") == 0
+    monkeypatch.undo()
+    scrape = shown.scrape()
+    assert scrape.value("fstat_file_size_bytes") == scrape.value("fstat_group_size_bytes") == 1
 
 
 def test_durations(tmp_path: Path, show: Show) -> None:

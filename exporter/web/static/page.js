@@ -334,7 +334,7 @@ function makeAggregate(row, aggregate) {
   const name = cell("name");
   const button = element("button", "", labelled(aggregate.labels) || "no labels");
   button.type = "button";
-  button.title = "Show the files with these labels";
+  button.title = "Search for these labels";
   button.addEventListener("click", () =>
     change({ group: aggregate.group, search: Object.values(aggregate.labels).join(" ") }),
   );
