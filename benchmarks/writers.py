@@ -2,7 +2,7 @@
 
 First the writer's side: how fast it appends to files that the agent follows, against files that it does not. Then the
 agent's: its CPU time while others write and nobody scrapes; the sizes in the one scrape right after must be the truth.
-Every write appends 100 bytes, and the files take turns, so that the kernel can not merge their events.
+Every write appends 100 bytes, and the files take turns, so that the kernel cannot merge their events.
 """
 
 import argparse

@@ -246,7 +246,7 @@ NOW = [
     ),
     stat(
         "Not watched",
-        "Files that are looked at on every scrape because they can not be watched; the panel Watch budget says why.",
+        "Files that the agents stat on every scrape, because they cannot be watched; the panel Watch budget says why.",
         "short",
         {"files": f"sum({agent('fstat_cache_polled_files')})"},
     ),
@@ -406,7 +406,7 @@ AGENT = [
     ),
     graph(
         "Room in the cache",
-        "Files in the cache as a share of max_files. At 100 % files are evicted, and what does not fit is looked at "
+        "Files in the cache as a share of max_files. At 100 % the agent evicts files, and stats the others "
         f"on every scrape. The {MOST_LINES} fullest caches.",
         "percentunit",
         {"{{instance}}": top(MOST_LINES, f"{agent('fstat_cache_files')} / {agent('fstat_cache_max_files')}")},
@@ -416,7 +416,7 @@ AGENT = [
     ),
     graph(
         "What is not seen, or not shown",
-        "All agents together: directories that can not be listed or watched, files of remote filesystems that do not "
+        "All agents together: directories that cannot be listed or watched, files of remote filesystems that do not "
         "answer, files for which max_series leaves no series, files whose path path_regex does not match.",
         "short",
         {
