@@ -6,7 +6,7 @@ overflow, and a real Prometheus scrapes. Then everything is compared with what t
 all files are deleted, with what the agent held at first. Ends with 1 when something is not as asked.
 
 What the agent has to do in time is measured by the time in which it could run (see AgentClock): a machine that is busy
-with other things, or that a hypervisor takes away for seconds, spoils no figure. The report has the time that was lost so.
+with other things, or that a hypervisor takes away for seconds, spoils no figure. The report has the time lost to that.
 """
 
 import argparse

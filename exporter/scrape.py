@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from prometheus_client import Metric
@@ -79,8 +80,10 @@ class Scraper:
 
     def about_the_agent(self, encode: Encode) -> bytes:
         """Return an answer without files and groups, for the time before the first scan is done."""
-        families = _filtered(self._collect(_Attempts()), lambda sample: not sample.name.startswith("fstat_group_"))
-        return self._family_texts.encode(encode, families)
+        attempts = _Attempts()
+        families = chain(self._collect(attempts), attempts.families())
+        of_agent = _filtered(families, lambda sample: not sample.name.startswith("fstat_group_"))
+        return self._family_texts.encode(encode, of_agent)
 
     def scrape(
         self,
@@ -104,11 +107,15 @@ class Scraper:
         Returns:
             The answer in immutable parts.
         """
-        attempts = _Attempts()
-        exposition = attempts.run("files", lambda: self.look(is_scrape=True))
+        while True:
+            attempts = _Attempts()
+            exposition = attempts.run("files", lambda: self.look(is_scrape=True))
+            others = self._collect(attempts)
+            if exposition is None or exposition is self._exposition:
+                break  # else another configuration took over meanwhile, and an answer shows one
         if exposition is None and (names or groups):
             raise attempts.errors["files"]  # an answer without files and success would look like a good one
-        families = self._collect(attempts)
+        families: Iterator[Metric] = chain(others, attempts.families())
         if names:
             families = _filtered(families, lambda sample: sample.name in names)
         if groups:
@@ -123,17 +130,18 @@ class Scraper:
         self._save()  # after rendering: another scrape may have put later values into the text
         return parts
 
-    def _collect(self, attempts: _Attempts) -> Iterator[Metric]:
-        """Yield the families of all parts but the files, then the duration and success of each part."""
+    def _collect(self, attempts: _Attempts) -> list[Metric]:
+        """Return the families of all parts but the files."""
+        families: list[Metric] = []
         for name, part in self._parts.items():
-            yield from attempts.run(name, lambda part=part: list(part())) or ()  # type: ignore[misc]
-        yield from attempts.families()
+            families += attempts.run(name, lambda part=part: list(part())) or ()  # type: ignore[misc]
         changed = self._failed.update(attempts.errors)
         for name in sorted(changed.begun):
             text, error = "a part of the scrape failed and is left out", attempts.errors[name]
             _log.error(text, extra=fields(collector=name), exc_info=error)
         for name in sorted(changed.ended):
             _log.info("a part of the scrape succeeds again", extra=fields(collector=name))
+        return families
 
 
 class _Attempts:

@@ -8,14 +8,17 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 
 from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
 from exporter.discovery.findings import Findings
+from exporter.exposition.render import Exposition
 from exporter.matching.automaton import Match, PathMatcher
 from exporter.matching.labels import printable
 from exporter.publication.publication import Publication
@@ -429,6 +432,27 @@ def test_places_are_kept(tmp_path: Path, group: GroupOf) -> None:
     assert set(line.files()) == {"7.log", "3.log", "9.log"}
     line.reload(group("g", "*.log", max_series=4))
     assert {"7.log", "3.log", "9.log"} < set(line.files())
+    line.tracker.close()
+
+
+def test_a_scrape_shows_one_configuration(tmp_path: Path, group: GroupOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another one takes over while it is made."""
+    touch(tmp_path / "a.log")
+    line = Line(group("old", "*.log"))
+    scraper = Scraper(line.tracker)
+    changeover = Changeover(line.tracker, Config(logs=(group("new", "*.log"),)))
+    exposition = Exposition(changeover.prepare())
+    collect = scraper._collect
+
+    def take_over(attempts: Any) -> list[Metric]:
+        monkeypatch.undo()
+        changeover.finish(lambda: scraper.show(exposition))
+        return collect(attempts)
+
+    monkeypatch.setattr(scraper, "_collect", take_over)
+    text = b"".join(scraper.scrape(generate_latest, is_openmetrics=False, is_compressed=False)).decode()
+    assert {dict(labels).get("group") for _, labels in parse_scrape(text).samples} == {"new", None}
+    changeover.drop_old()
     line.tracker.close()
 
 
