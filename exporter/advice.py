@@ -56,7 +56,7 @@ class Advice:
         for group, text in sorted(shadowed - self._shadowed):
             about = fields(group=group, pattern=text)
             _log.info(
-                "groups overlap: earlier groups have all files of a pattern; its group may have to come first",
+                "all files of a pattern belong to earlier groups: move its group before them, or remove the pattern",
                 extra=about,
             )
         self._shadowed = (self._shadowed | shadowed) & patterns.keys()
@@ -98,9 +98,9 @@ def pattern_hint(pattern: str, root: Root) -> str:
             return directory_hint(glob.base)
     if any(_is(os.path.isfile if glob.is_literal else os.path.isdir, glob.base, root) for glob in globs):
         return ""
-    bases = list(dict.fromkeys(glob.base for glob in globs))
-    more = f" and {len(bases) - 1} more" if len(bases) > 1 else ""
-    return f"matches no file now, cannot find {bases[0]}{more}"
+    places = list(dict.fromkeys(f"the {'file' if glob.is_literal else 'directory'} {glob.base}" for glob in globs))
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"matches no file now: cannot find {places[0]}{more}"
 
 
 def _is(kind: Callable[[str], bool], path: str, root: Root) -> bool:

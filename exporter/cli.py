@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "patterns",
         metavar="PATTERN",
         nargs="*",
-        help="files to follow without a configuration file; quote them, else new files are missed: '/var/log/**/*.log'",
+        help="patterns of files, instead of a configuration file; quote them, so that the agent also finds new files",
     )
     add("--config.file", metavar="FILE", help=f"the configuration (default: {DEFAULT_CONFIG_PATH})")
     add("--config.check", action="store_true", help="check the configuration on this machine and exit")
@@ -165,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         "--path.rootfs",
         metavar="DIR",
         default="/",
-        help="where the host's root is mounted, for an agent in a container; all paths are the host's (default: /)",
+        help="directory where the host's root is mounted in a container; patterns and published paths are then "
+        "the host's (default: /)",
     )
     add("--web.enable-lifecycle", action="store_true", help="reload the configuration on POST /-/reload too")
     add("--log.level", choices=tuple(log.LEVELS), default="info", help="(default: info)")
@@ -176,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _source(flags: argparse.Namespace) -> str:
     if flags.patterns:
-        return "the patterns"
+        return "command line"
     return flags.config_file or DEFAULT_CONFIG_PATH
 
 

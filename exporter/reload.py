@@ -93,12 +93,12 @@ class Reloader:
         return (
             GaugeMetricFamily(
                 "fstat_exporter_config_last_reload_successful",
-                "Whether the latest attempt to load the configuration succeeded: 1 or 0.",
+                "1 if the latest load succeeded, 0 if it failed and the previous configuration stays in use.",
                 int(self.outcome.failed_at_s is None),
             ),
             GaugeMetricFamily(
                 "fstat_exporter_config_last_reload_success_timestamp_seconds",
-                "When the configuration was loaded last, seconds since the epoch.",
+                "Last successful load of the configuration, seconds since the epoch.",
                 self.outcome.loaded_at_s,
             ),
         )

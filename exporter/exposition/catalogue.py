@@ -10,9 +10,13 @@ from exporter.config.groups import FILE_METRICS
 
 _ENDINGS: Mapping[str, str] = {"counter": "_total", "info": "_info"}
 _UNITS = ("bytes", "seconds")
+_PARTS = (
+    "files (files, groups, aggregates), groups (patterns, files without series or labels), cache, agent, process, "
+    "config, web_config"
+)
 
 AGENT: Mapping[str, str] = {
-    "fstat_group_pattern_matches": "Files that the pattern matches now.",
+    "fstat_group_pattern_matches": "Files that the pattern matches now, also those that belong to an earlier group.",
     "fstat_group_files_without_series": "Files of the group without series, because max_series is reached; "
     "the group's sums include them.",
     "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
@@ -41,13 +45,16 @@ AGENT: Mapping[str, str] = {
     "fstat_cache_audit_mismatches_total": "Cached files that changed without an event. "
     "Their stats are corrected, and they are polled from then on.",
     "fstat_exporter_ready": "Whether the first scan for files is done: 1 or 0.",
-    "fstat_exporter_files": "Tracked files found so far.",
+    "fstat_exporter_files": "Files that the agent tracks, with rotated files that match no pattern. "
+    "Grows during the first scan.",
     "fstat_exporter_directories": "Directories searched for files, found so far.",
     "fstat_exporter_unreadable_directories": "Directories that cannot be listed.",
-    "fstat_exporter_unwatched_directories": "Directories that cannot be watched and are checked each scrape.",
+    "fstat_exporter_unwatched_directories": "Directories that cannot be watched. "
+    "Each scrape checks 1,000 of them, or a 120th if that is more, in rotation.",
     "fstat_exporter_missed_changes_total": "Files and directories created or deleted without an event, "
     "found by a rescan.",
-    "fstat_exporter_state_resets_total": "How often an unusable state file was renamed and the counters began anew.",
+    "fstat_exporter_state_resets_total": "How often an unusable state file was renamed to STATE.corrupt-TIME "
+    "and the counters began anew.",
     "fstat_exporter_state_write_failures_total": "How often the state file could not be written.",
     "fstat_exporter_build_info": "Version of the exporter and of the Python that runs it.",
 }
@@ -55,10 +62,9 @@ AGENT: Mapping[str, str] = {
 
 SCRAPE: Mapping[str, str] = {
     "fstat_exporter_scrape_duration_seconds": "Duration of this scrape, until these lines were written.",
-    "fstat_exporter_scrape_collector_duration_seconds": "Duration of a part of this scrape. The part files has the "
-    "files, groups and aggregates.",
-    "fstat_exporter_scrape_collector_success": "Whether a part of this scrape succeeded: 1 or 0. The metrics of a part "
-    "that failed are absent.",
+    "fstat_exporter_scrape_collector_duration_seconds": f"Duration of a part of this scrape: {_PARTS}.",
+    "fstat_exporter_scrape_collector_success": f"Whether a part of this scrape succeeded, 1 or 0: {_PARTS}. "
+    "The metrics of a part that failed are absent.",
 }
 """The families about a scrape itself: name of the samples -> HELP."""
 
@@ -86,11 +92,11 @@ def file_families() -> dict[str, Metric]:
     text = {
         "size_bytes": "Size of the file at the time of the scrape.",
         "mtime_seconds": "Last modification of the file, seconds since the epoch, with fraction.",
-        "changes_total": "Distinct combinations of size, modification time and inode seen after the first one. "
-        "Changes between two stats count once, so this is not the number of writes.",
+        "changes_total": "Changes of size, modification time or inode that the agent saw. "
+        "Several changes between two stats count once.",
         "appended_bytes_total": "Bytes appended since the file was first seen, across truncation and rotation. "
         "Bytes appended to a rotated file count for its first name.",
-        "truncations_total": "How often the file was found smaller than before.",
+        "truncations_total": "How often the file became smaller.",
         "rotations_total": "How often another file replaced the one with this name.",
     }
     families = [family(f"fstat_file_{name}", each) for name, each in text.items()]

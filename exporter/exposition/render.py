@@ -58,7 +58,7 @@ class Exposition:
         families = totals_families("group", "in the group")
         columns = [range(len(families))] * len(groups)
         self._totals = _Table[Totals](families, columns, lambda totals: group_labels([groups[totals.group].group]))
-        families = totals_families("aggregate", "with these labels")
+        families = totals_families("aggregate", "in the aggregate")
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
         self._tables = self._files, self._totals, self._aggregates
         self._deflater = Deflater()

@@ -38,4 +38,4 @@ def test_a_start(tmp_path: Path, path: Path, start_agent: Callable[..., Agent]) 
     text = path.read_text().replace("/var/lib/fstat-exporter", str(tmp_path))
     log = start_agent(config=text).log_path.read_text()
     assert "scan done" in log
-    assert [line for line in log.splitlines() if "level=error" in line or "overlap" in line] == []
+    assert [line for line in log.splitlines() if "level=error" in line or "earlier groups" in line] == []

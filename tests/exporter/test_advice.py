@@ -54,7 +54,7 @@ def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
         advice.log()
     ((level, text, about),) = told()
     assert (level, about) == ("INFO", {"group": "one", "pattern": one.paths[0]})
-    assert text.startswith("groups overlap")
+    assert text.startswith("all files of a pattern belong to earlier groups")
 
 
 def test_what_cannot_be_seen_is_no_directory(tmp_path: Path, track: Track, told: Told) -> None:

@@ -162,7 +162,7 @@ def test_config_check_of_a_web_configuration(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("http_server_config: {http2: true}")
     result = run("--config.check", "--web.config.file", str(path), str(path))
-    assert (result.returncode, result.stdout) == (0, f"the patterns: valid, groups: 1, patterns: 1\n{path}: valid\n")
+    assert (result.returncode, result.stdout) == (0, f"command line: valid, groups: 1, patterns: 1\n{path}: valid\n")
     assert result.stderr.startswith(f"{path}: http_server_config.http2: ")
 
 
@@ -175,7 +175,7 @@ def test_hints(tmp_path: Path) -> None:
     directory = f"hint: {tmp_path} is a directory; write {tmp_path}/* or {tmp_path}/**"
     assert result.stderr.splitlines() == [
         f"{config}: logs[0].paths[0]: {directory}",
-        f"{config}: logs[0].paths[1]: hint: matches no file now, cannot find {tmp_path}/a and 1 more",
+        f"{config}: logs[0].paths[1]: hint: matches no file now: cannot find the directory {tmp_path}/a and 1 more",
     ]
     assert run("--config.check", str(tmp_path)).stderr == f"pattern '{tmp_path}': {directory}\n"
     for nothing in (f"{config}/*.log", "/dev/null"):  # no file is in the one, and the other is none
@@ -455,7 +455,7 @@ def test_files_that_come_and_go(start: Callable[..., Background], tmp_path: Path
         sizes = {pairs: value for (name, pairs), value in result.samples.items() if name == "fstat_file_size_bytes"}
         assert sizes == {frozenset(labels[number].items()): (1, 2, 0)[number] for number in range(count)}
         assert result.value("fstat_cache_files") == 2
-    assert "groups overlap" in agent.log_path.read_text()
+    assert "belong to earlier groups" in agent.log_path.read_text()
 
 
 def test_files_that_moved_away_unseen(start: Callable[..., Background], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Reference(Collector):
                 values |= {name: getattr(path, name) for name in FILE_METRICS[2:]}
             for name in group.metrics & values.keys():
                 self._add(files[name], labels, values[name])
-        aggregates = totals_families("aggregate", "with these labels")
+        aggregates = totals_families("aggregate", "in the aggregate")
         totals_of_groups = totals_families("group", "in the group")
         for totals in self._publication.totals():
             group = GROUPS[totals.group]
