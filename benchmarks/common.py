@@ -184,7 +184,7 @@ def percent_of_a_core(cpu_ns: float, wall_ns: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure that is asked for."""
+    """The target of a figure."""
 
     limit: float
     is_least: bool  # otherwise it is the most
@@ -212,13 +212,13 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        """Whether it is as asked."""
+        """Whether it meets its target."""
         if self.bar is None:
             return True
         return self.reached >= self.bar.limit if self.bar.is_least else self.reached <= self.bar.limit
 
     def cells(self) -> tuple[str, str, str]:
-        """What was measured, what was asked for, what was reached."""
+        """What was measured, its target, the result."""
         reached = f"{number(self.reached)}{self.unit}"
         detail = f" ({self.detail})" if self.detail else ""
         if self.bar is None:
@@ -247,7 +247,7 @@ def machine() -> str:
 
 def print_figures(figures: Iterable[Figure]) -> None:
     """Print the machine, on which every figure depends, and the figures as a table in Markdown."""
-    rows = [("what", "asked", "reached"), *(figure.cells() for figure in figures)]
+    rows = [("what", "target", "measured"), *(figure.cells() for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     rows.insert(1, ("-" * widths[0], "-" * widths[1], "-" * widths[2]))
     print(f"machine: {machine()}")

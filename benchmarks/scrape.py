@@ -166,11 +166,14 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
         is_few = changed < files
         bar: Bar | None = BARS_MS.get(files) if is_few else None
         where = f"{files:,} files, {f'{changed:,} of them' if is_few else 'each of them'} changed"
-        detail = f"the naive exporter: {their_ms:,.0f} ms"
+        detail = f"the simple exporter: {their_ms:,.0f} ms"
         figures.append(Figure(f"CPU of a scrape, {where}", bar, our_ms, " ms", detail))
         figures.append(
             Figure(
-                f"CPU of the naive exporter over that, {where}", None if is_few else at_least(3), their_ms / our_ms, "x"
+                f"CPU of the simple exporter over that, {where}",
+                None if is_few else at_least(3),
+                their_ms / our_ms,
+                "x",
             )
         )
     return figures, ours[0], theirs[0]
@@ -217,7 +220,7 @@ def plot(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="A scrape's CPU time, beside that of a naive exporter.")
+    parser = argparse.ArgumentParser(description="A scrape's CPU time, beside that of a simple exporter.")
     parser.add_argument("--files", type=int, nargs="+", default=list(BARS_MS), help="(default: %(default)s)")
     parser.add_argument("--changed", type=int, default=10, help="files changed a scrape (default: %(default)s)")
     parser.add_argument("--scrapes", type=int, default=15, help="of the agent (default: %(default)s)")
@@ -233,7 +236,7 @@ def main() -> None:
         theirs.append((files, their_ms))
     if options.plot is not None:
         only_the_changes = [(files, ours[0][1]) for files in options.files]
-        options.plot.write_text(plot({"naive": theirs, "this agent": ours, "what changed": only_the_changes}))
+        options.plot.write_text(plot({"simple exporter": theirs, "this agent": ours, "what changed": only_the_changes}))
     print_figures(figures)
 
 

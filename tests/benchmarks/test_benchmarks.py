@@ -50,7 +50,7 @@ def test_prints_the_rows_of_the_document(name: str) -> None:
     machine, heading, _, *lines = done.stdout.splitlines()
     assert re.fullmatch(r"machine: .+, \d+ cores, Linux .+, CPython [\d.]+", machine)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heading, *lines)]
-    assert rows.pop(0) == ["what", "asked", "reached"]
+    assert rows.pop(0) == ["what", "target", "measured"]
     assert all(re.match(r"[\d.,]+", reached) for _, _, reached in rows)
     # The document has the rows of three sizes, of which the greatest takes minutes.
     assert [(shape(what), asked) for what, asked, _ in rows] == rows_shown(name)[
@@ -74,8 +74,8 @@ def test_every_benchmark_is_known() -> None:
 
 @pytest.mark.parametrize("files", ["1,000", "100,000"])
 def test_comparison_has_the_figure_of_the_table(files: str) -> None:
-    """The README compares with a plain exporter by the figures that were measured."""
-    reached = FIGURES[f"CPU of the naive exporter over that, {files} files, 10 of them changed"][1]
+    """The README compares with a simple exporter by the figures that were measured."""
+    reached = FIGURES[f"CPU of the simple exporter over that, {files} files, 10 of them changed"][1]
     assert f"| {files} | {reached} |" in DOCUMENTS["README.md"].split("## Comparison\n")[1]
 
 
