@@ -146,7 +146,8 @@ class Discovery:
             lost: see :meth:`begin_scan`.
         """
         tree = self._tree
-        tree.lost = lost
+        if lost or not self.is_scanning:  # else the scan still looks for what was lost when it began
+            tree.lost = lost
         tree.moment += 1
         tree.renames.begin_batch()
         unsure: dict[str, None] = {}

@@ -231,3 +231,36 @@ def test_rotated_while_there_was_no_agent(tmp_path: Path, through: str) -> None:
     agent._close()
     for writer in writers:
         writer.close()
+
+
+def test_rotated_while_there_was_no_agent_in_a_busy_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are found again by their inodes, also where others come and go while the first scan goes on."""
+    monkeypatch.setattr("exporter.tracker.DIRECTORIES_AT_ONCE", 1)
+    logs = [tmp_path / "logs" / name / "0.log" for name in "abcde"]
+    for log in logs:
+        log.parent.mkdir(parents=True)
+        log.write_text("x")
+    pattern = f"{tmp_path}/logs/**/*.log"
+    config = Config(logs=(LogGroup("g", (pattern,)),), state=StateConfig(str(tmp_path / "state.db")))
+    agent = Agent(config, [])
+    agent._tracker.scan()
+    agent._save()
+    agent._close()
+    for log in logs:
+        log.rename(f"{log}.1")
+        with open(f"{log}.1", "a") as file:
+            file.write("late")
+    scan = Discovery.scan
+
+    def busy(discovery: Discovery, directories: int) -> Findings:
+        yield from scan(discovery, directories)
+        if (tmp_path / "logs") in map(Path, discovery._tree.folders):
+            (tmp_path / "logs" / "other").touch()
+            (tmp_path / "logs" / "other").unlink()
+
+    monkeypatch.setattr(Discovery, "scan", busy)
+    agent = Agent(config, [])
+    agent._tracker.scan()
+    agent._tracker.refresh(0)
+    assert agent._tracker.publication.groups[0].appended_bytes == len("late") * len(logs)
+    agent._close()
