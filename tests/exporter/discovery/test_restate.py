@@ -194,15 +194,20 @@ def change(root: Path, pick: random.Random) -> None:
                 path.symlink_to(root.parent / f"moved-{path.name}")
 
 
+def two_rules(root: Path, pick: random.Random) -> tuple[tuple[GroupPatterns, ...], tuple[GroupPatterns, ...]]:
+    """Those of a configuration, and of one that follows it."""
+    old = number_groups(groups(root, pick))
+    last = old[-1]
+    return old, number_groups(groups(root, pick), first_group=last.number + 1, first_pattern=max(last.patterns) + 1)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_changes_meanwhile(tmp_path: Path, worlds: list[World], seed: int) -> None:
     """What comes and goes while one pattern takes the other's place is known, and nothing that has gone."""
     pick = random.Random(seed)
     root = tmp_path / "t"
     make_tree(root, pick)
-    old = number_groups(groups(root, pick))
-    last = old[-1]
-    new = number_groups(groups(root, pick), first_group=last.number + 1, first_pattern=max(last.patterns) + 1)
+    old, new = two_rules(root, pick)
     world = World(old)
     worlds.append(world)
     world.scan()
@@ -232,9 +237,7 @@ def test_other_patterns(tmp_path: Path, worlds: list[World], seed: int) -> None:
     pick = random.Random(seed)
     root = tmp_path / "t"
     make_tree(root, pick)
-    old = number_groups(groups(root, pick))
-    last = old[-1]
-    new = number_groups(groups(root, pick), first_group=last.number + 1, first_pattern=max(last.patterns) + 1)
+    old, new = two_rules(root, pick)
     moving, staying, fresh_old, fresh_new = (World(rules) for rules in (old, old, old, new))
     worlds += [moving, staying, fresh_old, fresh_new]
     for world in worlds:
