@@ -146,7 +146,7 @@ class Discovery:
             lost: see :meth:`begin_scan`.
         """
         tree = self._tree
-        if lost or not self.is_scanning:  # else the scan still looks for what was lost when it began
+        if lost or not self._scan.to_enter:  # else the scan still looks for what was lost when it began
             tree.lost = lost
         tree.moment += 1
         tree.renames.begin_batch()
