@@ -39,7 +39,7 @@ def reload(tracker: Tracker, *groups: LogGroup) -> None:
 
 
 def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
-    """A later group that gets some files is meant so; a pattern of which earlier groups have every file is told once,
+    """A later group that gets some files is intended; a pattern is logged once if earlier groups have all its files,
     also where the pattern is new with a reload.
     """
     touch(tmp_path / "a.log", tmp_path / "b.txt")

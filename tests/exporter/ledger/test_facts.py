@@ -29,7 +29,7 @@ def test_what_was_there_before_does_not_count() -> None:
 
 @pytest.mark.parametrize(("is_new", "first"), [(True, 100), (False, 0)])
 def test_a_filesystem_that_does_not_tell_the_birth(is_new: bool, first: int) -> None:
-    """Whoever declares the path says how old its first file is; one that takes its place is new."""
+    """The declaration says how old the first file of a path is; a file that replaces it is new."""
     book = Book()
     book.look("/a", seen(100, 1, birth_ns=0), is_new=is_new)
     assert book.appended("/a") == [first, first]
@@ -375,7 +375,7 @@ def test_a_followed_name_that_comes_to_be_declared() -> None:
 
 
 def test_a_file_that_was_renamed_before_it_was_looked_at() -> None:
-    """It counts under the name that it is told to have had, where another one takes its place."""
+    """It counts under its origin, and another file replaces it there."""
     book = Book()
     book.look("/a", seen(10, 1))
     book.facts.set_origin("/a.1", "/a")
@@ -751,7 +751,7 @@ def test_a_device_that_kept_its_number_is_no_other_one() -> None:
 
 
 def test_devices_get_other_numbers_at_a_start_only() -> None:
-    """What turns up after everything was looked at is another file."""
+    """A file that appears after every path had a stat is another file."""
     book = Book()
     restored(book, 1)
     book.facts.end_restoring()
@@ -770,7 +770,7 @@ def test_a_file_that_was_empty_on_a_device_with_another_number() -> None:
 
 
 def test_what_was_restored_is_remembered_until_all_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much it is: it is no more lost than what has not been looked at."""
+    """Whatever their number: until every path had a stat, none of them is lost."""
     monkeypatch.setattr("exporter.ledger.lost.LOST_INODES", 2)
     book = Book()
     restored(book, 1, 2, 3, 4)

@@ -4,7 +4,7 @@ from exporter.ops.transitions import Transitions
 
 
 def test_transitions() -> None:
-    """What begins and what ends is told once."""
+    """Each begin and each end is reported once."""
     transitions = Transitions()
     steps = ({"a"}, {"a"}, {"a", "b"}, {"b"}, set(), set())
     told = [transitions.update(step) for step in steps]

@@ -1,4 +1,4 @@
-"""Files that are written, moved, linked and looked at in any order, while the configuration changes: all sums hold.
+"""Files are written, moved, linked and stat'ed in any order while the configuration changes: all sums hold.
 
 The truth of what can be known is in the toy filesystem. Bytes count once in each group that matches the file.
 """
