@@ -34,12 +34,14 @@ DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 _MAX_GLOBS = 20_000  # of all patterns; compiling so many takes seconds
 _MAX_REGEX_LENGTH = 4096
 _LABEL_NAME = "[a-zA-Z_][a-zA-Z0-9_]*"
+# Labels that the agent or Prometheus sets.
+_RESERVED_LABELS = ("group", "path", "job", "instance", "pattern", "reason", "state", "shipper")
 
 
 def _label_complaint(name: str) -> str:
     if not re.fullmatch(_LABEL_NAME, name):
         return f"'{shortened(name)}' is not a label name, expected letters, digits and '_', the first not a digit"
-    if name in ("group", "path") or name.startswith("__"):
+    if name in _RESERVED_LABELS or name.startswith("__"):
         return f"the label name '{shortened(name)}' is reserved, expected another one"
     return ""
 
@@ -71,6 +73,8 @@ def _parse_aggregate_label(name: str) -> str:
         raise ValueError("every aggregate already has the label 'group', expected another label")
     if name == "path":
         raise ValueError("every file has a 'path' of its own, so there is nothing to add up, expected another label")
+    if name in _RESERVED_LABELS:
+        raise ValueError(_label_complaint(name))
     return name
 
 
@@ -133,7 +137,7 @@ _KNOWN_BAD = (
 _LABELS = MappingOf(
     text("a string", str),
     _label_complaint,
-    {"pattern": f"^{_LABEL_NAME}$", "not": {"pattern": "^(group$|path$|__)"}},
+    {"pattern": f"^{_LABEL_NAME}$", "not": {"pattern": f"^(({'|'.join(_RESERVED_LABELS)})$|__)"}},
 )
 _PATH_REGEX = text(
     "a string",
@@ -142,11 +146,11 @@ _PATH_REGEX = text(
         "minLength": 1,
         "maxLength": _MAX_REGEX_LENGTH,
         "pattern": f"\\(\\?P<{_LABEL_NAME}>",
-        "not": {"pattern": "^[^\\\\\\[]*\\(\\?P<(group>|path>|__)"},
+        "not": {"pattern": f"^[^\\\\\\[]*\\(\\?P<(({'|'.join(_RESERVED_LABELS)})>|__)"},
     },
 )
 _AGGREGATE_LABEL = text(
-    "a string", _parse_aggregate_label, {"pattern": f"^{_LABEL_NAME}$", "not": {"enum": ["group", "path"]}}
+    "a string", _parse_aggregate_label, {"pattern": f"^{_LABEL_NAME}$", "not": {"enum": _RESERVED_LABELS}}
 )
 
 
@@ -170,7 +174,7 @@ class LogGroup:
     labels: Mapping[str, str] = field(
         default_factory=dict,
         metadata=key(
-            _LABELS, "More labels of the series of each file, the same for every file. Sums have those in aggregate_by."
+            _LABELS, "More labels of all series of the group: of its files, of its aggregates and of the group itself."
         ),
     )
     path_regex: re.Pattern[str] | None = optional(
