@@ -49,10 +49,10 @@ def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
 def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
     with tracker.facts.lock:  # a changeover exchanges publication and matcher under it
         publication = tracker.publication
-        for group_name, text, files in pattern_matches(tracker):
-            yield "fstat_group_pattern_matches", {"group": group_name, "pattern": printable(text)}, files
-        for totals, group in zip(publication.groups, publication.config, strict=True):
-            labels = {"group": group.group}
+        for position, text, files in pattern_matches(tracker):
+            labels = {**publication.group_labels[position], "pattern": printable(text)}
+            yield "fstat_group_pattern_matches", labels, files
+        for totals, labels in zip(publication.groups, publication.group_labels, strict=True):
             yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)
             yield "fstat_group_unlabelled_files", labels, totals.unlabelled
 

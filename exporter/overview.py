@@ -142,7 +142,8 @@ class Overview:
         with self._scraper.publication.facts.lock:
             files = sum(totals.files for totals in groups)
             size_bytes = sum(totals.size_bytes for totals in groups)
-            patterns = list(pattern_matches(tracker))
+            config = tracker.publication.config
+            patterns = [(config[at].group, text, matches) for at, text, matches in pattern_matches(tracker)]
         with tracker.lock:
             faults = sorted(discovery.faults, key=itemgetter(0))
         unreadable = [{"path": printable(path), "reason": error.strerror or str(error)} for path, error in faults]
@@ -273,6 +274,7 @@ def _group(publication: Publication, totals: Totals, recent: Recent, aggregates:
     newest = None if totals.newest is None else totals.newest.path.stats
     return {
         "group": group.group,
+        "labels": {name: value for name, value in publication.group_labels[totals.group].items() if name != "group"},
         "files": totals.files,
         "per_file": group.per_file,
         "files_without_series": publication.files_without_series(totals.group),

@@ -407,13 +407,13 @@ class Tracker:
             self.cache.remove_from_watch(name)
 
 
-def pattern_matches(tracker: Tracker) -> Iterator[tuple[str, str, int]]:
-    """Yield each pattern of the published configuration: its group's name, its text, how many files it matches."""
+def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:
+    """Yield each pattern of the published configuration: its group's position, its text, how many files it matches."""
     publication = tracker.publication
     for number, (group, text) in tracker.matcher.patterns.items():
         position = publication.position_of((group,))
         if position is not None:
-            yield publication.config[position].group, text, tracker.discovery.matches[number]
+            yield position, text, tracker.discovery.matches[number]
 
 
 def lost_in(facts: Facts) -> dict[str, set[int]]:

@@ -47,17 +47,18 @@ class Exposition:
         self._columns = [
             [column for column, name in enumerate(FILE_METRICS) if name in group.metrics] for group in groups
         ]
-        self._aggregate_names = tuple(
-            dict.fromkeys(("group", *(name for group in groups for name in group.aggregate_by)))
-        )
-        file_labels, group_labels = labels_writer(publication.labeller.names), labels_writer(("group",))
-        aggregate_labels = labels_writer(self._aggregate_names, keeps_empty=True)
+        kept = dict.fromkeys(("group", *(name for group in groups for name in group.aggregate_by)))
+        static = (name for group in groups if group.aggregate_by for name in group.labels)
+        self._aggregate_names = tuple(dict.fromkeys((*kept, *static)))
+        file_labels = labels_writer(publication.labeller.names)
+        group_labels = [labels_writer(tuple(labels))(tuple(labels.values())) for labels in publication.group_labels]
+        aggregate_labels = labels_writer(self._aggregate_names, kept)
         self._lock = threading.Lock()  # protects everything below; taken before the facts' lock, never after
         self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
         # Groups are few, but here their values are of the same moment as those of their files.
         families = totals_families("group", "in the group")
         columns = [range(len(families))] * len(groups)
-        self._totals = _Table[Totals](families, columns, lambda totals: group_labels([groups[totals.group].group]))
+        self._totals = _Table[Totals](families, columns, lambda totals: group_labels[totals.group])
         families = totals_families("aggregate", "in the aggregate")
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
         self._tables = self._files, self._totals, self._aggregates
@@ -152,27 +153,26 @@ class Exposition:
         rows.put(totals, (totals.files, totals.size_bytes, mtime, *counters))
 
     def _values(self, totals: Totals) -> list[str]:
-        group = self._config[totals.group]
-        own = {"group": group.group, **dict(zip(group.aggregate_by, totals.values, strict=True))}
-        return [own.get(name, "") for name in self._aggregate_names]
+        own = dict(zip(self._config[totals.group].aggregate_by, totals.values, strict=True))
+        labels = {**self.publication.group_labels[totals.group], **own}
+        return [labels.get(name, "") for name in self._aggregate_names]
 
 
-def labels_writer(names: Sequence[str], *, keeps_empty: bool = False) -> Callable[[Sequence[str]], str]:
+def labels_writer(names: Sequence[str], kept: Collection[str] = ()) -> Callable[[Sequence[str]], str]:
     """Return a function that writes the labels of a line from their values, of which at least one is not empty.
 
     Args:
         names: the label names, in the order of the values.
-        keeps_empty: whether to write empty labels. To Prometheus they are none; but with ``honor_labels`` they keep
-            away the target's label of that name.
+        kept: the names to write even where the value is empty. To Prometheus that is no label; but with
+            ``honor_labels`` it keeps away the target's label of that name.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
-    all_present = (True,) * len(names)
     known: dict[tuple[bool, ...], tuple[str, Callable[[Sequence[str]], object], int]] = {}
 
     def write(values: Sequence[str]) -> str:
-        present = all_present if keeps_empty else tuple(map(bool, values))
+        present = tuple(map(bool, values))
         if present not in known:
-            shown = [at for at in order if present[at]]
+            shown = [at for at in order if present[at] or names[at] in kept]
             template = "{" + ",".join([f'{names[at]}="%s"' for at in shown]) + "}"
             known[present] = template, itemgetter(*shown), 2 * len(shown)
         template, pick, quotes = known[present]

@@ -45,6 +45,11 @@ class LabelRule:
     labels: Mapping[str, str]
     path_regex: re.Pattern[str] | None
 
+    @property
+    def group_labels(self) -> dict[str, str]:
+        """The labels of the group's own series: ``group`` and the static ones that are not empty."""
+        return {"group": self.group, **{name: value for name, value in self.labels.items() if value}}
+
 
 class Labels(NamedTuple):
     """The labels of a file.

@@ -45,7 +45,9 @@ class Publication:
     Attributes:
         facts: as given.
         config: the groups.
-        labeller: gives the labels.
+        labeller: gives the labels of files.
+        group_labels: each group's labels, by its position in the configuration; all of its series have them, and so
+            have those of its aggregates.
         rows: all rows, including unpublished ones.
         groups: each group's totals, by its position in the configuration.
         aggregates: the totals of the aggregates, by position and label values.
@@ -64,7 +66,9 @@ class Publication:
     ) -> None:
         self.facts = facts
         self.config = tuple(groups)
-        self.labeller = Labeller([LabelRule(group.group, group.labels, group.path_regex) for group in groups])
+        rules = [LabelRule(group.group, group.labels, group.path_regex) for group in groups]
+        self.labeller = Labeller(rules)
+        self.group_labels = tuple(rule.group_labels for rule in rules)
         self.rows: dict[Path, Row] = {}
         self.groups = tuple(Totals(position) for position in range(len(groups)))
         for totals in self.groups:
@@ -224,10 +228,14 @@ class Publication:
             self.facts.discard(self._bookings)
 
     def label_set(self, totals: Totals) -> tuple[str, bool, frozenset[tuple[str, str]]]:
-        """Return what identifies totals among all of a metric. As in Prometheus, an empty label is no label."""
+        """Return what identifies totals, also after a reload. As in Prometheus, an empty label is no label.
+
+        Static labels do not count: they are the same for the whole group, so its counters continue when they change.
+        """
         group = self.config[totals.group]
-        labels = zip(group.aggregate_by, totals.values, strict=True) if totals.values else ()
-        return group.group, bool(totals.values), frozenset((name, value) for name, value in labels if value)
+        labels = dict(zip(group.aggregate_by, totals.values, strict=True)) if totals.values else {}
+        own = frozenset((name, value) for name, value in labels.items() if value and name not in group.labels)
+        return group.group, bool(totals.values), own
 
     # -- below here, every method is called with the lock held --------------------------------------------------------
 

@@ -80,7 +80,6 @@ class Checkpoint:
                 raise StateError(f"the state file {self._file.path} cannot be read: {error}") from None
             self._journal = self._facts.journal()  # what was loaded is on the disk
             self._journal.merge(unsaved)
-            self._publication.unsaved = set()
             return restored
 
     def save(self, as_of_ns: int) -> bool:
@@ -231,13 +230,16 @@ class Checkpoint:
             if latest is not None:
                 facts.restore_inode(*latest, home=name, realm=realm, is_latest=True)
         publication.update()
-        for group, label_names, values, counters in self._file.totals():
+        publication.unsaved = set()
+        for group, label_names, saved_values, counters in self._file.totals():
             at = positions.get(group)
-            is_same = at is not None and label_names == publication.config[at].aggregate_by
-            if values and not (is_same and (at, values) in publication.aggregates):
-                totals.append((group, _as_json(label_names), _as_json(values)))
-            elif at is not None:  # else the group was removed, but may come back
+            values = None if at is None else self._values_now(at, label_names, saved_values)
+            if saved_values and values != saved_values:
+                totals.append((group, _as_json(label_names), _as_json(saved_values)))
+            if at is not None and values is not None:  # else the group was removed, but may come back
                 publication.restore_totals(at, values, counters)
+                if values != saved_values:
+                    publication.unsaved.add(publication.aggregates[at, values])
         unsaved = {saved.inode.identity for saved in others}
         others += self._file.inodes()
         for saved, home, group in others:
@@ -253,6 +255,15 @@ class Checkpoint:
         self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes)]
         unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}
         return restored, Journal({facts.paths[name] for name in regrouped}, unsaved_inodes)
+
+    def _values_now(self, position: int, names: tuple[str, ...], saved: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Return the label values that saved totals have now; static ones may have changed. None: no such aggregate."""
+        if not saved:
+            return saved
+        group = self._publication.config[position]
+        values = tuple([group.labels.get(name, value) for name, value in zip(names, saved, strict=True)])
+        is_there = names == group.aggregate_by and (position, values) in self._publication.aggregates
+        return values if is_there else None
 
 
 @contextlib.contextmanager

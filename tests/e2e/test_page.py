@@ -303,6 +303,7 @@ def test_hostile_problems(tmp_path: Path, start_agent: StartAgent, look: Look, w
     assert markup in found["The configuration on disk is not in use"][0]
     assert f"team={markup}" in text_of(browser, "#list tbody .labels")
     assert text_of(browser, "#aggregates tbody button") == f"team={markup}"
+    assert f"team={markup}" in text_of(browser, "#groups tbody .labels")
     assert browser.evaluate("document.title") == f"{socket.gethostname()} · fstat-exporter {__version__}"
     assert browser.evaluate("document.querySelectorAll('main img').length") == 0
     assert browser.evaluate("document.documentElement.scrollWidth") <= width

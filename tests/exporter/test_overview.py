@@ -321,7 +321,10 @@ def test_aggregates(tmp_path: Path, show: Callable[..., Shown]) -> None:
     append(tmp_path / "shop/2.log", "x" * 2000)
     append(tmp_path / "blog/1.log", "x" * 100)
     answer = shown.ask("groups")
-    assert [(row["group"], row["aggregates"]) for row in answer["groups"]] == [("g", 4), ("other", 0)]
+    assert [(row["group"], row["labels"], row["aggregates"]) for row in answer["groups"]] == [
+        ("g", {"team": "infra"}, 4),
+        ("other", {}, 0),
+    ]
     rates = [row.pop("growth_bytes_per_second") for row in answer["aggregates"]]
     assert rates == pytest.approx([size / answer["window_seconds"] for size in (3000, 100, 0, 0)], rel=0.01)
     named = {"shop": (2, 3000, 3000), "blog": (1, 100, 100), "big": (1, 50, 0), "": (1, 0, 0)}

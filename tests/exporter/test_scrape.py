@@ -134,7 +134,10 @@ def test_groups(tmp_path: Path, show: Show) -> None:
 
 
 def test_labels(tmp_path: Path, show: Show) -> None:
-    """Static ones and those of the expression; no label is empty; what does not match is counted."""
+    """Static ones and those of the expression; no label is empty; what does not match is counted.
+
+    Groups, patterns and aggregates have the static ones too.
+    """
     touch(tmp_path / "shop/web.log", tmp_path / "loose.log", tmp_path / "x.txt")
     regex = re.compile(rf"^{re.escape(str(tmp_path))}/(?P<site>[a-z]+)/(?P<app>[a-z]+)\.log$")
     one = LogGroup("one", (f"{tmp_path}/**/*.log",), labels={"team": "infra"}, path_regex=regex, aggregate_by=("site",))
@@ -149,6 +152,12 @@ def test_labels(tmp_path: Path, show: Show) -> None:
             {"group": "two", "path": f"{tmp_path}/x.txt", "stage": "test"},
         )
     }
+    teams = {
+        (name, dict(labels)["group"]): dict(labels).get("team")
+        for name, labels in scrape.samples
+        if name.startswith(("fstat_group_", "fstat_aggregate_"))
+    }
+    assert teams == {(name, group): "infra" if group == "one" else None for name, group in teams}
     assert scrape.value("fstat_group_unlabelled_files", group="one") == 1
     assert {dict(labels)["site"] for name, labels in scrape.samples if name == "fstat_aggregate_files"} == {"shop", ""}
     (tmp_path / "loose.log").unlink()
@@ -171,7 +180,8 @@ def test_aggregates(tmp_path: Path, show: Show) -> None:
     assert scrape.value("fstat_aggregate_size_bytes", **shop) == 3
     assert scrape.value("fstat_aggregate_appended_bytes_total", **shop) == 3
     assert scrape.value("fstat_aggregate_changes_total", **shop) == 2
-    assert scrape.value("fstat_aggregate_files", group="others", kind="text", site="") == 1
+    others = {"group": "others", "site": "", "kind": "text"}  # kind is static and aggregated by, and there once
+    assert scrape.samples["fstat_aggregate_files", frozenset(others.items())] == 1
     assert paths(scrape) == {"x.txt"}
     append(tmp_path / "blog/h1/a.log", "4")
     shown.scrape()

@@ -296,7 +296,8 @@ function makeGroup(row, group) {
     $("aggregates-section").firstElementChild.open = true;
     $("aggregates-section").scrollIntoView();
   });
-  name.append(button, aggregates);
+  const labels = element("small", "labels");
+  name.append(button, labels, aggregates);
   row.append(
     name,
     plotCell(),
@@ -311,6 +312,9 @@ function makeGroup(row, group) {
 function updateGroup(row, group) {
   const answer = shown.groups;
   const [name, trend, growth, size, files, time, rotations] = row.cells;
+  const labels = name.children[1];
+  setText(labels, labelled(group.labels));
+  labels.hidden = !labels.textContent;
   name.lastElementChild.hidden = !group.aggregates;
   setText(name.lastElementChild, count(group.aggregates, "aggregate", "aggregates"), name.lastElementChild.title);
   drawPlot(trend.firstElementChild.firstElementChild, group.history, answer);

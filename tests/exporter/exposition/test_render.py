@@ -25,13 +25,21 @@ from tests.exporter.books import Book
 from tests.support import parse_scrape, program
 
 OF_PATH = re.compile(r"(?s)^/log/(?P<pod>[^|]*)\|(?P<app>[^|]*)\|")
+TEAM = 'a "team"\\\n'
 GROUPS = (
-    LogGroup("system", ()),
-    LogGroup("pods", (), path_regex=OF_PATH, aggregate_by=("pod", "app"), metrics=frozenset(FILE_METRICS)),
-    LogGroup("sums", (), path_regex=OF_PATH, aggregate_by=("app",), per_file=False),
+    LogGroup("system", (), labels={"team": TEAM, "none": ""}),
+    LogGroup(
+        "pods",
+        (),
+        labels={"team": TEAM, "none": ""},
+        path_regex=OF_PATH,
+        aggregate_by=("pod", "app"),
+        metrics=frozenset(FILE_METRICS),
+    ),
+    LogGroup("sums", (), labels={"zone": "z"}, path_regex=OF_PATH, aggregate_by=("app", "zone"), per_file=False),
     LogGroup("few", (), max_series=2, metrics=frozenset({"size", "rotations"})),
 )
-LABEL_NAMES = ("group", "path", "app", "pod")
+LABEL_NAMES = ("group", "path", "app", "none", "pod", "team", "zone")
 
 TEXTS = st.one_of(
     st.text(alphabet=st.characters(exclude_characters="|", exclude_categories=["Cs"]), max_size=5),
@@ -83,7 +91,8 @@ class Reference(Collector):
             labels = {"group": group.group}
             if totals.values:
                 own = dict(zip(group.aggregate_by, totals.values, strict=True))
-                labels |= {"pod": own.get("pod", ""), "app": own.get("app", "")}
+                labels |= {name: own.get(name, "") for name in ("pod", "app", "zone")}
+            labels |= {name: value for name, value in group.labels.items() if value}
             for name, family in (aggregates if totals.values else totals_of_groups).items():
                 if name != "newest_mtime_seconds":
                     self._add(family, labels, getattr(totals, name))

@@ -43,6 +43,14 @@ def test_positions_of_labels() -> None:
     assert labeller.positions([]) == ()
 
 
+def test_labels_of_groups() -> None:
+    """The series of the group itself have the static labels, without empty ones, as the series of files have them."""
+    assert LabelRule("g", {"team": "infra", "none": ""}, re.compile("(?P<pod>.)")).group_labels == {
+        "group": "g",
+        "team": "infra",
+    }
+
+
 def test_labels_of_undecodable_names() -> None:
     """Labels taken out of such a name are escaped as well."""
     labeller = Labeller([LabelRule("g", {}, re.compile("/(?P<name>.*)"))])

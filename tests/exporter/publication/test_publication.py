@@ -281,7 +281,7 @@ def test_a_byte_stays_in_the_totals_in_which_it_was_shown() -> None:
     ]
     assert {values: totals.appended_bytes for (_, values), totals in after.aggregates.items()} == {
         ("y",): 0,
-        ("s", "x"): 0,
+        ("s", "x"): 10,
     }
     book.observe("/y", seen(21, 2))
     book.observe("/x", seen(12, 1))
@@ -289,9 +289,19 @@ def test_a_byte_stays_in_the_totals_in_which_it_was_shown() -> None:
     assert [totals.appended_bytes for totals in after.groups] == [31, 37]
     assert {values: totals.appended_bytes for (_, values), totals in after.aggregates.items()} == {
         ("y",): 1,
-        ("s", "x"): 2,
+        ("s", "x"): 12,
     }
     assert [book.of(path).appended_bytes for path in ("/x", "/y")] == [12, 21]
+
+
+def test_static_labels_change() -> None:
+    """Groups and aggregates have the new ones, and their counters go on."""
+    book = Book(LogGroup("pods", (), labels={"team": "a"}, path_regex=POD, aggregate_by=("pod", "team")))
+    book.look("/x", seen(10))
+    after = follow(book, LogGroup("pods", (), labels={"team": "b"}, path_regex=POD, aggregate_by=("pod", "team")))
+    assert after.group_labels == ({"group": "pods", "team": "b"},)
+    assert {values: totals.appended_bytes for (_, values), totals in after.aggregates.items()} == {("x", "b"): 10}
+    assert after.groups[0].appended_bytes == 10
 
 
 def test_an_empty_label_is_none() -> None:

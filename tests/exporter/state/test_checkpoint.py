@@ -408,6 +408,35 @@ def test_another_configuration(path: Path) -> None:
     state.close()
 
 
+def test_static_labels_change(path: Path) -> None:
+    """While the agent does not run: the counters of groups and aggregates go on, also after one more restart."""
+
+    def groups(team: str) -> tuple[LogGroup, ...]:
+        labels = {"team": team}
+        return (GROUPS[0], LogGroup("pods", ("/p*",), labels=labels, path_regex=POD, aggregate_by=("team", "pod")))
+
+    declared = {"/a": 0, "/p": 1}
+    state = State(path, declared, groups("a"))
+    for number, name in enumerate(declared):
+        state.look(name, FileStats(10, 1, number, 1, 500))
+    state.save(1000)
+    state.close()
+    for at in range(2):
+        state = State(path, declared, groups("b"))
+        assert [totals.appended_bytes for totals in state.publication.groups] == [10, 10]
+        aggregates = {values: totals.appended_bytes for (_, values), totals in state.publication.aggregates.items()}
+        assert aggregates == {("b", "p"): 10}
+        for number, name in enumerate(declared):
+            state.look(name, FileStats(10, 1, number, 1, 500))
+        state.save(2000 + at)
+        state.close()
+    assert [row[:3] for row in rows(path)["totals"]] == [
+        ("pods", '["team","pod"]', '["b","p"]'),
+        ("pods", "[]", "[]"),
+        ("system", "[]", "[]"),
+    ]
+
+
 def test_another_publication(path: Path) -> None:
     """After a reload what differs is written, be it what was saved before or not, and all is as if written anew."""
     then = {**DECLARED, "/a.5": 0}
