@@ -42,6 +42,7 @@ logs:
     paths: ["{logs}/*.log", "{logs}/syslog"]
   - group: web
     paths: ["{logs}/nginx/*.log"]
+    labels: {{team: shop}}
   - preset: kubernetes-pods
     paths: ["{logs}/pods/*/*/*.log"]
     path_regex: '^{re.escape(str(logs))}/pods/(?P<namespace>[^_]+)_(?P<pod>[^_]+)_(?P<uid>[^/]+)/(?P<container>[^/]+)/'

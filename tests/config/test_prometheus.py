@@ -118,6 +118,8 @@ def test_shipped_configuration_works(
         wait_until(functools.partial(prometheus.query, name), 20)
     growth = 'group:fstat_group_appended_bytes:rate5m{group="pods"}'
     wait_until(lambda: (prometheus.value(growth) or 0) > 0)
+    ((labels, _),) = prometheus.query('group:fstat_group_appended_bytes:rate5m{group="web"}')
+    assert labels["team"] == "shop"
     groups = json.loads(prometheus.get("/api/v1/rules").body)["data"]["groups"]
     assert {rule["name"] for group in groups for rule in group["rules"]} == {*rules("record"), *rules("alert")}
     assert "err" not in {rule["health"] for group in groups for rule in group["rules"]}
