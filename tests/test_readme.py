@@ -20,6 +20,7 @@ import yaml
 
 from exporter.overview import NOT_CACHED
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, FStatCache
+from tests.certificates import make_pair
 from tests.support import (
     DOCUMENTS,
     REPOSITORY,
@@ -130,9 +131,29 @@ def run_in_make_test_image(_command: str, _tmp_path: Path) -> None:
 
 
 def render_manifests(command: str, _tmp_path: Path) -> None:
-    """Without a cluster: what would be applied can be rendered."""
+    """Without a cluster: what would be applied or deleted can be rendered."""
     program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
-    assert run(shlex.split(command.replace("apply --kustomize", "kustomize")))
+    assert run(shlex.split(re.sub("(apply|delete) --kustomize", "kustomize", command)))
+
+
+def create_namespace(command: str, _tmp_path: Path) -> None:
+    """Without a cluster: the file has nothing but the namespace."""
+    (resource,) = yaml.safe_load_all((REPOSITORY / command.split()[-1]).read_text())
+    assert resource["kind"] == "Namespace"
+
+
+def create_secret(command: str, tmp_path: Path) -> None:
+    """Without a cluster: kubectl makes a Secret of the files, and the overlay mounts one of that name."""
+    program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
+    make_pair(tmp_path, "tls")
+    (tmp_path / "web-config.yml").touch()
+    made = run([*shlex.split(command), "--dry-run=client", "--output=yaml"], tmp_path)
+    rendered = run(["kubectl", "kustomize", "config/kubernetes/overlays/tls-and-basic-auth"])
+    (daemonset,) = (each for each in yaml.safe_load_all(rendered) if each["kind"] == "DaemonSet")
+    volumes = daemonset["spec"]["template"]["spec"]["volumes"]
+    (web,) = (volume["projected"] for volume in volumes if "projected" in volume)
+    mounted = [source["secret"]["name"] for source in web["sources"] if "secret" in source]
+    assert yaml.safe_load(made)["metadata"]["name"] in mounted
 
 
 def install(command: str, tmp_path: Path) -> None:
@@ -154,7 +175,9 @@ def run_by_systemd(_command: str, _tmp_path: Path) -> None:
 COMMANDS: dict[str, Callable[[str, Path], None]] = {
     r"make .*": run_make,
     r"docker (build|run) .*": run_in_make_test_image,
-    r"kubectl apply --kustomize .*": render_manifests,
+    r"kubectl (apply|delete) --kustomize .*": render_manifests,
+    r"kubectl apply --filename .*": create_namespace,
+    r"kubectl --namespace fstat-exporter create secret .*": create_secret,
     r"(python3 -m venv|install) .*": install,
     r"/opt/fstat-exporter/bin/pip install --(require-hashes|no-deps) .*": install_here,
     r"systemctl .*": run_by_systemd,

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tests.support import REPOSITORY, program
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
 RULES = REPOSITORY / "config" / "prometheus" / "rules"
-KUSTOMIZATIONS = ("base", "overlays/prometheus-operator", "overlays/tls-and-basic-auth")
+OVERLAYS = ("prometheus-operator", "docker", "network-policy", "tls-and-basic-auth")
+KUSTOMIZATIONS = ("base", *(f"overlays/{name}" for name in OVERLAYS))
 OF_THE_OPERATOR = {"PodMonitor", "PrometheusRule"}  # resource definitions that come with it, not with Kubernetes
 
 
@@ -62,6 +64,64 @@ def test_everything_is_in_one_namespace() -> None:
     assert {"configMap": {"name": base["ConfigMap"]["metadata"]["name"]}, "name": "config"} in template["spec"][
         "volumes"
     ]
+
+
+def host_directories(resources: dict[str, Any]) -> dict[str, str]:
+    """The directories of the node that the pod mounts, with the check of the kubelet."""
+    volumes = resources["DaemonSet"]["spec"]["template"]["spec"]["volumes"]
+    return {each["hostPath"]["path"]: each["hostPath"]["type"] for each in volumes if "hostPath" in each}
+
+
+def test_node_gets_no_directory_but_the_state() -> None:
+    """Docker's directory is mounted in its overlay only, and made in none; the agent may not write to it."""
+    base = {"/var/log": "Directory", "/var/lib/fstat-exporter": "DirectoryOrCreate"}
+    assert host_directories(render(KUBERNETES / "base")) == base
+    docker = render(KUBERNETES / "overlays" / "docker")
+    assert host_directories(docker) == {**base, "/var/lib/docker/containers": "Directory"}
+    (container,) = docker["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert [path for path, is_read_only in mounts.items() if not is_read_only] == ["/var/lib/fstat-exporter"]
+
+
+def test_why_it_ended_shows() -> None:
+    """The end of the log becomes the message of a container that failed."""
+    (container,) = render(KUBERNETES / "base")["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_network_policy() -> None:
+    """It selects the pod, lets Prometheus in at the port of the metrics, and nobody out."""
+    resources = render(KUBERNETES / "overlays" / "network-policy")
+    policy, template = resources["NetworkPolicy"], resources["DaemonSet"]["spec"]["template"]
+    assert policy["metadata"]["namespace"] == resources["DaemonSet"]["metadata"]["namespace"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy["spec"]
+    (rule,) = policy["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [
+        port["name"] for port in template["spec"]["containers"][0]["ports"]
+    ]
+    (source,) = rule["from"]
+    assert set(source) == {"namespaceSelector", "podSelector"}
+
+
+def test_overlays_combine(tmp_path: Path) -> None:
+    """Each overlay may stand on another one instead of the base: what all of them add is there."""
+    overlays = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays"
+    for below, overlay in pairwise(OVERLAYS):
+        path = overlays / overlay / "kustomization.yml"
+        text = path.read_text()
+        path.write_text(text.replace("- ../../base", f"- ../{below}"))
+        assert path.read_text() != text
+    combined = render(overlays / OVERLAYS[-1])
+
+    def names(resources: dict[str, Any]) -> set[tuple[str, str]]:
+        return {(resource["kind"], resource["metadata"]["name"]) for resource in resources.values()}
+
+    for name in OVERLAYS:
+        assert names(render(KUBERNETES / "overlays" / name)) <= names(combined)
+    volumes = {volume["name"] for volume in combined["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
+    assert volumes == {"config", "state", "logs", "docker", "web"}
 
 
 def test_configuration_is_valid() -> None:

@@ -43,7 +43,8 @@ def container_log(logs: Path, pod: str, container: str) -> Path:
 def pod(image: str, tmp_path: Path) -> Iterator[Pod]:
     """The pod on a node with a log for root, one of Docker's, and many others."""
     kubectl = program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
-    resources = {each["kind"]: each for each in yaml.safe_load_all(run(kubectl, "kustomize", "config/kubernetes/base"))}
+    rendered = run(kubectl, "kustomize", "config/kubernetes/overlays/docker")
+    resources = {each["kind"]: each for each in yaml.safe_load_all(rendered)}
     spec = resources["DaemonSet"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     (port,) = container["ports"]
