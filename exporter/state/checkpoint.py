@@ -258,12 +258,11 @@ class Checkpoint:
 
     def _values_now(self, position: int, names: tuple[str, ...], saved: tuple[str, ...]) -> tuple[str, ...] | None:
         """Return the label values that saved totals have now; static ones may have changed. None: no such aggregate."""
-        if not saved:
-            return saved
         group = self._publication.config[position]
-        values = tuple([group.labels.get(name, value) for name, value in zip(names, saved, strict=True)])
-        is_there = names == group.aggregate_by and (position, values) in self._publication.aggregates
-        return values if is_there else None
+        if not saved or names != group.aggregate_by:
+            return None if saved else ()
+        values = tuple([group.labels.get(name, value) for name, value in zip(names, saved, strict=False)])
+        return values if (position, values) in self._publication.aggregates else None
 
 
 @contextlib.contextmanager
