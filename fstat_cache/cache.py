@@ -45,6 +45,7 @@ class CacheStatus:
 
     Attributes:
         watches: inotify watches held, on files and directories.
+        max_watches: how many the cache may hold now; None: not known before the first watch.
         directories: watches held on directories.
         hot_directories: directories sampled instead of watched, because they had too many events.
         hot: watches that are disarmed and whose files are sampled, because they are written all the time.
@@ -58,6 +59,7 @@ class CacheStatus:
     """
 
     watches: int
+    max_watches: int | None
     directories: int
     hot_directories: int
     hot: int
@@ -458,6 +460,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             engine, counts = self._life.engine, self._life.counts
             return CacheStatus(
                 watches=len(engine.watches),
+                max_watches=engine.watches.limit,
                 directories=len(engine.watches.directories),
                 hot_directories=len(engine.directories.sampled),
                 hot=len(engine.files.sampled),
@@ -516,7 +519,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                     engine.directories.sample(time.monotonic())
                 if files.doubtful:
                     engine.recover()
-                if files.polled:
+                if files.polled or engine.watches.were_refused or engine.directories.covered:
                     engine.stat_polled()
                 if engine.late and not files.remote:
                     engine.late = {}

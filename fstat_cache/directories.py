@@ -153,7 +153,7 @@ class Directories:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 return False
             if self._watches.add_directory(directory.path, ARMED_MASK | OF_FILES) != directory.wd:
-                self._arm(directory)
+                self.arm(directory)
                 return False
         except OSError:
             return False
@@ -175,7 +175,7 @@ class Directories:
             self._uncover(directory, states.REFUSED[states.WATCH_LIMIT])
             directory.covers_from = time.monotonic() + directory.coverless_s
             directory.coverless_s = min(2 * directory.coverless_s, GREATEST_COVERLESS_S)
-            self._arm(directory)
+            self.arm(directory)
 
     def take_in_covered(self, names: Iterable[NameEvent]) -> None:
         """Pass events of covered files on."""
@@ -195,7 +195,7 @@ class Directories:
             del self.covered[path]
             self._on_covered(path, event)
 
-    def _arm(self, directory: Directory) -> None:
+    def arm(self, directory: Directory) -> None:
         """Correct a watch's mask; if another directory is at the path now, report it for listing."""
         wd = directory.wd
         with contextlib.suppress(OSError):

@@ -95,6 +95,7 @@ class Engine:
             except (FileNotFoundError, NotADirectoryError):
                 raise
             except OSError as error:
+                self.watches.were_refused |= error.errno == errno.ENOSPC
                 if not (error.errno == errno.ENOSPC and self.files.give_up_a_watch()):
                     reason = reason_of(error)
         if is_watched and self._session.needs_thread:
@@ -276,9 +277,15 @@ class Engine:
             self.files.on(entry, states.ASKED)
 
     def stat_polled(self) -> None:
-        """Stat the polled files, and try again to watch those that a watch would help."""
+        """Stat the polled files, and try again to watch those that a watch would help.
+
+        If the limit of watches has refused any, it is read again first: it may have been raised.
+        """
         self.open()
-        files, polled = self.files, self.files.polled
+        files, polled, watches = self.files, self.files.polled, self.watches
+        if watches.were_refused or self.directories.covered:
+            with contextlib.suppress(OSError):  # no descriptor is left: the next sync tries again
+                watches.read_limit()
         may_watch = True
         for entry in tuple(polled.values()):
             if entry.state.reason not in states.LIMITS:
@@ -288,3 +295,17 @@ class Engine:
             if may_watch and entry.state.reason in states.LIMITS:  # one refusal is enough; next time ask for another
                 may_watch = False
                 polled[entry.path] = polled.pop(entry.path)
+        if self.directories.covered and watches.has_room:
+            self._watch_covered()
+
+    def _watch_covered(self) -> None:
+        """Watch covered files by themselves while there is room."""
+        directories = set(self.directories.covered.values())
+        for path in tuple(self.directories.covered):
+            if not self.watches.has_room:
+                break
+            if (entry := self.files.served.get(path)) is not None:
+                self.files.on(entry, states.TOUCHED)
+        for directory in directories:
+            if not directory.covered:
+                self.directories.arm(directory)  # else it reports all writes that the files' own watches report

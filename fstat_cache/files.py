@@ -277,6 +277,7 @@ class Files:
             raise
         except OSError as error:
             reason = reason_of(error)
+            watches.were_refused |= reason == states.WATCH_LIMIT
             return NO_WATCH, None if reason == states.WATCH_LIMIT and self.directories.cover(path) else reason
         if wd in watches.directories:
             self.directories.arm_again(wd)

@@ -121,17 +121,28 @@ class Watches:
         session: opens the instance.
         max_watches: how many watches may be used; None: the kernel's limit for the user, less 16,384 or half of it,
             whichever is less, because other programs of the same user need some.
+
+    Attributes:
+        limit: how many watches may be used; None: not known before the first watch.
+        were_refused: whether the limit has refused a watch since it was read last.
     """
 
     def __init__(self, session: Session, max_watches: int | None) -> None:
         self.files: WatchTable[Entry] = WatchTable()
         self.directories: WatchTable[Directory] = WatchTable()
         self.limit = max_watches
+        self.were_refused = False
         self.root = session.root
+        self._is_limit_given = max_watches is not None
         self._session = session
 
     def __len__(self) -> int:
         return len(self.files) + len(self.directories)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more watch is likely to be granted."""
+        return not self.were_refused and len(self) < (self.limit or 0)
 
     def open(self) -> str | None:
         """Open the inotify instance; return the reason why nothing can be watched, or None."""
@@ -141,11 +152,21 @@ class Watches:
             if self._session.inotify is None:
                 self._session.open_inotify()
             if self.limit is None:
-                allowed = max_user_watches()
-                self.limit = allowed - min(allowed // 2, _SPARED_WATCHES)
+                self.read_limit()
         except OSError:  # whatever the number: without a descriptor, ctypes cannot even look for the C library
             return INSTANCE_LIMIT
         return None
+
+    def read_limit(self) -> None:
+        """Read the limit, which a user may have changed; watches beyond a lower one are kept.
+
+        Raises:
+            OSError: it cannot be read, for example because no descriptor is left.
+        """
+        if not self._is_limit_given:
+            allowed = max_user_watches()
+            self.limit = allowed - min(allowed // 2, _SPARED_WATCHES)
+        self.were_refused = False
 
     def add_directory(self, path: str, mask: int) -> int:
         """Watch the directory at a path; the instance must be open.

@@ -1,9 +1,11 @@
 """Lost events, exhausted limits, missing permission, filesystems that tell nothing or answer no more."""
 
 import contextlib
+import functools
 import logging
 import mmap
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -12,16 +14,17 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fstat_cache import FileStats, FStatCache, watches
 from fstat_cache.hanging import Found
-from fstat_cache.inotify import Inotify
+from fstat_cache.inotify import IN_MODIFY, Inotify, max_user_watches
 from fstat_cache.mounts import Mount as MountLine
 from tests.fstat_cache.driven import stats_taken, survey
+from tests.fstat_cache.kernel import kernel_watches
 from tests.support import Mount, Stopwatch, program, skip_unless_ci, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -414,12 +417,82 @@ def test_a_file_that_can_not_be_guarded_keeps_no_other_from_it(tmp_path: Path, m
         assert cache.status().polled == {"watch_limit": 1}
 
 
+def reports_writes(cache: FStatCache, directory: Path) -> bool:
+    """Whether the kernel reports writes to the files in a directory by its watch."""
+    inotify = cache._life.session.inotify
+    assert inotify is not None
+    info = Path(f"/proc/self/fdinfo/{inotify.fd}").read_text()
+    found = re.search(rf"ino:{directory.stat().st_ino:x} .* mask:([0-9a-f]+)", info)
+    assert found is not None
+    return bool(int(found[1], 16) & IN_MODIFY)
+
+
+@pytest.fixture
+def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
+    """Sets fs.inotify.max_user_watches as the cache reads it; the agent may take half of it."""
+    path = tmp_path / "max_user_watches"
+    monkeypatch.setattr(watches, "max_user_watches", functools.partial(max_user_watches, str(path)))
+    return lambda limit: path.write_text(f"{limit}\n")
+
+
+def test_another_limit_takes_effect(tmp_path: Path, sysctl: Callable[[int], object]) -> None:
+    """The next sync() reads it: polled and guarded files get watches from a higher one, new files none from a lower."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    guarded, paths = make(folder, 3), make(tmp_path, 3)
+    sysctl(2)
+    with FStatCache(gather_s=60) as cache:
+        assert cache.status().max_watches is None
+        cache.watch_directory(str(folder))
+        cache.build([*guarded, *paths])
+        for _ in range(2):
+            cache.sync()
+            assert (cache.status().watches, cache.status().max_watches, cache.status().guarded) == (1, 1, 3)
+            assert cache.status().polled == {"watch_limit": 3}
+        assert reports_writes(cache, folder)
+        sysctl(10)
+        cache.sync()
+        status = cache.status()
+        assert (status.watches, status.max_watches, status.guarded, status.polled) == (5, 5, 2, {}), "polled ones first"
+        sysctl(100)
+        cache.sync()
+        assert (cache.status().watches, cache.status().guarded, kernel_watches()) == (7, 0, 7)
+        assert not reports_writes(cache, folder), "the watches of its files do"
+        for path in (*guarded, *paths):
+            append(path)
+        assert_true(cache, [*guarded, *paths])
+        sysctl(8)
+        cache.sync()
+        assert cache.status().max_watches == 50, "nothing lacks a watch, so nothing is read"
+
+
+def test_a_lower_limit_takes_no_watch(tmp_path: Path, sysctl: Callable[[int], object]) -> None:
+    """A file that has a watch keeps it, as in the kernel; one that comes is polled until others have gone."""
+    paths = make(tmp_path, 6)
+    sysctl(8)
+    with FStatCache(gather_s=60) as cache:
+        cache.build(paths[:5])
+        sysctl(4)
+        cache.sync()
+        cache.build(paths)
+        for _ in range(2):
+            assert (cache.status().watches, cache.status().max_watches) == (4, 2)
+            assert cache.status().polled == {"watch_limit": 2}
+            append(paths[0])
+            append(paths[5])
+            assert_true(cache, paths)
+        for path in paths[:3]:
+            cache.remove_from_watch(path)
+        cache.sync()
+        assert (cache.status().watches, cache.status().polled) == (2, {"watch_limit": 1})
+
+
 IN_A_NAMESPACE = """
 import logging, os, sys
 from pathlib import Path
 from fstat_cache import FStatCache
 logging.basicConfig(format="%(message)s", level="WARNING")
-limit = Path("/proc/sys/user/max_inotify_watches")
+limit, instances = Path("/proc/sys/user/max_inotify_watches"), Path("/proc/sys/user/max_inotify_instances")
 limit.write_text("5")
 paths = [Path(sys.argv[1], f"{number}.log") for number in range(8)]
 for path in paths:
@@ -439,6 +512,28 @@ with FStatCache() as cache:
     check()
     assert cache.status().polled == {} and cache.status().watches == 8, cache.status()
     check()
+logging.disable()
+limit.write_text("1")
+with FStatCache(gather_s=60) as cache:
+    assert cache.watch_directory(sys.argv[1]) is None
+    cache.build(paths)
+    check()
+    assert cache.status().guarded == 8 and cache.status().watches == 1, cache.status()
+    limit.write_text("100")
+    check()
+    assert cache.status().guarded == 0 and cache.status().watches == 9, cache.status()
+    check()
+instances.write_text("0")
+with FStatCache() as cache:
+    cache.build(paths)
+    assert cache.watch_directory(sys.argv[1]) == "instance_limit"
+    check()
+    assert cache.status().polled == {"instance_limit": 8}, cache.status()
+    instances.write_text("100")
+    check()
+    assert cache.status().polled == {} and cache.status().watches == 8, cache.status()
+    assert cache.watch_directory(sys.argv[1]) is None
+    check()
 print("right")
 """
 
@@ -454,8 +549,8 @@ def run_in(command: list[str], code: str, *arguments: str) -> subprocess.Complet
 
 
 @as_root
-def test_the_kernels_limit_of_watches(tmp_path: Path) -> None:
-    """ENOSPC: what gets no watch is polled, one warning says which sysctl, and room that returns is used."""
+def test_the_kernels_limits(tmp_path: Path) -> None:
+    """ENOSPC, EMFILE: files without a watch are polled or guarded, one warning names the sysctl; raised, it is used."""
     done = run_in([program("unshare"), "--user", "--map-root-user"], IN_A_NAMESPACE, str(tmp_path))
     if "unshare failed" in done.stderr:  # as in a chroot, see user_namespaces(7)
         skip_unless_ci("no user namespace can be made here")
