@@ -24,6 +24,8 @@ DEADLINE_S = 30.0
 """How long a writer may have the file open without writing before it is read anyway."""
 MISSING_S = 5.0
 """How often to check for a missing file, whose directory may be missing too."""
+RETRY_S = 30.0
+"""How often to try again to watch a file that cannot be watched, for example because a limit is reached."""
 
 # For the directory IN_CLOSE_WRITE instead of IN_MODIFY: a file that is half written is not read. The watch of the file
 # itself reports writes by any name, also where the file alone is mounted; that of the directory reports new files too.
@@ -60,17 +62,15 @@ class ConfigWatch:
     async def changes(self) -> AsyncIterator[None]:
         """Yield when the file may have changed and nobody is writing it.
 
-        Also yields once at the beginning, as the file may have changed since it was read, and once after it is gone.
+        Also yields once at the beginning, as the file may have changed since it was read, once after it is gone, and
+        once when it can be watched again.
 
         Ends at once for a pipe or the like, from which nothing more can be read.
         """
         if os.path.exists(self._path) and not os.path.isfile(self._path):
             return
-        try:
-            inotify = INotify(nonblocking=True)
-        except OSError as error:
-            self._log_fault(error)
-            return
+        while (inotify := self._open()) is None:
+            await asyncio.sleep(RETRY_S)
         loop = asyncio.get_running_loop()
         loop.add_reader(inotify.fileno(), self._on_events, inotify)
         try:
@@ -83,12 +83,29 @@ class ConfigWatch:
                     if is_there or was_there:
                         yield
                     was_there = is_there
-                    has_news = await self._has_event_within(None if is_there else MISSING_S)
+                    has_news = await self._wait(inotify, None if is_there else MISSING_S)
                 while has_news:
                     has_news = await self._has_event_within(SETTLE_S)
         finally:
             loop.remove_reader(inotify.fileno())
             inotify.close()
+
+    def _open(self) -> INotify | None:
+        try:
+            return INotify(nonblocking=True)
+        except OSError as error:
+            self._log_fault(error)
+            return None
+
+    async def _wait(self, inotify: INotify, timeout_s: float | None) -> bool:
+        """Wait for an event, or until a file that cannot be watched can be; return whether it came to that."""
+        while self._is_unwatchable:
+            if await self._has_event_within(RETRY_S):
+                return True
+            await call_in_thread(functools.partial(self._arm, inotify), "config-watch")
+            if not self._is_unwatchable:
+                return True
+        return await self._has_event_within(timeout_s)
 
     async def _has_event_within(self, timeout_s: float | None) -> bool:
         try:

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from exporter import config_watch
 from exporter.config_watch import ConfigWatch
+from tests.support import REPOSITORY, as_root, program, skip_unless_ci
 
 TOLD_S = 10
 
@@ -267,18 +270,45 @@ def test_a_pipe(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_without_inotify(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where there is no instance to be had that is told, with what to do instead; there is nothing to be closed."""
+IN_A_NAMESPACE = """
+import asyncio, logging, sys
+from pathlib import Path
+from exporter import config_watch
+from tests.exporter.test_config_watch import Heard
+logging.basicConfig(format="%(message)s", level="INFO")
+config_watch.RETRY_S = config_watch.SETTLE_S = 0.1
+limit, path = Path("/proc/sys/user", sys.argv[1]), Path(sys.argv[2])
+async def run():
+    limit.write_text("0")
+    heard = Heard()
+    heard.watch = config_watch.ConfigWatch(str(path))
+    listening = asyncio.create_task(heard.listen())
+    if limit.name == "max_inotify_watches":
+        await heard.wait()
+    await heard.nothing()
+    limit.write_text("100")
+    await heard.wait()
+    path.write_text("2")
+    await heard.wait()
+    listening.cancel()
+asyncio.run(run())
+"""
 
-    def refuse(**_: object) -> None:
-        raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(config_watch, "INotify", refuse)
-
-    async def run() -> None:
-        assert [change async for change in ConfigWatch(str(path)).changes()] == []
-
-    asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records] == [
-        "the configuration file cannot be watched: after a change send SIGHUP"
-    ]
+@as_root
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_limit_of_inotify(path: Path, limit: str) -> None:
+    """A watch that the kernel refuses is logged once with what to do, tried again, and reports changes from then on."""
+    command = [program("unshare"), "--user", "--map-root-user", sys.executable, "-W", "error", "-c", IN_A_NAMESPACE]
+    done = subprocess.run(
+        [*command, limit, str(path)], capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=50
+    )
+    if "unshare failed" in done.stderr:  # as in a chroot, see user_namespaces(7)
+        skip_unless_ci("no user namespace can be made here")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        0,
+        [
+            "the configuration file cannot be watched: after a change send SIGHUP",
+            "the configuration file is watched again",
+        ],
+    )
