@@ -2,13 +2,15 @@
 
 import contextlib
 import fcntl
+import functools
 import resource
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fstat_cache import inotify, watches
 from tests.support import (
     REPOSITORY,
     Agent,
@@ -95,6 +97,14 @@ def fuse(tmp_path: Path) -> Iterator[Mount]:
     yield mount
     for each in mounted:
         each.close()
+
+
+@pytest.fixture
+def max_user_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
+    """Sets what the cache reads as the sysctl fs.inotify.max_user_watches; it may take half of that."""
+    path = tmp_path / "max_user_watches"
+    monkeypatch.setattr(watches, "max_user_watches", functools.partial(inotify.max_user_watches, str(path)))
+    return lambda limit: path.write_text(f"{limit}\n")
 
 
 @pytest.fixture

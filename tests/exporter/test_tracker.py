@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -745,7 +745,9 @@ os.setgroups([]); os.setgid({UNPRIVILEGED}); os.setuid({UNPRIVILEGED})
 tracker = Tracker(Config(logs=(LogGroup("g", tuple(sys.argv[1:])),)))
 tracker.scan()
 tick()  # births have its resolution
-for _ in sys.stdin:
+for line in sys.stdin:
+    if line == "scan\\n":
+        tracker.scan()
     found = sizes(tracker)
     discovery = tracker.discovery
     print(json.dumps([found, appended(tracker), discovery.unreadable, discovery.unwatchable]), flush=True)
@@ -760,11 +762,14 @@ for _ in sys.stdin:
             cwd=REPOSITORY,
         )
 
-    def look(self) -> list[object]:
-        """Names and sizes of the files, what they have grown by, directories that can not be listed, not be watched."""
+    def look(self, first: str = "") -> list[object]:
+        """Names and sizes of the files, what they have grown by, directories that can not be listed, not be watched.
+
+        `first` may be "scan".
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{first}\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         assert isinstance(answer, list)
@@ -805,6 +810,56 @@ def test_without_permission(caplog: pytest.LogCaptureFixture) -> None:
             unprivileged.close()
 
 
+@as_root
+def test_permission_withdrawn_and_given_back() -> None:
+    """To read or to search, of files, directories and those above them: nothing is lost, and the next scrape is right.
+
+    A watch outlives the permission, so a directory counts as unreadable from the next scan on.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        touch(root / "one/a.log", root / "above/two/b.log")
+        root.chmod(0o755)
+        unprivileged = Unprivileged(f"{name}/**/*.log")
+        try:
+            assert unprivileged.look() == [{"a.log": 0, "b.log": 0}, 0, 0, 0]
+            for mode in (0o600, 0o644):
+                (root / "one/a.log").chmod(mode)
+                append(root / "one/a.log", "1")
+            assert unprivileged.look() == [{"a.log": 2, "b.log": 0}, 2, 0, 0]
+            (root / "one").chmod(0o711)
+            touch(root / "one/c.log")
+            assert unprivileged.look() == [{"a.log": 2, "b.log": 0, "c.log": 0}, 2, 0, 0], "its watch reports it"
+            assert unprivileged.look("scan") == [{"a.log": 2, "b.log": 0, "c.log": 0}, 2, 1, 1]
+            touch(root / "one/d.log")
+            assert unprivileged.look() == [{"a.log": 2, "b.log": 0, "c.log": 0}, 2, 1, 1]
+            (root / "one").chmod(0o755)
+            assert unprivileged.look() == [{"a.log": 2, "b.log": 0, "c.log": 0, "d.log": 0}, 2, 0, 0]
+            (root / "one/c.log").unlink()
+            (root / "one/d.log").unlink()
+            for directory, mode, path, log in (
+                ("above/two", 0o744, "above/two/b.log", "b.log"),
+                ("above", 0o744, "above/two/b.log", "b.log"),
+                ("one", 0o700, "one/a.log", "a.log"),
+            ):
+                files, grown = unprivileged.look()[:2]
+                assert isinstance(files, dict)
+                assert isinstance(grown, int)
+                (root / directory).chmod(mode)
+                append(root / path, "22")
+                others = {name: size for name, size in files.items() if name != log}
+                assert unprivileged.look()[:2] == [others, grown], directory
+                unprivileged.look("scan")
+                append(root / path, "22")
+                assert unprivileged.look()[:2] == [others, grown], directory
+                (root / directory).chmod(0o755)
+                assert unprivileged.look() == [{**files, log: files[log] + 4}, grown + 4, 0, 0], directory
+                append(root / path, "3")
+                assert unprivileged.look()[:2] == [{**files, log: files[log] + 5}, grown + 5], directory
+        finally:
+            unprivileged.close()
+
+
 def limited(tracker: Tracker, watches: int) -> None:
     """Have the cache of a tracker that has not scanned take so many watches only."""
     tracker.cache._life.settings = tracker.cache._life.settings._replace(max_watches=watches)
@@ -834,6 +889,24 @@ def test_few_watches(tmp_path: Path, track: Track) -> None:
         assert status.guarded + status.polled.get("watch_limit", 0) == (4 if guarded else 0)
         assert tracker.discovery.unwatchable == unheard
         assert status.watches <= watches
+
+
+def test_directories_get_watches_from_a_higher_limit(
+    tmp_path: Path, track: Track, max_user_watches: Callable[[int], object]
+) -> None:
+    """The next refresh reads the sysctl, though no file lacks a watch; then events report names."""
+    for number in range(4):
+        (tmp_path / f"{number}").mkdir()
+    max_user_watches(4)
+    tracker = track("*/*.log")
+    present(tracker)
+    assert (tracker.discovery.unwatchable, tracker.cache.status().directories) == (3, 2)
+    max_user_watches(100)
+    present(tracker)
+    assert (tracker.discovery.unwatchable, tracker.cache.status().directories) == (0, 5)
+    touch(*(tmp_path / f"{number}/a.log" for number in range(4)))
+    assert len(present(tracker)) == 4
+    assert (tracker.discovery.missed, tracker.cache.status().polled) == (0, {})
 
 
 # -- remote filesystems ------------------------------------------------------------------------------------------------

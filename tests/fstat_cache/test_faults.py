@@ -1,7 +1,6 @@
 """Lost events, exhausted limits, missing permission, filesystems that tell nothing or answer no more."""
 
 import contextlib
-import functools
 import logging
 import mmap
 import os
@@ -21,7 +20,7 @@ import pytest
 
 from fstat_cache import FileStats, FStatCache, watches
 from fstat_cache.hanging import Found
-from fstat_cache.inotify import IN_MODIFY, Inotify, max_user_watches
+from fstat_cache.inotify import IN_MODIFY, Inotify
 from fstat_cache.mounts import Mount as MountLine
 from tests.fstat_cache.driven import stats_taken, survey
 from tests.fstat_cache.kernel import kernel_watches
@@ -427,20 +426,12 @@ def reports_writes(cache: FStatCache, directory: Path) -> bool:
     return bool(int(found[1], 16) & IN_MODIFY)
 
 
-@pytest.fixture
-def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
-    """Sets fs.inotify.max_user_watches as the cache reads it; the agent may take half of it."""
-    path = tmp_path / "max_user_watches"
-    monkeypatch.setattr(watches, "max_user_watches", functools.partial(max_user_watches, str(path)))
-    return lambda limit: path.write_text(f"{limit}\n")
-
-
-def test_another_limit_takes_effect(tmp_path: Path, sysctl: Callable[[int], object]) -> None:
+def test_another_limit_takes_effect(tmp_path: Path, max_user_watches: Callable[[int], object]) -> None:
     """The next sync() reads it: polled and guarded files get watches from a higher one, new files none from a lower."""
     folder = tmp_path / "folder"
     folder.mkdir()
     guarded, paths = make(folder, 3), make(tmp_path, 3)
-    sysctl(2)
+    max_user_watches(2)
     with FStatCache(gather_s=60) as cache:
         assert cache.status().max_watches is None
         cache.watch_directory(str(folder))
@@ -450,29 +441,29 @@ def test_another_limit_takes_effect(tmp_path: Path, sysctl: Callable[[int], obje
             assert (cache.status().watches, cache.status().max_watches, cache.status().guarded) == (1, 1, 3)
             assert cache.status().polled == {"watch_limit": 3}
         assert reports_writes(cache, folder)
-        sysctl(10)
+        max_user_watches(10)
         cache.sync()
         status = cache.status()
         assert (status.watches, status.max_watches, status.guarded, status.polled) == (5, 5, 2, {}), "polled ones first"
-        sysctl(100)
+        max_user_watches(100)
         cache.sync()
         assert (cache.status().watches, cache.status().guarded, kernel_watches()) == (7, 0, 7)
         assert not reports_writes(cache, folder), "the watches of its files do"
         for path in (*guarded, *paths):
             append(path)
         assert_true(cache, [*guarded, *paths])
-        sysctl(8)
+        max_user_watches(8)
         cache.sync()
         assert cache.status().max_watches == 50, "nothing lacks a watch, so nothing is read"
 
 
-def test_a_lower_limit_takes_no_watch(tmp_path: Path, sysctl: Callable[[int], object]) -> None:
+def test_a_lower_limit_takes_no_watch(tmp_path: Path, max_user_watches: Callable[[int], object]) -> None:
     """A file that has a watch keeps it, as in the kernel; one that comes is polled until others have gone."""
     paths = make(tmp_path, 6)
-    sysctl(8)
+    max_user_watches(8)
     with FStatCache(gather_s=60) as cache:
         cache.build(paths[:5])
-        sysctl(4)
+        max_user_watches(4)
         cache.sync()
         cache.build(paths)
         for _ in range(2):
