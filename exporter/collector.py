@@ -67,6 +67,7 @@ def _of_cache(tracker: Tracker) -> Iterator[_Sample]:
     yield "fstat_cache_files", {}, info.files
     yield "fstat_cache_max_files", {}, math.inf if info.max_files is None else info.max_files
     yield "fstat_cache_watches", {}, status.watches
+    yield "fstat_cache_max_watches", {}, math.inf if status.max_watches is None else status.max_watches
     yield "fstat_cache_directory_watches", {}, status.directories
     yield "fstat_cache_hot_directories", {}, status.hot_directories
     yield "fstat_cache_hot_files", {}, status.hot

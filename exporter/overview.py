@@ -188,6 +188,7 @@ class Overview:
                 "hit_ratio": info.hits / looked_up if looked_up else 0,
                 "evictions_total": info.evictions,
                 "watches": status.watches,
+                "max_watches": status.max_watches,
                 "directory_watches": status.directories,
                 "hot_directories": status.hot_directories,
                 "queue_overflows_total": status.queue_overflows,

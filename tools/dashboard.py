@@ -406,10 +406,16 @@ AGENT = [
     ),
     graph(
         "Room in the cache",
-        "Files in the cache as a share of max_files. At 100 % the agent evicts files, and stats the others "
-        f"on every scrape. The {MOST_LINES} fullest caches.",
+        "Files in the cache as a share of max_files, and inotify watches as a share of those that the agent may hold. "
+        "At 100 % the agent evicts files, or gets no watches, and stats the others on every scrape. "
+        f"The {MOST_LINES} fullest of each.",
         "percentunit",
-        {"{{instance}}": top(MOST_LINES, f"{agent('fstat_cache_files')} / {agent('fstat_cache_max_files')}")},
+        {
+            f"{what}: {{{{instance}}}}": top(
+                MOST_LINES, f"{agent(f'fstat_cache_{what}')} / {agent(f'fstat_cache_max_{what}')}"
+            )
+            for what in ("files", "watches")
+        },
         width=8,
         min=0,
         max=1,

@@ -29,6 +29,8 @@ AGENT: Mapping[str, str] = {
     "fstat_cache_max_files": "Maximum number of files in the cache. "
     "Files beyond it are published too, but each of their look-ups is a miss.",
     "fstat_cache_watches": "Inotify watches held, on files and directories. Names of one file share a watch.",
+    "fstat_cache_max_watches": "Maximum number of inotify watches held: "
+    "fs.inotify.max_user_watches less 16,384 for other programs, or half of it.",
     "fstat_cache_directory_watches": "Inotify watches held on directories.",
     "fstat_cache_hot_directories": "Directories sampled instead of watched, "
     "because files in them come and go all the time.",

@@ -273,6 +273,7 @@ def test_status(tmp_path: Path, show: Callable[..., Shown]) -> None:
     assert (status["cache"]["hits_total"], status["cache"]["misses_total"]) == (info.hits, info.misses)
     assert status["cache"]["hit_ratio"] == pytest.approx(info.hits / (info.hits + info.misses))
     assert (status["cache"]["max_files"], status["cache"]["queue_overflows_total"]) == (info.max_files, 0)
+    assert status["cache"]["max_watches"] == shown.tracker.cache.status().max_watches
     assert status["directories"] == {
         "known": len(shown.tracker.discovery),
         "unreadable": 0,

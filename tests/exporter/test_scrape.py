@@ -282,6 +282,21 @@ def test_cache_families(tmp_path: Path, show: Show) -> None:
     assert scrape.value("fstat_file_changes_total", path=f"{tmp_path}/d.log") == 1
 
 
+def test_watches(tmp_path: Path, show: Show, max_user_watches: Callable[[int], object]) -> None:
+    """How many are held, and how many may be; a scrape reads the sysctl again while one is missing."""
+    touch(tmp_path / "a.log", tmp_path / "b.log")
+    max_user_watches(2)
+    shown = show()
+    for limit, allowed, held in ((2, 1, 1), (100_000, 83_616, 3)):
+        max_user_watches(limit)
+        scrape = shown.scrape()
+        assert (scrape.value("fstat_cache_watches"), scrape.value("fstat_cache_max_watches")) == (held, allowed)
+        without = scrape.value("fstat_cache_guarded_files") + scrape.value(
+            "fstat_cache_polled_files", reason="watch_limit"
+        )
+        assert without == 3 - held
+
+
 def test_directories(tmp_path: Path, show: Show) -> None:
     """How many are watched, and what a rescan had to mend."""
     touch(tmp_path / "d/a.log")
@@ -321,6 +336,7 @@ FAMILIES = {
     "fstat_cache_files": "gauge",
     "fstat_cache_max_files": "gauge",
     "fstat_cache_watches": "gauge",
+    "fstat_cache_max_watches": "gauge",
     "fstat_cache_directory_watches": "gauge",
     "fstat_cache_hot_directories": "gauge",
     "fstat_cache_hot_files": "gauge",

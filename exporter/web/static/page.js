@@ -495,6 +495,7 @@ function showSummary() {
   const looked = cache.hits_total + cache.misses_total;
   const hits = looked ? `${(Math.floor(cache.hit_ratio * 1000) / 10).toFixed(1)} %` : "no";
   const room = cache.max_files === null ? "" : ` of ${whole.format(cache.max_files)}`;
+  const allowed = cache.max_watches === null ? "" : `; ${whole.format(cache.max_watches)} are allowed`;
   setText(
     $("cost-detail"),
     [
@@ -504,7 +505,7 @@ function showSummary() {
     ].join(", "),
     [
       `${whole.format(cache.watches - cache.directory_watches)} watches of files, ` +
-        `${whole.format(cache.directory_watches)} of directories`,
+        `${whole.format(cache.directory_watches)} of directories${allowed}`,
       `${whole.format(cache.hits_total)} hits, ${count(cache.misses_total, "miss", "misses")}, ` +
         count(cache.evictions_total, "eviction", "evictions"),
       `${whole.format(cache.files)}${room} files are in the cache`,
