@@ -117,7 +117,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         max_files: how many files are kept; the least recently used one is unwatched and dropped. None: unbounded.
         max_watches: how many inotify watches are taken; files beyond are stat'ed each time. None: what the
             sysctl fs.inotify.max_user_watches allows but for 16,384, or half of it if that is less, because other
-            programs of the same user need some.
+            programs of the same user need some. :meth:`sync` reads the sysctl again while a watch is refused for it.
         gather_s: seconds for which events gather before they are processed.
         cpu_budget: share of one core that following changes may take between calls, 0.01 for 1 %. None: no bound.
         remote_timeout_s: seconds for which a remote filesystem is waited for.
