@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCo
 
 from exporter import __version__
 from exporter.exposition.catalogue import AGENT, family
+from exporter.ledger.uncertain import REASONS
 from exporter.matching.labels import printable
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker, pattern_matches
@@ -55,6 +56,13 @@ def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
         for totals, labels in zip(publication.groups, publication.group_labels, strict=True):
             yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)
             yield "fstat_group_unlabelled_files", labels, totals.unlabelled
+            realm = tracker.realms[publication.config[totals.group].group]
+            deleted = tracker.facts.deleted_in(realm)
+            yield "fstat_group_deleted_files", labels, len(deleted)
+            yield "fstat_group_deleted_disk_bytes", labels, sum(deleted)
+            for reason in REASONS:
+                count = tracker.facts.uncertain[realm, reason]
+                yield "fstat_group_uncertain_total", {**labels, "reason": reason}, count
 
 
 def _of_cache(tracker: Tracker) -> Iterator[_Sample]:
@@ -73,6 +81,7 @@ def _of_cache(tracker: Tracker) -> Iterator[_Sample]:
     yield "fstat_cache_hot_files", {}, status.hot
     yield "fstat_cache_guarded_files", {}, status.guarded
     yield "fstat_cache_late_files", {}, status.late
+    yield "fstat_cache_reads_deleted_files", {}, int(status.reads_deleted_files)
     yield "fstat_cache_queue_overflows_total", {}, status.queue_overflows
     yield "fstat_cache_audit_checks_total", {}, status.audit_checks
     yield "fstat_cache_audit_mismatches_total", {}, status.audit_mismatches

@@ -12,15 +12,26 @@ from collections.abc import Callable, Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
-from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
+from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Missed, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.facts import Facts
+from exporter.ledger.inodes import Inode
+from exporter.ledger.uncertain import ABSENCE, DELETED, FLOOD, OVERFLOW
 from exporter.matching.automaton import Match, PathMatcher, number_groups
 from exporter.ops.fair_lock import FairLock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
-from fstat_cache import CacheClosedError, DirectoryEvent, FStatCache, Surveyed, file_time_ns
+from fstat_cache import (
+    CacheClosedError,
+    DirectoryEvent,
+    EventsLost,
+    FileStats,
+    FStatCache,
+    InodeChange,
+    Surveyed,
+    file_time_ns,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +194,7 @@ class Tracker:
         unreadable = self.discovery.unreadable + self._scan_remote()
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
+        self._find_inodes()
         self.facts.end_restoring()
         self._log_full()
         _log.log(
@@ -233,6 +245,23 @@ class Tracker:
                 elif now - since >= ROTATED_QUIET_S:
                     self.discovery.unfollow(name)
                     self._forget(name)
+
+    def _find_inodes(self) -> None:
+        """Read the inodes without a known name by their handles; count those that went while the agent did not run."""
+        with self.lock:
+            handles = self.facts.handles
+            lost = self.facts.lost()
+            known = [inode for inode in lost if inode.identity in handles]
+            found = self.cache.find_inodes(
+                (stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
+            )
+            if self.facts.is_restoring:
+                are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
+                with self.facts.lock:
+                    for inode in lost:
+                        if inode not in are_there and (inode in known or any(e.inode is inode for e in inode.homes)):
+                            self.facts.uncertain.note(inode.realms, ABSENCE)
+            self._book()
 
     def _scan_remote(self) -> int:
         directories = dict(self.discovery.remote)
@@ -301,8 +330,14 @@ class Tracker:
             if isinstance(change, DirectoryEvent):
                 self._events.append(change)
                 continue
-            name, stats = change
             try:
+                if isinstance(change, InodeChange):
+                    self.facts.observe_inode(change)
+                    continue
+                if isinstance(change, EventsLost):
+                    self._note_lost(change.directory)
+                    continue
+                name, stats = change
                 data_begin = 0
                 if stats is None:
                     self._vanished.add(name)
@@ -314,12 +349,26 @@ class Tracker:
         if changes and not self.booked.is_set():
             self.booked.set()
 
+    def _note_lost(self, directory: str | None) -> None:
+        """Count lost events for the groups with files there."""
+        with self.facts.lock:
+            files = self.discovery.files_in(directory) if directory is not None else ()
+            realms = {self._realm_of(match) for match in files} or {
+                row.path.realm for row in self.publication.rows.values()
+            }
+            self.facts.uncertain.note(realms, OVERFLOW if directory is None else FLOOD)
+
     # -- findings of discovery ----------------------------------------------------------------------------------------
 
     def _answer(self, finding: Finding) -> bool:
         match finding:
-            case Moved(name, origin):
-                return self._follow(name, origin)
+            case Moved(name, origin, birth_ns):
+                return (not birth_ns or self._is_new(origin, birth_ns)) and self._follow(name, origin)
+            case Missed(name):
+                if (match := self.matcher.match(name)) is not None:
+                    with self.facts.lock:
+                        self.facts.uncertain.note([self._realm_of(match)], DELETED)
+                return False
             case Gone(name):
                 self._forget(name)
                 return False
@@ -335,6 +384,11 @@ class Tracker:
                 return self._follow(path, origin)
             match = now
         return self._appear(path, match, origin)
+
+    def _is_new(self, name: str, birth_ns: int) -> bool:
+        """Return whether a file that had this name was born since unknown files of its patterns are new."""
+        match = self.matcher.match(name)
+        return match is not None and birth_ns >= self._since_ns(match)
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
         self.rotated.pop(name, None)
@@ -393,11 +447,17 @@ class Tracker:
         position = self.publication.position_of(match.groups)
         is_shown = position is not None
         is_new = self.is_ready and is_shown  # a file that only the next configuration matches may be old
-        group = self.matcher.rules[match.groups[0]].name
-        if position is not None:
-            group = self.publication.config[position].group
-        since_ns = min([self.since_ns[pattern] for pattern in match.patterns])
-        self.facts.declare(name, self.realms[group], match.groups, since_ns=since_ns, is_new=is_new, is_shown=is_shown)
+        since_ns, realm = self._since_ns(match), self._realm_of(match)
+        self.facts.declare(name, realm, match.groups, since_ns=since_ns, is_new=is_new, is_shown=is_shown)
+
+    def _realm_of(self, match: Match) -> int:
+        position = self.publication.position_of(match.groups)
+        if position is None:  # only the next configuration matches it
+            return self.realms[self.matcher.rules[match.groups[0]].name]
+        return self.realms[self.publication.config[position].group]
+
+    def _since_ns(self, match: Match) -> int:
+        return min([self.since_ns[pattern] for pattern in match.patterns])
 
     def _forget(self, name: str) -> None:
         self.rotated.pop(name, None)
@@ -414,6 +474,12 @@ def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:
         position = publication.position_of((group,))
         if position is not None:
             yield position, text, tracker.discovery.matches[number]
+
+
+def stats_of(inode: Inode) -> FileStats:
+    """Return the known stats of an inode."""
+    device, number, birth_ns = inode.identity
+    return FileStats(inode.size, inode.mtime_ns, number, device, birth_ns)
 
 
 def lost_in(facts: Facts) -> dict[str, set[int]]:

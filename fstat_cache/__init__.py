@@ -1,7 +1,7 @@
 """A cache in front of :func:`os.stat`, invalidated by inotify(7)."""
 
 from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
-from fstat_cache.changes import Change, DirectoryEvent, FileChange
+from fstat_cache.changes import Change, DirectoryEvent, EventsLost, FileChange, InodeChange
 from fstat_cache.engine import AUTOFS
 from fstat_cache.errors import CacheClosedError, FStatCacheError
 from fstat_cache.states import FILESYSTEM, HOT, POLL_REASONS, WATCH_FAILURES, WATCHED
@@ -21,10 +21,12 @@ __all__ = [
     "CacheStatus",
     "Change",
     "DirectoryEvent",
+    "EventsLost",
     "FStatCache",
     "FStatCacheError",
     "FileChange",
     "FileStats",
+    "InodeChange",
     "Surveyed",
     "file_time_ns",
     "is_settled",

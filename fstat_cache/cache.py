@@ -52,6 +52,7 @@ class CacheStatus:
         guarded: files covered by the watch of their directory, because no watch is left for them.
         polled: reason (:data:`POLL_REASONS`) -> files that are polled instead of watched.
         late: files on remote filesystems whose stat failed or timed out in the latest :meth:`FStatCache.sync`.
+        reads_deleted_files: whether files without a name are read by their handles; that takes CAP_DAC_READ_SEARCH.
         queue_overflows: how often the kernel's event queue overflowed, since the start.
         watch_failures: reason (:data:`WATCH_FAILURES`) -> files that could not be watched, since the start.
         audit_checks: entries compared by :meth:`FStatCache.audit`, since the start.
@@ -66,6 +67,7 @@ class CacheStatus:
     guarded: int
     polled: Mapping[str, int]
     late: int
+    reads_deleted_files: bool
     queue_overflows: int
     watch_failures: Mapping[str, int]
     audit_checks: int
@@ -467,6 +469,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                 guarded=len(engine.directories.covered),
                 polled={reason: files for reason, files in engine.files.polled_for.items() if files},
                 late=len(engine.late),
+                reads_deleted_files=not engine.files.nameless.are_refused,
                 queue_overflows=counts.queue_overflows,
                 watch_failures=dict(counts.watch_failures),
                 audit_checks=counts.audit_checks,
@@ -562,6 +565,27 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         sleeper = self._life.session.sleeper
         return self.alive and (sleeper is None or sleeper.responds(timeout_s))
+
+    def find_inodes(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
+        """Read inodes by their handles, wherever their names went; the results become changes for :meth:`take`.
+
+        Those that were written within ten minutes, or are deleted and still open, are followed from now on. Nameless
+        inodes that were followed before are read too.
+
+        Args:
+            known: of each inode the known stats, the handle, and the directory in which it was seen last.
+
+        Returns:
+            Whether each was found; nothing if this process may not use handles.
+
+        Raises:
+            CacheClosedError: after :meth:`close`.
+        """
+        with self._life.lock, self._life as engine:
+            engine.open()
+            nameless = engine.files.nameless
+            nameless.check()
+            return [] if nameless.are_refused else [nameless.find(*each) for each in known]
 
     # -- ending -------------------------------------------------------------------------------------------------------
 

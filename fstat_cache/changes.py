@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from fstat_cache.stats import FileStats
+from fstat_cache.stats import FileStats, file_time_ns
 
 MOST_PENDING = 10_000
 """How many directory events are kept, or two a directory if that is more; beyond, whole directories are reported."""
@@ -23,6 +23,36 @@ class FileChange(NamedTuple):
     stats: FileStats | None
 
 
+class InodeChange(NamedTuple):
+    """What is known of an inode by itself, whatever its names are.
+
+    Attributes:
+        stats: of the latest read.
+        handle: its file handle, which :meth:`FStatCache.find_inodes` reads after a restart; None: none, or as before.
+        links: how many names it has, 0 if it is deleted and still open; None: unknown.
+        disk_bytes: how much of the disk it takes.
+        is_gone: whether it does not exist any more.
+        is_exact: False if it was written after its latest read and cannot be read any more.
+    """
+
+    stats: FileStats
+    handle: bytes | None = None
+    links: int | None = None
+    disk_bytes: int = 0
+    is_gone: bool = False
+    is_exact: bool = True
+
+
+class EventsLost(NamedTuple):
+    """The kernel dropped events, or a directory had more than were processed; what they told is found by listings.
+
+    Attributes:
+        directory: the flooded directory; None: an overflow, which concerns everything.
+    """
+
+    directory: str | None
+
+
 class DirectoryEvent(NamedTuple):
     """A place to list or stat again.
 
@@ -30,8 +60,10 @@ class DirectoryEvent(NamedTuple):
         directory: the path of a watched directory.
         name: the name in it that came, went, or was replaced; None: any name, or the directory itself.
         is_directory: whether the name is a directory's. A symbolic link to a directory is none.
+        is_created: whether the name was made by open(2), link(2) and their kin, not by a rename.
         moved_from: the rename's number when this is its old name, equal to ``moved_to`` of the new name; else 0.
         moved_to: the rename's number when this is its new name; else 0.
+        since_ns: without a name: names may have come and gone unseen since then, by the clock of files; 0: none has.
     """
 
     directory: str
@@ -39,9 +71,11 @@ class DirectoryEvent(NamedTuple):
     is_directory: bool = False
     moved_from: int = 0
     moved_to: int = 0
+    since_ns: int = 0
+    is_created: bool = False
 
 
-Change = FileChange | DirectoryEvent
+Change = FileChange | DirectoryEvent | InodeChange | EventsLost
 
 
 class Changes:
@@ -55,6 +89,7 @@ class Changes:
         self.is_kept = is_kept
         self._changes: list[Change] = []
         self._directory_events = 0
+        self._taken_ns = file_time_ns()
 
     def __bool__(self) -> bool:
         return bool(self._changes)
@@ -63,6 +98,11 @@ class Changes:
         """Add the result of a stat."""
         if self.is_kept:
             self._changes.append(FileChange(path, stats))
+
+    def add(self, change: InodeChange | EventsLost) -> None:
+        """Add a change of an inode, or that events were lost."""
+        if self.is_kept:
+            self._changes.append(change)
 
     def add_events(self, events: Sequence[DirectoryEvent], directories: Collection[str]) -> None:
         """Add events of directories.
@@ -77,12 +117,13 @@ class Changes:
         self._directory_events += len(events)
         if self._directory_events > max(MOST_PENDING, 2 * len(directories)):
             paths = dict.fromkeys(each.directory for each in self._changes if isinstance(each, DirectoryEvent))
-            listed = [DirectoryEvent(path, None) for path in paths if path in directories]
-            self._changes = [each for each in self._changes if isinstance(each, FileChange)]
+            listed = [DirectoryEvent(path, None, since_ns=self._taken_ns) for path in paths if path in directories]
+            self._changes = [each for each in self._changes if not isinstance(each, DirectoryEvent)]
             self._changes += listed
             self._directory_events = len(listed)
 
     def take(self) -> list[Change]:
         """Return and forget the changes since the last call."""
         changes, self._changes, self._directory_events = self._changes, [], 0
+        self._taken_ns = file_time_ns()
         return changes

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from fstat_cache import inotify, states
-from fstat_cache.changes import Changes, DirectoryEvent
+from fstat_cache.changes import Changes, DirectoryEvent, EventsLost
 from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_IGNORED,
@@ -53,6 +53,7 @@ class Directories:
         self._root = watches.root
         self._on_covered = on_covered
         self.by_path: dict[str, Directory] = {}
+        self.as_of_ns = file_time_ns()  # every event until then was processed
 
     def _on(self, directory: Directory, event: Event) -> None:
         directory.state, actions = TABLE[directory.state, event]
@@ -212,7 +213,11 @@ class Directories:
         self._report(directories)
 
     def _report(self, directories: Iterable[Directory]) -> None:
-        self._changes.add_events([DirectoryEvent(each.path, None) for each in directories], self.by_path)
+        events = []
+        for each in directories:
+            events.append(DirectoryEvent(each.path, None, since_ns=each.listed_ns or self.as_of_ns))
+            each.listed_ns = file_time_ns() if each.wd in self.sampled else 0
+        self._changes.add_events(events, self.by_path)
 
     def arm_again(self, wd: int, event: Event = states.TOUCHED) -> None:
         """Arm a watch again, and report its directories for listing."""
@@ -255,10 +260,13 @@ class Directories:
             sharers = None if wd in floods else self._table.get(wd)
             if sharers is not None:
                 name = os.fsdecode(raw)
-                is_directory = bool(mask & IN_ISDIR)
+                is_directory, is_created = bool(mask & IN_ISDIR), bool(mask & inotify.IN_CREATE)
                 moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
                 each_one = sharers if isinstance(sharers, list) else (sharers,)
-                events += [DirectoryEvent(each.path, name, is_directory, moved_from, moved_to) for each in each_one]
+                events += [
+                    DirectoryEvent(each.path, name, is_directory, moved_from, moved_to, is_created=is_created)
+                    for each in each_one
+                ]
         self._changes.add_events(events, self.by_path)
 
     # -- sampled directories ------------------------------------------------------------------------------------------
@@ -281,6 +289,8 @@ class Directories:
             self.arm_again(disarmed)
         elif disarmed != NO_WATCH:
             self._watches.remove(disarmed)
+        for directory in sharers:
+            self._changes.add(EventsLost(directory.path))
         self._report(sharers)
 
     def sample(self, now: float) -> None:

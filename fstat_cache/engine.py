@@ -16,14 +16,15 @@ import time
 from collections.abc import Sequence
 
 from fstat_cache import states
+from fstat_cache.changes import Changes, EventsLost, InodeChange
 from fstat_cache.directories import OF_FILES
 from fstat_cache.files import Counts, Files
 from fstat_cache.hanging import RemoteMounts
-from fstat_cache.inotify import IN_IGNORED, IN_ISDIR, IN_MODIFY, NO_WATCH, Events
+from fstat_cache.inotify import IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_UNMOUNT, NO_WATCH, Events
 from fstat_cache.mounts import Mount, MountTable
 from fstat_cache.session import Session
 from fstat_cache.states import BELIEVED, EVENTS, REFUSED
-from fstat_cache.stats import FileStats
+from fstat_cache.stats import FileStats, file_time_ns
 from fstat_cache.watches import Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,27 @@ class Engine:
         session: opened here, closed by its owner.
         watches: on files and directories.
         files: the tracked files.
+        changes: lost events are added to these.
         workers: for stats of remote files; the engine ends those of mounts that are gone.
         counts: increased here; they outlive the engine.
     """
 
-    def __init__(self, session: Session, watches: Watches, files: Files, workers: RemoteMounts, counts: Counts) -> None:
+    def __init__(
+        self,
+        session: Session,
+        watches: Watches,
+        files: Files,
+        changes: Changes,
+        workers: RemoteMounts,
+        counts: Counts,
+    ) -> None:
         self.watches = watches
         self.files = files
         self.directories = files.directories
         self.late: dict[str, OSError] = {}  # remote files that the latest sync() got no answer for
         self.mounts = MountTable((), {}, session.root.path)
         self._session = session
+        self._changes = changes
         self._counts = counts
         self._workers = workers
         self._knows_mounts = False
@@ -118,6 +129,7 @@ class Engine:
             news: what :attr:`Session.news` has returned.
         """
         session = self._session
+        now_ns = file_time_ns()
         try:
             for fd, _ in news:
                 if session.monitor is not None and fd == session.monitor.fd:
@@ -127,6 +139,7 @@ class Engine:
         except BaseException:
             self.files.distrust()  # the remaining events are lost
             raise
+        self.directories.as_of_ns = now_ns
 
     def fail(self) -> None:
         """Serve nothing from memory any more: events are no longer processed in time."""
@@ -150,7 +163,9 @@ class Engine:
             if now - self._overflowed_at > OVERFLOW_SILENCE_S:
                 log.warning("the kernel's event queue overflowed: every file is stat'ed again")
             self._overflowed_at = now
+            self._changes.add(EventsLost(None))
             files.distrust()
+            files.nameless.check()
         written: list[Entry] = []
         busy = []
         if names:
@@ -168,18 +183,28 @@ class Engine:
             if wd in watches.directories:
                 directories.take_in_note(wd, mask)
                 continue
+            if wd in files.nameless:
+                files.nameless.take_in(wd, mask)
+                busy.append(wd)
+                continue
             entries = watches.files.entries(wd)
-            if mask & IN_IGNORED:
+            if mask & IN_IGNORED and entries:
                 watches.files.discard(wd)
-                files.sampled.pop(wd, None)
+                files.nameless.handles.pop(wd, None)
+                is_written = files.sampled.pop(wd, None) is not None or mask & IN_MODIFY
+                gone = InodeChange(entries[0].stats, is_gone=not mask & IN_UNMOUNT, is_exact=not is_written)
             for entry in entries:
                 files.grown.pop(entry.path, None)
                 if mask == IN_MODIFY and entry.state in BELIEVED:
                     written.append(entry)
                 else:
                     files.on(entry, states.TOUCHED)
+            if mask & IN_IGNORED and entries:
+                self._changes.add(gone)
             if wd in watches.files:
                 busy.append(wd)
+            elif wd in files.nameless:
+                files.nameless.take_in(wd, mask)
         if written:
             self._stat_written([each for each in written if each.state in BELIEVED and each.wd != NO_WATCH], within)
         if overflow:
@@ -195,6 +220,8 @@ class Engine:
                 directories.release_busy(wd)
             elif entries := watches.files.entries(wd):
                 files.on(entries[0], states.BUSY)
+            elif wd in files.nameless:
+                files.nameless.disarm(wd)
 
     def _take_in_mounts(self, mounts: list[Mount]) -> None:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)
@@ -215,7 +242,11 @@ class Engine:
         files, table = self.files, self.watches.files
         changed = self._stat_written([entry for wd in files.sampled for entry in table.entries(wd)])
         busy = [entry.wd for entry in changed if entry.wd in files.sampled]
+        if files.nameless:
+            busy += files.nameless.sample()
         for wd in files.sampled.after_samples(busy, time.monotonic()):
+            if wd in files.nameless:
+                files.nameless.arm(wd)
             for entry in table.entries(wd):
                 files.on(entry, states.QUIET)
 
@@ -260,10 +291,16 @@ class Engine:
             self.files.distrust()  # the rest of what was read is lost
             raise
         changed = [entry for entry, _ in found]
+        for entry in changed:
+            if entry.wd not in files.nameless.handles:
+                files.nameless.learn(entry)
         for entry in () if is_certain else changed:
             self.files.on(entry, states.WRITTEN)
         for entry in replaced:
-            self.files.on(entry, states.TOUCHED)
+            wd = entry.wd
+            files.on(entry, states.TOUCHED)
+            if wd in files.nameless:
+                files.nameless[wd].is_dirty = True
         return changed
 
     def recover(self, files: int | None = None) -> None:

@@ -14,7 +14,8 @@ from fstat_cache import states
 from fstat_cache.changes import Changes
 from fstat_cache.directories import Directories
 from fstat_cache.hanging import Found
-from fstat_cache.inotify import IN_ATTRIB, IN_DELETE_SELF, IN_MODIFY, IN_MOVE_SELF, NO_WATCH
+from fstat_cache.inotify import NO_WATCH
+from fstat_cache.nameless import NamelessInodes
 from fstat_cache.session import Session
 from fstat_cache.states import (
     BELIEVED,
@@ -31,13 +32,9 @@ from fstat_cache.states import (
     State,
 )
 from fstat_cache.stats import FileStats, read_again, read_stats
-from fstat_cache.watches import Entry, Watches, reason_of
+from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
-
-ARMED_MASK = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
-"""What an armed watch reports. IN_ATTRIB includes changes of the link count: a name was unlinked or replaced."""
-DISARMED_MASK = IN_MOVE_SELF | IN_DELETE_SELF
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -85,6 +82,7 @@ class Files:
         self._counts = counts
         self._watches = watches
         self._table = watches.files
+        self.nameless = watches.nameless = NamelessInodes(session, watches, changes, self.sampled)
 
     def __len__(self) -> int:
         return len(self.served) + len(self.doubtful) + len(self.polled) + len(self.remote)
@@ -132,6 +130,8 @@ class Files:
             self.served[path] = entry
         else:
             self._settle(entry, reason)
+        if self.nameless.is_young(stats):
+            self.nameless.learn(entry)
         return entry
 
     def track_remote(self, path: str, stats: FileStats) -> Entry:
@@ -154,6 +154,7 @@ class Files:
             entry.state = GONE
         for entries in (self.served, self.doubtful, self.polled, self.remote):
             entries.clear()
+        self.nameless.forget()
 
     # -- states -------------------------------------------------------------------------------------------------------
 
@@ -233,6 +234,8 @@ class Files:
         self.take_over(entry, stats)
         if watch and stats is not None:
             self._settle(entry, reason)
+            if entry.wd not in self.nameless.handles:
+                self.nameless.learn(entry)
 
     def _stat_watched(self, entry: Entry) -> FileStats | None:
         stats = self.read_again(entry.path, entry.stats)
@@ -247,6 +250,7 @@ class Files:
         if isinstance(found, OSError) or found == entry.stats:
             return
         if found is None:
+            self._leave(entry)
             self.untrack(entry)
         else:
             entry.stats = found
@@ -270,7 +274,7 @@ class Files:
             return NO_WATCH, reason
         assert session.inotify is not None
         try:
-            if not has_watch and len(self._table) + len(watches.directories) >= (watches.limit or 0):
+            if not has_watch and len(watches) >= (watches.limit or 0):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             wd = session.inotify.add_watch(path, ARMED_MASK)
         except (FileNotFoundError, NotADirectoryError):
@@ -287,8 +291,7 @@ class Files:
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> str | None:
         """Bind an entry to a watch, or to none; return the reason why it is polled."""
         if wd != entry.wd:
-            if entry.wd != NO_WATCH:
-                self._unwatch(entry)
+            self._leave(entry)
             if wd != NO_WATCH:
                 if self.directories.covered:
                     self.directories.release(entry.path)
@@ -297,6 +300,8 @@ class Files:
                 else:
                     entry.wd = wd
                     self._table[wd] = entry
+                    if self.nameless and wd in self.nameless:
+                        self.nameless.drop(wd)
                 if self._session.needs_thread:
                     self._session.start_thread()
                 if self._session.has_failed:
@@ -318,13 +323,20 @@ class Files:
             self._counts.watch_failures[reason] += 1
         self.on(entry, states.IS_WATCHED if reason is None else REFUSED[reason])
 
+    def _leave(self, entry: Entry) -> None:
+        """Note that the entry's path leads to another inode than the watched one, or nowhere."""
+        wd = entry.wd
+        if wd != NO_WATCH and self._table.unbind(entry):
+            self.nameless.adopt(wd, entry.stats, os.path.dirname(entry.path))
+
     def _unwatch(self, entry: Entry) -> None:
         wd = entry.wd
         if wd != NO_WATCH and self._table.unbind(entry):
             self._remove_unused(wd)
 
     def _remove_unused(self, wd: int) -> None:
-        if wd != NO_WATCH and wd not in self._table:
+        if wd != NO_WATCH and wd not in self._table and wd not in self.nameless:
+            self.nameless.handles.pop(wd, None)
             self.sampled.pop(wd, None)
             self._watches.remove(wd)
 

@@ -16,6 +16,8 @@ from inotify_simple import INotify, flags
 
 IN_MODIFY = int(flags.MODIFY)
 IN_ATTRIB = int(flags.ATTRIB)
+IN_CLOSE_WRITE = int(flags.CLOSE_WRITE)
+IN_CLOSE_NOWRITE = int(flags.CLOSE_NOWRITE)
 IN_DELETE_SELF = int(flags.DELETE_SELF)
 IN_MOVE_SELF = int(flags.MOVE_SELF)
 IN_CREATE = int(flags.CREATE)
@@ -26,6 +28,7 @@ IN_ONLYDIR = int(flags.ONLYDIR)
 IN_MASK_ADD = int(flags.MASK_ADD)
 IN_ISDIR = int(flags.ISDIR)
 IN_IGNORED = int(flags.IGNORED)
+IN_UNMOUNT = int(flags.UNMOUNT)
 
 NO_WATCH = -1
 """The watch descriptor of what is not watched; in a batch, that of IN_Q_OVERFLOW (inotify(7))."""
@@ -111,6 +114,11 @@ class Inotify:
         self._pending_bytes = array("i", [0])
         self.add_watch: Callable[[str, int], int] = self._inotify.add_watch
         """``add_watch(path, mask) -> wd``; for an inode already watched: replaces the mask, returns the same wd."""
+
+    def watch_fd(self, fd: int, mask: int) -> int:
+        """Do as `add_watch` for an open file, of an O_PATH descriptor too."""
+        wd: int = self._inotify.add_watch(f"/proc/self/fd/{fd}", mask)
+        return wd
 
     def rm_watch(self, wd: int) -> None:
         """Remove a watch; one that the kernel has already removed (its inode is gone) is no error."""

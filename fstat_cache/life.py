@@ -181,7 +181,7 @@ class Life:
         )
         watches = Watches(session, settings.max_watches)
         files = Files(session, watches, self.changes, self.served, self.counts)
-        self.engine = Engine(session, watches, files, self.workers, self.counts)
+        self.engine = Engine(session, watches, files, self.changes, self.workers, self.counts)
         self.schedule = Schedule(self.engine, session, self.changes)
 
     def __enter__(self) -> Engine:

@@ -72,6 +72,14 @@ class FileStats:
         """,
     )
 
+    def later(self, size: int, mtime_ns: int) -> FileStats:
+        """Return later stats of the same inode."""
+        later = object.__new__(FileStats)
+        later._size = size
+        later._mtime_ns = mtime_ns
+        later._identity = self._identity  # one object for all stats of the inode, to save memory
+        return later
+
     @property
     def mtime(self) -> float:
         """Last modification in seconds since the epoch: the same float as ``os.stat`` returns as ``st_mtime``."""
@@ -193,11 +201,7 @@ def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     size, mtime_ns = seen.st_size, seen.st_mtime_ns
     if mtime_ns == known._mtime_ns and size == known._size:
         return known
-    later = object.__new__(FileStats)
-    later._size = size
-    later._mtime_ns = mtime_ns
-    later._identity = known._identity  # one object for all stats of the inode, to save memory
-    return later
+    return known.later(size, mtime_ns)
 
 
 def status_of(path: str | bytes | os.PathLike[str]) -> Status:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sized
 from typing import Generic, TypeVar
 
-from fstat_cache.inotify import NO_WATCH, max_user_watches
+from fstat_cache.inotify import IN_ATTRIB, IN_DELETE_SELF, IN_MODIFY, IN_MOVE_SELF, NO_WATCH, max_user_watches
 from fstat_cache.session import Session
 from fstat_cache.states import INSTANCE_LIMIT, PERMISSION, RECHECK, THREAD_FAILED, UNSUPPORTED, WATCH_LIMIT, State
 from fstat_cache.stats import FileStats
+
+ARMED_MASK = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF
+"""What an armed watch of a file reports. IN_ATTRIB includes changes of the link count: a name was unlinked or replaced.
+"""
+DISARMED_MASK = IN_MOVE_SELF | IN_DELETE_SELF
 
 _SPARED_WATCHES = 16_384
 
@@ -33,7 +39,17 @@ class Entry:
 class Directory:
     """A directory that is followed, by one of its paths."""
 
-    __slots__ = ("changed_ns", "covered", "coverless_s", "covers_from", "path", "sampled_ns", "state", "wd")
+    __slots__ = (
+        "changed_ns",
+        "covered",
+        "coverless_s",
+        "covers_from",
+        "listed_ns",
+        "path",
+        "sampled_ns",
+        "state",
+        "wd",
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -42,6 +58,7 @@ class Directory:
         self.covered: set[str] | None = None  # files in it without a watch of their own
         self.covers_from = 0.0  # from when on it may cover files, by the monotonic clock
         self.coverless_s = COVERLESS_S  # how long it may not, the next time that it is too busy
+        self.listed_ns = 0  # while it is sampled: when it was reported for listing last
         self.sampled_ns = 0  # when it was sampled last
         self.changed_ns = 0  # its modification time at that sample
 
@@ -130,6 +147,7 @@ class Watches:
     def __init__(self, session: Session, max_watches: int | None) -> None:
         self.files: WatchTable[Entry] = WatchTable()
         self.directories: WatchTable[Directory] = WatchTable()
+        self.nameless: Sized = ()
         self.limit = max_watches
         self.were_refused = False
         self.root = session.root
@@ -137,7 +155,7 @@ class Watches:
         self._session = session
 
     def __len__(self) -> int:
-        return len(self.files) + len(self.directories)
+        return len(self.files) + len(self.directories) + len(self.nameless)
 
     @property
     def has_room(self) -> bool:

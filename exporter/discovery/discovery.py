@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from exporter.discovery.findings import Findings
+from exporter.discovery.findings import Findings, Missed
 from exporter.discovery.folders import Folder
 from exporter.discovery.remote_files import RemoteFiles
+from exporter.discovery.renames import Arrivals
 from exporter.discovery.tree import DIRECTORY, Agenda, Suspect, Tree
 from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
@@ -46,6 +47,7 @@ class Discovery:
         self.remote: Mapping[str, Directory] = self._tree.remote
         """Remote directory -> what can match in it. Only a worker may list it, because that may hang."""
         self._remote_files = RemoteFiles(self._tree)
+        self._arrivals = Arrivals()
         self._scan = Agenda(is_scan=True)
         self._suspects: dict[str, Suspect] = {}
         self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
@@ -74,6 +76,11 @@ class Discovery:
     def is_directory(self, path: str) -> bool:
         """Return whether there is a directory; False on a remote filesystem, which is not asked."""
         return self._tree.folders.is_directory(path)
+
+    def files_in(self, directory: str) -> Collection[Match]:
+        """Return the matches of the known files in a directory."""
+        folder = self._tree.folders.get(directory)
+        return () if folder is None else folder.files.values()
 
     # -- scanning -----------------------------------------------------------------------------------------------------
 
@@ -150,19 +157,24 @@ class Discovery:
             tree.lost = lost
         tree.moment += 1
         tree.renames.begin_batch()
-        unsure: dict[str, None] = {}
+        unsure: dict[str, int] = {}
         for event in events:
             folder = tree.folders.get(event.directory)
             if folder is not None and event.name is not None:
                 self._take_in(folder, event.name, event)
             elif folder is not None:
-                unsure[folder.path] = None
+                unsure[folder.path] = min(event.since_ns, unsure.get(folder.path) or event.since_ns)
                 if self._suspects:
                     self._notified.add(folder.path)
+        self._arrivals.end_batch()
         yield from tree.work_off()
         if unsure:
+            tree.doubts = unsure
             tree.queue_directories(unsure)
             yield from tree.work_off()
+            tree.doubts = {}
+        while self._arrivals.missed:
+            yield Missed(self._arrivals.missed.pop())
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree
@@ -176,6 +188,8 @@ class Discovery:
         if path in folder.folders and (below := tree.folders.get(path)) is not None:
             below.identity = None  # treat it as another directory, even if it is the same
         tree.queue_name(folder, name, is_directory=event.is_directory)
+        if not event.is_directory:
+            self._arrivals.take_in(path, event, is_matched=folder.match(name) is not None)
         if event.moved_to and not event.is_directory:
             is_matched = folder.match(name) is not None
             if is_matched and self._to_restate:  # the directory may still have the old matcher

@@ -34,10 +34,12 @@ class Moved:
     Attributes:
         path: the path.
         origin: the path that the file had, if known; else "".
+        birth_ns: if only its birth tells that it had that path, see `generations`: its birth; else 0.
     """
 
     path: str
     origin: str
+    birth_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,14 @@ class Rematched:
     match: Match
 
 
-Finding = Appeared | Moved | Gone | Rematched
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A file came to a matching path and was gone before it was stat'ed. There is no answer."""
+
+    path: str
+
+
+Finding = Appeared | Moved | Gone | Rematched | Missed
 
 Findings = Generator[Finding, bool | None, None]
 """Findings in order. The caller sends the answer to each, and throws in an error that it had while performing it."""

@@ -6,9 +6,49 @@ import os
 
 from exporter.discovery.folders import Folder, Folders
 from exporter.discovery.links import Links
+from fstat_cache import DirectoryEvent
 
 MOST_MOVES = 1_000
 """How many renames are remembered while the event of the new name is missing."""
+
+
+class Arrivals:
+    """The files that came to matching names in a batch of events: if one goes before its stat, its bytes do not count.
+
+    Attributes:
+        missed: the matching path of each that went.
+    """
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+        self._unseen: dict[str, str] = {}  # path of a file without a stat -> the matching path to which it came
+        self._moving: dict[int, str] = {}  # cookie of its rename -> the same
+
+    def take_in(self, path: str, event: DirectoryEvent, *, is_matched: bool) -> None:
+        """Process an event of a file.
+
+        Args:
+            path: the file.
+            event: the event.
+            is_matched: whether a pattern matches the path.
+        """
+        came_to = self._unseen.pop(path, None)
+        if event.moved_from:
+            if came_to is not None:
+                self._moving[event.moved_from] = came_to
+            return
+        if came_to is not None:  # deleted, or replaced by a rename
+            self.missed.append(came_to)
+        if event.is_created and is_matched:
+            self._unseen[path] = path
+        elif (came_to := self._moving.pop(event.moved_to, None)) is not None:
+            self._unseen[path] = came_to
+
+    def end_batch(self) -> None:
+        """End the batch, before its files are stat'ed."""
+        self.missed += self._moving.values()
+        self._unseen.clear()
+        self._moving.clear()
 
 
 class Renames:
@@ -17,12 +57,12 @@ class Renames:
     A file's origin is the path under which it was seen first.
 
     Attributes:
-        to_stat: paths of followed files to stat again.
+        to_stat: path of a followed file to stat again -> its birth if only that tells where it was, else 0.
         arrived: matching path that a rename has reached -> the file's origin, until it is stat'ed.
     """
 
     def __init__(self, folders: Folders, links: Links) -> None:
-        self.to_stat: dict[str, None] = {}
+        self.to_stat: dict[str, int] = {}
         self.arrived: dict[str, str] = {}
         self._folders = folders
         self._links = links
@@ -49,17 +89,17 @@ class Renames:
         elif origin is not None:
             self.follow(folder, name, origin)
 
-    def follow(self, folder: Folder, name: str, origin: str = "") -> None:
+    def follow(self, folder: Folder, name: str, origin: str = "", birth_ns: int = 0) -> None:
         """Begin to follow a file."""
         self._folders.followed.put(folder.path, name, origin)
-        self.to_stat[os.path.join(folder.path, name)] = None
+        self.to_stat[os.path.join(folder.path, name)] = birth_ns
 
     def stat_again(self, directory: str, *names: str) -> None:
         """Queue a stat of the followed files in a directory, all or those with these names."""
         followed = self._folders.followed.get(directory, {})
         for name in names or followed:
             if name in followed:
-                self.to_stat[os.path.join(directory, name)] = None
+                self.to_stat.setdefault(os.path.join(directory, name), 0)
 
     def origin_of(self, path: str) -> str | None:
         """Return a followed file's origin, "" if unknown; None if it is not followed."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.folders import Folder, Folders
+from exporter.discovery.generations import birth_of_rotated, declared_sibling, listed_since
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
 from exporter.discovery.renames import Renames
@@ -74,6 +75,7 @@ class Tree:
         remote: remote directory -> what can match in it. Only a worker may list it, because that may hang.
         faults: directory that cannot be listed -> why.
         lost: directory -> inode numbers of files that were last seen in it and have no known name now.
+        doubts: directory that is to be listed -> since when names may have come and gone in it unseen.
         moment: the number of event batches. A listing of an earlier moment may be outdated.
     """
 
@@ -86,6 +88,7 @@ class Tree:
         self.remote: dict[str, Directory] = {}
         self.faults: dict[str, OSError] = {}
         self.lost: Mapping[str, set[int]] = {}
+        self.doubts: Mapping[str, int] = {}
         self.moment = 1
         self._root = cache.root
         self._to_stat: dict[str, _Candidate] = {}
@@ -114,10 +117,10 @@ class Tree:
                     self.fail(error, candidate.folder.path)
         renames = self.renames
         for path in tuple(renames.to_stat):
-            del renames.to_stat[path]
+            birth_ns = renames.to_stat.pop(path)
             if (origin := renames.origin_of(path)) is not None:
                 try:
-                    if not (yield Moved(path, origin)):
+                    if not (yield Moved(path, origin, birth_ns)):
                         renames.unfollow(path, is_gone=True)
                 except Exception as error:  # noqa: BLE001 - see fail
                     self.fail(error, os.path.dirname(path))
@@ -294,6 +297,8 @@ class Tree:
                 if agenda.is_scan:
                     agenda.to_enter.update(dict.fromkeys(folder.folders, DIRECTORY))
                 return
+            since_ns = listed_since(real_path, is_first=not folder.is_listed, doubt_ns=self.doubts.get(folder.path, 0))
+            rotated: list[tuple[str, str]] = []  # names, each with the name that it may have had
             above = os.path.join(folder.path, "")
             with os.scandir(real_path) as entries:
                 for entry in entries:
@@ -310,6 +315,8 @@ class Tree:
                                 agenda.to_enter[path] = self.moment
                         continue
                     match = state.match(name)
+                    if match is None and since_ns and (sibling := declared_sibling(name, state)):
+                        rotated.append((name, sibling))
                     if match is None and not lost and not state.follows_links:
                         continue  # the most frequent case in a directory full of other files
                     is_link = entry.is_symlink()
@@ -325,6 +332,12 @@ class Tree:
                     if is_link and state.enter(name, is_symlink=True) is not None:
                         folders.add(path)
                         agenda.to_enter[path] = MAYBE_LINK
+            for name, sibling in rotated:
+                origin = f"{above}{sibling}"
+                if self.renames.origin_of(f"{above}{name}") is None and (
+                    birth_ns := birth_of_rotated(f"{above}{name}", origin, since_ns, self._root)
+                ):
+                    self.renames.follow(folder, name, origin, birth_ns)
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
             return

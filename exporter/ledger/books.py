@@ -61,18 +61,20 @@ Bookings = dict[Path, Booking]
 
 @dataclass(slots=True, eq=False)
 class Journal:
-    """The paths and inodes that have changed since the state was saved last."""
+    """The paths and inodes that have changed since the state was saved last, and those with a new handle."""
 
     paths: set[Path] = field(default_factory=set)
     inodes: set[Inode] = field(default_factory=set)
+    handles: set[Inode] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.paths or self.inodes)
+        return bool(self.paths or self.inodes or self.handles)
 
     def merge(self, other: Journal) -> None:
         """Add the entries of another journal."""
         self.paths |= other.paths
         self.inodes |= other.inodes
+        self.handles |= other.handles
 
 
 class Books:

@@ -17,7 +17,11 @@ from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
 from exporter.ledger.inodes import Identity, Inode, Path
 from exporter.ledger.lost import LostInodes
-from fstat_cache import FileStats
+from exporter.ledger.uncertain import ABSENCE, DELETED, TRUNCATED, UNWATCHED, Uncertain
+from fstat_cache import FileStats, InodeChange
+
+JUST_WRITTEN_NS = 1_000_000_000
+"""A truncation so soon after growth may have taken bytes away that no stat has seen."""
 
 
 class Facts:
@@ -32,6 +36,9 @@ class Facts:
         inodes: the known inodes.
         followed: undeclared name -> the known inode to which it leads.
         hidden: the paths of the files that currently fail to stat; may be read without the lock.
+        handles: inode -> its file handle, as far as known.
+        deleted: deleted inode that is still open -> how many bytes of the disk it takes.
+        uncertain: how often bytes may have gone uncounted.
         cut: cut inode -> its size before, until it is greater than that again. A test for emptiness needs no lock.
     """
 
@@ -41,6 +48,9 @@ class Facts:
         self.inodes: dict[Identity, Inode] = {}
         self.followed: dict[str, Inode] = {}
         self.cut: dict[Identity, int] = {}
+        self.handles: dict[Identity, bytes] = {}
+        self.deleted: dict[Identity, int] = {}
+        self.uncertain = Uncertain()
         self._lost = LostInodes()
         self._origins: dict[str, str] = {}  # undeclared name -> the file's name before, until the next stat
         self.hidden: frozenset[str] = frozenset()
@@ -132,6 +142,30 @@ class Facts:
                 if not is_booked and before != stats:
                     self._books.book(path)
 
+    def observe_inode(self, change: InodeChange) -> None:
+        """Book what is known of an inode by itself; unknown inodes are ignored."""
+        with self.lock:
+            stats = change.stats
+            inode = self.inodes.get(stats.identity)
+            if inode is None:
+                return
+            if change.handle is not None and self.handles.get(inode.identity) != change.handle:
+                self.handles[inode.identity] = change.handle
+                if self._books.journal is not None:
+                    self._books.journal.handles.add(inode)
+            if not change.is_exact:
+                reason = DELETED if change.is_gone else UNWATCHED
+                self.uncertain.note(inode.realms, reason)
+            if change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns):
+                self._change(inode, stats.size, stats.mtime_ns, 0)
+            if change.links == 0:
+                self.deleted[inode.identity] = change.disk_bytes
+            elif change.links is not None or change.is_gone:
+                self.deleted.pop(inode.identity, None)
+            if change.is_gone and inode in self._lost:
+                self._lost.discard(inode)
+                self._forget(inode)
+
     def set_origin(self, name: str, origin: str) -> None:
         """Set the declared path that a file had before it was renamed to an undeclared one.
 
@@ -217,6 +251,15 @@ class Facts:
             return path.inode if path.is_present else None
         return self.followed.get(name)
 
+    def deleted_in(self, realm: int) -> list[int]:
+        """Return of each deleted inode with a home in the realm how many bytes of the disk it takes. Needs the lock."""
+        return [size for identity, size in self.deleted.items() if realm in self.inodes[identity].realms]
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether the state was restored and not every file was stat'ed since."""
+        return self._lost.is_restoring
+
     def lost(self) -> list[Inode]:
         """Return the known inodes that have no known name now."""
         with self.lock:
@@ -252,6 +295,7 @@ class Facts:
         with self.lock:
             journal.paths.update(self.paths.values())
             journal.inodes.update(self.inodes.values())
+            journal.handles.update(self.inodes[identity] for identity in self.handles)
 
     # -- restoring: first the paths, then the inodes, then the stats, then end_restoring() ----------------------------
 
@@ -298,7 +342,7 @@ class Facts:
             inode = self.inodes.get(identity)
             if inode is None:
                 inode = self.inodes[identity] = Inode(identity, size, mtime_ns, (path,), last_name)
-            elif realm not in [each.realm for each in inode.homes]:
+            elif realm not in inode.realms:
                 inode.homes = (*inode.homes, path)
             self._lost.restore(inode)
             if is_latest:
@@ -357,6 +401,10 @@ class Facts:
                 home.inode = inode
         if old.identity in self.cut:
             self.cut[identity] = self.cut[old.identity]
+        if old.identity in self.handles:
+            self.handles[identity] = self.handles[old.identity]
+            if self._books.journal is not None:
+                self._books.journal.handles.add(inode)
         self._lost.discard(old)
         self._forget(old)
         self.inodes[identity] = inode
@@ -374,7 +422,7 @@ class Facts:
             self._books.note_inode(before)
         if is_changed:
             self._change(inode, stats.size, stats.mtime_ns, data_begins)
-        if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
+        if path.realm not in inode.realms and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
             appended_bytes = self._attribution.initial_bytes(path, inode, self._lost.forgotten_ns)
         path.is_present = True
@@ -409,7 +457,8 @@ class Facts:
 
     def _forget(self, inode: Inode) -> None:
         del self.inodes[inode.identity]
-        self.cut.pop(inode.identity, None)
+        for known in (self.cut, self.handles, self.deleted):
+            known.pop(inode.identity, None)
         self._books.note_inode(inode)
 
     def _change(self, inode: Inode, size: int, mtime_ns: int, data_begins: int) -> None:
@@ -420,6 +469,9 @@ class Facts:
             appended_bytes = min(appended_bytes, max(0, size - data_begins))
         if grown < 0:
             appended_bytes = size
+            if self._lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
+                reason = ABSENCE if self._lost.is_restoring else TRUNCATED
+                self.uncertain.note(inode.realms, reason)
             self.cut[inode.identity] = max(inode.size, self.cut.get(inode.identity, 0))
             self._urgent.set()
         inode.size, inode.mtime_ns = size, mtime_ns

@@ -67,3 +67,8 @@ class Inode:
     last_name: str
     holders: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
+
+    @property
+    def realms(self) -> list[int]:
+        """The realms in which it has a home."""
+        return [home.realm for home in self.homes]

@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from exporter.ledger.books import Counting, Journal
@@ -22,12 +23,16 @@ from exporter.state.state_file import GroupState, Restored, Row, SavedHome, Stat
 _log = logging.getLogger(__name__)
 
 _NO_INODE = (None,) * 7
-_EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in ("meta", "totals", "series", "inodes")]
+_TABLES = ("meta", "totals", "series", "inodes", "handles", "uncertain")
+_EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in _TABLES]
 _EMPTY_AGGREGATES: Statement = ("DELETE FROM totals WHERE label_values <> '[]'", [()])
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_TOTALS = "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)"
 _PUT_PATH = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_INODE = "INSERT OR REPLACE INTO inodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_HANDLE = "INSERT OR REPLACE INTO handles VALUES (?, ?, ?, ?)"
+_PUT_UNCERTAIN = "INSERT OR REPLACE INTO uncertain VALUES (?, ?, ?)"
+_DROP_HANDLE = "DELETE FROM handles WHERE device = ? AND inode = ? AND birth_ns = ?"
 _DROP_TOTALS = "DELETE FROM totals WHERE group_name = ? AND label_names = ? AND label_values = ?"
 _DROP_PATH = "DELETE FROM series WHERE path = ?"
 _DROP_INODE = "DELETE FROM inodes WHERE device = ? AND inode = ? AND birth_ns = ?"
@@ -56,6 +61,7 @@ class Checkpoint:
         self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
         self._pending: list[Statement] = []  # to be run before the next rows
+        self._saved_uncertain: Counter[tuple[int, str]] = Counter()
         self._faults = Transitions()
         self._file = StateFile(path)
 
@@ -123,7 +129,7 @@ class Checkpoint:
 
     def _write_all(self) -> None:
         """Queue all known facts and totals for a new file, after the old one was deleted or damaged."""
-        self._pending = [*_EMPTY_ALL, self._groups_statement()]
+        self._pending, self._saved_uncertain = [*_EMPTY_ALL, self._groups_statement()], Counter()
         with self._facts.lock:
             self._facts.fill(self._journal)
             self._publication.unsaved = set(self._publication.totals())
@@ -137,17 +143,19 @@ class Checkpoint:
 
     def _save(self, as_of_ns: int) -> None:
         journal = self._journal
-        with self._facts.lock:
+        facts = self._facts
+        with facts.lock:
             publication = self._publication
             publication.update()
             if publication.unsaved is None:  # the first save of another publication
                 publication.unsaved = set(publication.totals())
                 # The totals of removed groups stay in the file, because the groups may come back.
                 self._pending += [_EMPTY_AGGREGATES, self._groups_statement()]
-            taken, unsaved = Journal(journal.paths, journal.inodes), publication.unsaved
+            taken, unsaved = Journal(journal.paths, journal.inodes, journal.handles), publication.unsaved
             statements = [*self._pending, *self._statements(taken, unsaved)]
-            journal.paths, journal.inodes, publication.unsaved = set(), set(), set()
+            journal.paths, journal.inodes, journal.handles, publication.unsaved = set(), set(), set(), set()
             statements = [(sql, rows) for sql, rows in statements if rows]
+            uncertain = facts.uncertain.copy()
         if not statements:
             return
         statements.append((_PUT_META, [("saved_at_ns", whole(as_of_ns))]))
@@ -158,7 +166,7 @@ class Checkpoint:
                 journal.merge(taken)
                 publication.unsaved |= unsaved
             raise
-        self._pending = []
+        self._pending, self._saved_uncertain = [], uncertain
 
     def _statements(self, taken: Journal, unsaved: Iterable[Totals]) -> tuple[Statement, ...]:
         """Return the statements that write a journal. They drop before they put: an ended row may have a successor."""
@@ -166,6 +174,9 @@ class Checkpoint:
         names = {realm: name for name, realm in self._realms.items()}
         ended = [totals for totals in unsaved if totals.has_ended and (totals.group, totals.values) not in aggregates]
         homes = {home for inode in taken.inodes for home in inode.homes if home.inode is inode}
+        forgotten = [inode for inode in taken.inodes if inode.identity not in facts.inodes]
+        new_handles = {inode.identity for inode in taken.handles} & facts.handles.keys()
+        uncertain = facts.uncertain.items() - self._saved_uncertain.items()
         return (
             (_DROP_TOTALS, [self._totals_key(totals) for totals in ended]),
             (_DROP_PATH, [(os.fsencode(path.name),) for path in taken.paths if path.name not in facts.paths]),
@@ -173,6 +184,9 @@ class Checkpoint:
             (_PUT_TOTALS, [(*self._totals_key(each), *_counters(each)) for each in unsaved if not each.has_ended]),
             (_PUT_PATH, [self._path_row(path, names) for path in taken.paths | homes if not path.has_ended]),
             (_PUT_INODE, [row for inode in taken.inodes for row in self._inode_rows(inode, names)]),
+            (_DROP_HANDLE, [_key(inode.identity) for inode in forgotten]),
+            (_PUT_HANDLE, [(*_key(identity), facts.handles[identity]) for identity in new_handles]),
+            (_PUT_UNCERTAIN, [(names[realm], reason, count) for (realm, reason), count in uncertain]),
         )
 
     def _totals_key(self, totals: Totals) -> Row:
@@ -252,7 +266,17 @@ class Checkpoint:
                 inodes.append(_key(saved.identity))
             if home in regrouped or group not in positions:
                 unsaved.add(saved.identity)
-        self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes)]
+        handles: list[Row] = []
+        for identity, handle in self._file.handles():
+            if identity in facts.inodes:
+                facts.handles[identity] = handle
+            else:
+                handles.append(_key(identity))
+        for group, reason, occurrences in self._file.uncertain():
+            if group in positions:
+                facts.uncertain[self._realms[group], reason] = occurrences
+        self._saved_uncertain = facts.uncertain.copy()
+        self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes), (_DROP_HANDLE, handles)]
         unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}
         return restored, Journal({facts.paths[name] for name in regrouped}, unsaved_inodes)
 

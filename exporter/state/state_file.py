@@ -49,6 +49,13 @@ _TABLES = (
     "last_name BLOB, cut_from) WITHOUT ROWID",
     _INODES,
 )
+# Not in the first files of this version; an older program leaves them alone.
+_MORE_TABLES = (
+    "CREATE TABLE IF NOT EXISTS handles (device, inode, birth_ns, handle BLOB, PRIMARY KEY (device, inode, birth_ns)) "
+    "WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS uncertain (group_name TEXT, reason TEXT, occurrences, "
+    "PRIMARY KEY (group_name, reason)) WITHOUT ROWID",
+)
 # In version 1 an inode had one home.
 _FROM_VERSION_1 = (
     "ALTER TABLE series RENAME COLUMN emptied_from TO cut_from",
@@ -260,6 +267,16 @@ class StateFile:
             name = os.fsdecode(home)
             yield SavedHome(_saved_inode(name, *values), name, group)
 
+    def handles(self) -> Iterator[tuple[Identity, bytes]]:
+        """Read the file handles of inodes."""
+        for device, inode, birth_ns, handle in self._connection.execute("SELECT * FROM handles"):
+            yield (_number(device), _number(inode), _number(birth_ns)), bytes(handle)
+
+    def uncertain(self) -> Iterator[tuple[str, str, int]]:
+        """Read how often bytes may have gone uncounted: the group's name, the reason, the number."""
+        for group, reason, occurrences in self._connection.execute("SELECT * FROM uncertain"):
+            yield str(group), str(reason), _count(occurrences)
+
     def _open(self) -> None:
         try:
             self._connect()
@@ -312,8 +329,9 @@ class StateFile:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if is_new or version != SCHEMA:
             self.run((sql, [()]) for sql in (*(_TABLES if is_new else _FROM_VERSION_1), *_MARKS))
+        self.run((sql, [()]) for sql in _MORE_TABLES)
         self.meta()
-        for rows in (self.paths(_IS_ODD), self.totals(), self.inodes()):
+        for rows in (self.paths(_IS_ODD), self.totals(), self.inodes(), self.handles(), self.uncertain()):
             for _ in rows:
                 pass
 

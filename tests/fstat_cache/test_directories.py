@@ -753,7 +753,7 @@ def test_sync_against_the_owner(folder: Path) -> None:
 
     def take() -> None:
         with lock:  # taking and keeping are one step, or the order is lost
-            heard.extend(cache.take())
+            heard.extend(events_taken(cache))
 
     def sync() -> None:
         while not stop.is_set():

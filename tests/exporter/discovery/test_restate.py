@@ -62,6 +62,8 @@ class World:
                             self.first_names.add(path)
                     else:
                         self.files.pop(path, None)
+                case Moved(path, _, birth_ns) if birth_ns:
+                    answer = False  # it was born before anybody looked
                 case Moved(path, origin):
                     is_unmatched = self.files.pop(path, None) is not None
                     answer = os.path.isfile(path) and not (is_unmatched and path in self.first_names)

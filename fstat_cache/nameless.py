@@ -1,0 +1,338 @@
+"""The nameless inodes: watched ones to which no tracked path leads any more. Their handles read them.
+
+Renamed, moved and deleted files are among them while their writers go on. Nothing of them is held open, or a filesystem
+could not be unmounted, with one exception: a deleted inode whose handle still opens is open elsewhere. It is held
+until its last opener closes it, so that its last bytes count, and not a moment longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import time
+
+from fstat_cache.changes import Changes, DirectoryEvent, InodeChange
+from fstat_cache.handles import RefusedError, open_handle, take_handle
+from fstat_cache.inotify import (
+    IN_CLOSE_NOWRITE,
+    IN_CLOSE_WRITE,
+    IN_IGNORED,
+    IN_MODIFY,
+    IN_MOVE_SELF,
+    IN_UNMOUNT,
+    NO_WATCH,
+)
+from fstat_cache.session import Session
+from fstat_cache.states import Sampled
+from fstat_cache.stats import FileStats, file_time_ns, status_of
+from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches
+
+log = logging.getLogger(__name__)
+
+MOST_NAMELESS = 10_000
+"""How many nameless inodes are watched; the one that lost its name first makes room."""
+QUIET_S = 600.0
+"""How long a nameless inode that is not deleted stays watched after its last change."""
+
+_CLOSED = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
+
+
+class Nameless:
+    """A nameless inode.
+
+    Attributes:
+        stats: of the latest read.
+        handle: None where it cannot be read.
+        directory: in which it was seen last; only its filesystem matters.
+        links: how many names it has; None: unknown.
+        disk_bytes: how much of the disk it takes.
+        fd: the descriptor that holds a deleted inode; None: it is not held.
+        changed_at: when it changed last, by the monotonic clock in seconds.
+        is_dirty: whether it was written after its latest read.
+        is_uncounted: whether that was reported, because it cannot be read.
+    """
+
+    __slots__ = (
+        *("changed_at", "directory", "disk_bytes", "fd", "handle", "is_dirty", "is_uncounted", "links", "stats"),
+    )
+
+    def __init__(self, stats: FileStats, handle: bytes | None, directory: str) -> None:
+        self.stats = stats
+        self.handle = handle
+        self.directory = directory
+        self.links: int | None = None
+        self.disk_bytes = stats.size
+        self.fd: int | None = None
+        self.changed_at = time.monotonic()
+        self.is_dirty = False
+        self.is_uncounted = False
+
+    def release(self) -> None:
+        """Close the descriptor that holds it, if any."""
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+class NamelessInodes(dict[int, Nameless]):
+    """Watch descriptor -> nameless inode. Takes no lock.
+
+    Args:
+        session: has the inotify instance.
+        watches: of files; those of nameless inodes count too.
+        changes: what is read is added to these. Where none are kept, no inode is followed without a name.
+        sampled: the disarmed watches of files.
+
+    Attributes:
+        handles: watch descriptor of a file with a name -> its handle, None where it has none.
+        are_refused: whether this process may not use handles.
+    """
+
+    def __init__(self, session: Session, watches: Watches, changes: Changes, sampled: Sampled) -> None:
+        self.handles: dict[int, bytes | None] = {}
+        self.are_refused = False
+        self._is_probed = False
+        self._began_ns = file_time_ns()
+        self._session = session
+        self._real = session.root.real
+        self._watches = watches
+        self._changes = changes
+        self._sampled = sampled
+
+    # -- while an inode has a name ------------------------------------------------------------------------------------
+
+    def is_young(self, stats: FileStats) -> bool:
+        """Return whether a file was born since the cache began: it is probably being written."""
+        return stats.birth_ns >= self._began_ns
+
+    def learn(self, entry: Entry) -> None:
+        """Take the handle of a watched file, for the time when its name leads elsewhere; once for each watch."""
+        if self.are_refused or not self._changes.is_kept or entry.wd == NO_WATCH:
+            return
+        try:
+            fd = os.open(self._real(entry.path), os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return
+        handle = None
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == entry.stats.identity[:2]:
+                handle = take_handle(fd)
+                if handle is not None and not self._is_probed:
+                    os.close(self._open(handle, os.path.dirname(entry.path)))
+                    self._is_probed = True
+        except RefusedError as error:
+            self._refuse(error)
+            return
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+        self.handles[entry.wd] = handle
+        if handle is not None:
+            self._changes.add(InodeChange(entry.stats, handle))
+
+    def _refuse(self, error: RefusedError) -> None:
+        self.are_refused = True
+        log.warning("deleted and moved files cannot be read; grant CAP_DAC_READ_SEARCH: %s", error.strerror)
+
+    # -- when its last name is gone -----------------------------------------------------------------------------------
+
+    def adopt(self, wd: int, stats: FileStats, directory: str) -> None:
+        """Follow a watched inode whose last tracked path leads elsewhere now. The event of that has it read.
+
+        Args:
+            wd: its watch.
+            stats: the known ones.
+            directory: of that path.
+        """
+        handle = self.handles.pop(wd, None)
+        self[wd] = Nameless(stats, handle, directory)
+        if not self._changes.is_kept:
+            self.drop(wd)
+            return
+        limit = self._watches.limit
+        if len(self) > MOST_NAMELESS or (limit is not None and len(self._watches) >= limit):
+            self.drop(next(iter(self)))
+
+    def find(self, known: FileStats, handle: bytes, directory: str) -> bool:
+        """Read an inode by its handle. Follow it if it was written lately, or is deleted but open.
+
+        Args:
+            known: its stats.
+            handle: of the inode.
+            directory: in which it was seen last.
+
+        Returns:
+            Whether it was found.
+        """
+        try:
+            fd = self._open(handle, directory)
+        except OSError as error:
+            if isinstance(error, RefusedError):
+                self._refuse(error)
+            elif error.errno == errno.ESTALE:
+                self._changes.add(InodeChange(known, is_gone=True))
+            return False
+        try:
+            _, size, mtime_ns, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
+            status = os.fstat(fd)
+            if number != known.inode:
+                return False
+            stats = FileStats(size, mtime_ns, number, device, birth_ns)
+            self._changes.add(InodeChange(stats, handle, status.st_nlink, 512 * status.st_blocks))
+            is_idle = file_time_ns() - mtime_ns > QUIET_S * 1e9
+            if (status.st_nlink and is_idle) or self._watches.open() is not None:
+                return True
+            wd = self._watch(fd, ARMED_MASK)
+            if wd not in self and wd not in self._watches.files:
+                self[wd] = Nameless(stats, handle, directory)
+                self._read(wd)
+            return True
+        except OSError:
+            return True  # it cannot be watched
+        finally:
+            os.close(fd)
+
+    # -- while it has none --------------------------------------------------------------------------------------------
+
+    def take_in(self, wd: int, mask: int) -> None:
+        """Process the events of a nameless inode."""
+        inode = self[wd]
+        inode.is_dirty |= bool(mask & IN_MODIFY) or wd in self._sampled
+        if mask & IN_IGNORED:
+            self._note_uncounted(inode)
+            self.drop(wd)
+            self._changes.add(InodeChange(inode.stats, is_gone=not mask & IN_UNMOUNT))
+            return
+        self._read(wd)
+        if mask & _CLOSED:
+            self._renew(wd)
+        if inode.links is None and not mask & (IN_MOVE_SELF | IN_MODIFY):
+            # It cannot be read, so it is searched for: it may have another name in its directory (link(2)).
+            self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
+
+    def check(self) -> None:
+        """Read all of them again, after events were lost or at intervals; drop the idle ones."""
+        for wd in tuple(self):
+            inode = self[wd]
+            if inode.links != 0 and time.monotonic() - inode.changed_at > QUIET_S:
+                self.drop(wd)
+            else:
+                self._read(wd)
+                self._renew(wd)
+
+    def sample(self) -> list[int]:
+        """Read the sampled ones; return the watches of those that have changed."""
+        return [wd for wd in self._sampled if wd in self and self._read(wd)]
+
+    def disarm(self, wd: int) -> None:
+        """Sample an inode that is written all the time, because an armed watch slows its writer down."""
+        self._sampled.add(wd, time.monotonic())
+        self._set_mask(wd)
+
+    def arm(self, wd: int) -> None:
+        """Watch a sampled inode again, then read it."""
+        self._sampled.pop(wd, None)
+        self._set_mask(wd)
+        self._read(wd)
+
+    def drop(self, wd: int) -> None:
+        """Follow an inode no more; its watch stays if a path leads to it again."""
+        inode = self.pop(wd)
+        inode.release()
+        if wd in self._watches.files:
+            self.handles[wd] = inode.handle
+        else:
+            self._sampled.pop(wd, None)
+            self._watches.remove(wd)
+
+    def forget(self) -> None:
+        """Drop all but remove no watch, because the session is about to close."""
+        for inode in self.values():
+            inode.release()
+        self.clear()
+        self.handles.clear()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, wd: int) -> bool:
+        """Read an inode and report it; return whether it has changed."""
+        inode = self[wd]
+        was_deleted = inode.links == 0
+        if inode.fd is None:
+            try:
+                if inode.handle is None:
+                    raise RefusedError
+                inode.fd = self._open(inode.handle, inode.directory)
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # else it is gone, and IN_IGNORED will say so
+                    self._note_uncounted(inode)
+                return False
+        has_changed = self._take_over(inode, os.fstat(inode.fd))
+        inode.is_dirty = False
+        if inode.links:
+            inode.release()
+        elif not was_deleted:
+            self._set_mask(wd)
+            self._renew(wd)  # its last opener may have closed it before that was watched
+        return has_changed
+
+    def _note_uncounted(self, inode: Nameless) -> None:
+        if inode.is_dirty and not inode.is_uncounted:
+            inode.is_uncounted = True
+            self._changes.add(InodeChange(inode.stats, is_exact=False))
+
+    def _take_over(self, inode: Nameless, status: os.stat_result) -> bool:
+        known = inode.stats
+        if (status.st_dev, status.st_ino) != known.identity[:2]:
+            return False
+        size, mtime_ns, disk_bytes = status.st_size, status.st_mtime_ns, 512 * status.st_blocks
+        has_changed = (size, mtime_ns) != (known.size, known.mtime_ns)
+        if has_changed:
+            inode.stats = known.later(size, mtime_ns)
+            inode.changed_at = time.monotonic()
+        if has_changed or (status.st_nlink, disk_bytes) != (inode.links, inode.disk_bytes):
+            inode.links, inode.disk_bytes = status.st_nlink, disk_bytes
+            self._changes.add(InodeChange(inode.stats, inode.handle, inode.links, disk_bytes))
+        return has_changed
+
+    def _renew(self, wd: int) -> None:
+        """Let go of a deleted inode, and hold it again if somebody else still has it open."""
+        self[wd].release()
+        if self[wd].links == 0:
+            self._read(wd)
+
+    def _set_mask(self, wd: int) -> None:
+        inode = self[wd]
+        mask = DISARMED_MASK if wd in self._sampled else ARMED_MASK
+        with contextlib.suppress(OSError):
+            if inode.fd is not None:
+                self._watch(inode.fd, mask | _CLOSED)
+            elif inode.handle is not None:
+                fd = self._open(inode.handle, inode.directory)
+                try:
+                    self._watch(fd, mask)
+                finally:
+                    os.close(fd)
+
+    def _watch(self, fd: int, mask: int) -> int:
+        assert self._session.inotify is not None
+        return self._session.inotify.watch_fd(fd, mask)
+
+    def _open(self, handle: bytes, directory: str) -> int:
+        """Open an inode by its handle, from the nearest directory above its last place that is still there."""
+        while True:
+            try:
+                at = os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                if directory == "/":
+                    raise
+                directory = os.path.dirname(directory)
+                continue
+            try:
+                return open_handle(at, handle)
+            finally:
+                os.close(at)
