@@ -11,13 +11,16 @@ from collections import deque
 
 GREATEST_REST_S = 0.5
 STOP_TIMEOUT_S = 1.0
+IDLE_S = 0.1
+"""After so long a sleep the first events are processed at once: nothing else may follow, and a truncation may."""
 
 
 class Sleeper:
     """Puts one thread to sleep between its turns of work.
 
     Args:
-        gather_s: seconds for which events gather before they are processed, so that one stat answers many events.
+        gather_s: seconds for which events gather before they are processed, so that one stat answers many events; not
+            after a sleep of :data:`IDLE_S`.
         cpu_budget: the share of one core that the work may take, 0.01 for 1 %; None: no bound. After work of b seconds
             of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second. When work is due
             earlier, the remaining rest comes later.
@@ -70,7 +73,8 @@ class Sleeper:
             self._awake.clear()
         try:
             self._answer()
-            if not self._rest(due) and self._wait(due):
+            began_s = time.monotonic()
+            if not self._rest(due) and self._wait(due) and time.monotonic() - began_s < IDLE_S:
                 left_s = math.inf if due is None else max(0.0, due - time.monotonic())
                 self._is_woken(min(self._gather_s, left_s))
             self._worked_since_s = time.thread_time()
