@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import threading
 import time
@@ -45,6 +46,8 @@ LOCK_TIMEOUT_S = 0.05
 """How long the thread waits for the lock before it drains the kernel's queue again."""
 MOST_ROUNDS = 10
 """How often in a row a scrape processes events that come meanwhile."""
+SEARCH_S = 1.0
+"""How often at most all processes are searched for a file that was created and deleted between two stats."""
 LARGEST_BLOCK_BYTES = 1 << 16
 
 
@@ -94,6 +97,7 @@ class Tracker:
         """Tracked file that was renamed and matches no pattern -> its size, and since when it has this size."""
         self._vanished: set[str] = set()  # paths that a stat has found gone, perhaps without a directory event
         self._events: list[DirectoryEvent] = []  # taken from the cache, not processed yet
+        self._searched_at = -math.inf
         self._faults = Transitions()
         self._is_full = False
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
@@ -252,7 +256,7 @@ class Tracker:
             handles = self.facts.handles
             lost = self.facts.lost()
             known = [inode for inode in lost if inode.identity in handles]
-            found = self.cache.find_inodes(
+            found = self.cache.inodes.find(
                 (stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
             )
             if self.facts.is_restoring:
@@ -365,9 +369,7 @@ class Tracker:
             case Moved(name, origin, birth_ns):
                 return (not birth_ns or self._is_new(origin, birth_ns)) and self._follow(name, origin)
             case Missed(name):
-                if (match := self.matcher.match(name)) is not None:
-                    with self.facts.lock:
-                        self.facts.uncertain.note([self._realm_of(match)], DELETED)
+                self._search(name)
                 return False
             case Gone(name):
                 self._forget(name)
@@ -384,6 +386,27 @@ class Tracker:
                 return self._follow(path, origin)
             match = now
         return self._appear(path, match, origin)
+
+    def _search(self, name: str) -> None:
+        """Search for a file that had this name and was deleted before its first stat: it may still be open."""
+        match = self.matcher.match(name)
+        if match is None:
+            return
+        found = []
+        now = time.monotonic()
+        if now - self._searched_at >= SEARCH_S:
+            self._searched_at = now
+            with contextlib.suppress(OSError):
+                found = self.cache.inodes.find_deleted(name)
+        for stats in found:
+            self._declare(name, match)
+            gone = f"{name} (deleted)"  # no path, so that its only known name is gone again
+            self.facts.set_origin(gone, name)
+            self.facts.observe(gone, stats)
+            self.facts.observe(gone, None)
+        if not found:
+            with self.facts.lock:
+                self.facts.uncertain.note([self._realm_of(match)], DELETED)
 
     def _is_new(self, name: str, birth_ns: int) -> bool:
         """Return whether a file that had this name was born since unknown files of its patterns are new."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fstat_cache.audit import Audit
 from fstat_cache.changes import Change
 from fstat_cache.errors import CacheClosedError
+from fstat_cache.inodes import Inodes
 from fstat_cache.life import EXPECTED_ERRORS, Life, Settings
 from fstat_cache.lru import Places
 from fstat_cache.misses import Misses
@@ -129,6 +130,10 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             where a container has the root of its host. What is given and returned are the host's paths; each stat of a
             file takes a readlink(2) for each component of its path. :meth:`get_file_stats_using_stat` knows no root.
 
+    Attributes:
+        root: what was given, resolved.
+        inodes: finds inodes that no path leads to, see :class:`Inodes`; for the owner of a cache with ``keep_changes``.
+
     Raises:
         ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
     """
@@ -157,6 +162,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         self._places = Places(max_files)
         self._misses = Misses(self._life, self._places)
         self._audit = Audit(self._life)
+        self.inodes = Inodes(self._life)
         self._surveyed_at_ns = 0
         weakref.finalize(self, self._life.end)  # a cache that is dropped unclosed ends its thread
 
@@ -565,27 +571,6 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         sleeper = self._life.session.sleeper
         return self.alive and (sleeper is None or sleeper.responds(timeout_s))
-
-    def find_inodes(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
-        """Read inodes by their handles, wherever their names went; the results become changes for :meth:`take`.
-
-        Those that were written within ten minutes, or are deleted and still open, are followed from now on. Nameless
-        inodes that were followed before are read too.
-
-        Args:
-            known: of each inode the known stats, the handle, and the directory in which it was seen last.
-
-        Returns:
-            Whether each was found; nothing if this process may not use handles.
-
-        Raises:
-            CacheClosedError: after :meth:`close`.
-        """
-        with self._life.lock, self._life as engine:
-            engine.open()
-            nameless = engine.files.nameless
-            nameless.check()
-            return [] if nameless.are_refused else [nameless.find(*each) for each in known]
 
     # -- ending -------------------------------------------------------------------------------------------------------
 

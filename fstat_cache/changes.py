@@ -28,7 +28,7 @@ class InodeChange(NamedTuple):
 
     Attributes:
         stats: of the latest read.
-        handle: its file handle, which :meth:`FStatCache.find_inodes` reads after a restart; None: none, or as before.
+        handle: its file handle, which :meth:`Inodes.find` reads after a restart; None: none, or as before.
         links: how many names it has, 0 if it is deleted and still open; None: unknown.
         disk_bytes: how much of the disk it takes.
         is_gone: whether it does not exist any more.

@@ -158,7 +158,7 @@ class NamelessInodes(dict[int, Nameless]):
             self.drop(next(iter(self)))
 
     def find(self, known: FileStats, handle: bytes, directory: str) -> bool:
-        """Read an inode by its handle. Follow it if it was written lately, or is deleted but open.
+        """Read an inode by its handle, and :meth:`follow` it.
 
         Args:
             known: its stats.
@@ -177,24 +177,33 @@ class NamelessInodes(dict[int, Nameless]):
                 self._changes.add(InodeChange(known, is_gone=True))
             return False
         try:
-            _, size, mtime_ns, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
-            status = os.fstat(fd)
-            if number != known.inode:
-                return False
-            stats = FileStats(size, mtime_ns, number, device, birth_ns)
-            self._changes.add(InodeChange(stats, handle, status.st_nlink, 512 * status.st_blocks))
-            is_idle = file_time_ns() - mtime_ns > QUIET_S * 1e9
-            if (status.st_nlink and is_idle) or self._watches.open() is not None:
-                return True
-            wd = self._watch(fd, ARMED_MASK)
-            if wd not in self and wd not in self._watches.files:
-                self[wd] = Nameless(stats, handle, directory)
-                self._read(wd)
-            return True
-        except OSError:
-            return True  # it cannot be watched
+            return os.fstat(fd).st_ino == known.inode and bool(self.follow(fd, directory))
         finally:
             os.close(fd)
+
+    def follow(self, fd: int, directory: str) -> FileStats:
+        """Read and report an open inode, and follow it if it was written lately, or is deleted.
+
+        Args:
+            fd: its descriptor, which the caller closes.
+            directory: in which it was seen last.
+        """
+        _, size, mtime_ns, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
+        status, stats = os.fstat(fd), FileStats(size, mtime_ns, number, device, birth_ns)
+        try:
+            handle = None if self.are_refused else take_handle(fd)
+        except RefusedError as error:
+            handle = None
+            self._refuse(error)
+        self._changes.add(InodeChange(stats, handle, status.st_nlink, 512 * status.st_blocks))
+        is_idle = file_time_ns() - mtime_ns > QUIET_S * 1e9
+        if not (status.st_nlink and is_idle) and self._watches.open() is None:
+            with contextlib.suppress(OSError):
+                wd = self._watch(fd, ARMED_MASK)
+                if wd not in self and wd not in self._watches.files:
+                    self[wd] = Nameless(stats, handle, directory)
+                    self._read(wd)
+        return stats
 
     # -- while it has none --------------------------------------------------------------------------------------------
 

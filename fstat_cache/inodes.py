@@ -1,0 +1,88 @@
+"""Finds inodes that no tracked path leads to: by their handles, or through the processes that have them open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from fstat_cache.life import Life
+from fstat_cache.stats import FileStats
+
+_DELETED = " (deleted)"
+
+
+class Inodes:
+    """Finds inodes whatever their names are; what is read of them becomes changes for :meth:`FStatCache.take`.
+
+    Those that were written within ten minutes, or are deleted and still open, are followed from then on.
+
+    Args:
+        life: has the nameless inodes.
+    """
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def find(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
+        """Read inodes by their handles, wherever their names went. Those that were followed before are read too.
+
+        Args:
+            known: of each inode the known stats, the handle, and the directory in which it was seen last.
+
+        Returns:
+            Whether each was found; nothing if this process may not use handles.
+
+        Raises:
+            CacheClosedError: the cache is closed.
+        """
+        with self._life.lock, self._life as engine:
+            engine.open()
+            nameless = engine.files.nameless
+            nameless.check()
+            return [] if nameless.are_refused else [nameless.find(*each) for each in known]
+
+    def find_deleted(self, path: str) -> list[FileStats]:
+        """Find deleted files that had a path and are still open, though nobody knows their handles.
+
+        It reads the links of all descriptors that this process may see, 10 ms for some thousands of them.
+
+        Args:
+            path: absolute; another file may have it now.
+
+        Raises:
+            OSError: nothing is known of its directory.
+            CacheClosedError: the cache is closed.
+        """
+        directory = os.path.dirname(path)
+        device = os.stat(self._life.settings.root.real(directory)).st_dev
+        found = {}
+        for link in _open_files(os.path.basename(path) + _DELETED):
+            try:
+                fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue  # it was closed, or its process ended
+            try:
+                status = os.fstat(fd)
+                if status.st_nlink == 0 and status.st_dev == device:
+                    with self._life.lock, self._life as engine:
+                        stats = engine.files.nameless.follow(fd, directory)
+                    found[status.st_ino] = stats
+            finally:
+                os.close(fd)
+        return list(found.values())
+
+
+def _open_files(ending: str) -> Iterator[str]:
+    """Yield the links to open files (proc_pid_fd(5)) whose targets end so."""
+    for process in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            descriptors = os.listdir(f"/proc/{process}/fd") if process.isdecimal() else ()
+        except OSError:
+            continue  # another user's, or it has ended
+        for descriptor in descriptors:
+            link = f"/proc/{process}/fd/{descriptor}"
+            try:
+                if os.readlink(link).endswith(f"/{ending}"):
+                    yield link
+            except OSError:
+                continue
