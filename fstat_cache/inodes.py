@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from fstat_cache.life import Life
 from fstat_cache.stats import FileStats
 
-_DELETED = " (deleted)"
-
 
 class Inodes:
     """Finds inodes whatever their names are; what is read of them becomes changes for :meth:`FStatCache.take`.
@@ -50,30 +48,27 @@ class Inodes:
             path: absolute; another file may have it now.
 
         Raises:
-            OSError: nothing is known of its directory.
+            OSError: its directory is gone.
             CacheClosedError: the cache is closed.
         """
-        directory = os.path.dirname(path)
-        device = os.stat(self._life.settings.root.real(directory)).st_dev
         found = {}
-        for link in _open_files(os.path.basename(path) + _DELETED):
+        for link in _links_to(self._life.settings.root.real_name(path) + " (deleted)"):
             try:
                 fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
             except OSError:
                 continue  # it was closed, or its process ended
             try:
-                status = os.fstat(fd)
-                if status.st_nlink == 0 and status.st_dev == device:
+                if os.fstat(fd).st_nlink == 0:
                     with self._life.lock, self._life as engine:
-                        stats = engine.files.nameless.follow(fd, directory)
-                    found[status.st_ino] = stats
+                        stats = engine.files.nameless.follow(fd, os.path.dirname(path))
+                    found[stats.identity] = stats
             finally:
                 os.close(fd)
         return list(found.values())
 
 
-def _open_files(ending: str) -> Iterator[str]:
-    """Yield the links to open files (proc_pid_fd(5)) whose targets end so."""
+def _links_to(target: str) -> Iterator[str]:
+    """Yield the links in /proc that lead to an open file, proc_pid_fd(5)."""
     for process in os.listdir("/proc") if os.path.isdir("/proc") else ():
         try:
             descriptors = os.listdir(f"/proc/{process}/fd") if process.isdecimal() else ()
@@ -82,7 +77,7 @@ def _open_files(ending: str) -> Iterator[str]:
         for descriptor in descriptors:
             link = f"/proc/{process}/fd/{descriptor}"
             try:
-                if os.readlink(link).endswith(f"/{ending}"):
+                if os.readlink(link) == target:
                     yield link
             except OSError:
                 continue

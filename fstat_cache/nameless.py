@@ -115,14 +115,17 @@ class NamelessInodes(dict[int, Nameless]):
             fd = os.open(self._real(entry.path), os.O_PATH | os.O_CLOEXEC)
         except OSError:
             return
-        handle = None
         try:
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) == entry.stats.identity[:2]:
-                handle = take_handle(fd)
-                if handle is not None and not self._is_probed:
-                    os.close(self._open(handle, os.path.dirname(entry.path)))
-                    self._is_probed = True
+            # An inode's number is given again at once, but no birth; without births its IN_IGNORED is queued before.
+            *_, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
+            assert self._session.inotify is not None
+            is_certain = birth_ns or not self._session.inotify.pending_bytes()
+            if not is_certain or (device, number, birth_ns) != entry.stats.identity:
+                return
+            handle = take_handle(fd)
+            if handle is not None and not self._is_probed:
+                os.close(self._open(handle, os.path.dirname(entry.path)))
+                self._is_probed = True
         except RefusedError as error:
             self._refuse(error)
             return
