@@ -46,7 +46,7 @@ LOCK_TIMEOUT_S = 0.05
 """How long the thread waits for the lock before it drains the kernel's queue again."""
 MOST_ROUNDS = 10
 """How often in a row a scrape processes events that come meanwhile."""
-SEARCH_S = 1.0
+SEARCH_S = 10.0
 """How often at most all processes are searched for a file that was created and deleted between two stats."""
 LARGEST_BLOCK_BYTES = 1 << 16
 

@@ -7,7 +7,6 @@ generated from them.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +127,8 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
     """Return the configuration for patterns on the command line: one group named ``default``.
 
     Args:
-        texts: the patterns; a relative one is relative to `directory`.
+        texts: the patterns; a relative one is relative to `directory`. "~" and "~user" are expanded as by a shell, which
+            expands none in quotes.
         directory: an absolute path without symbolic links, as `os.getcwd` gives it.
 
     Raises:
@@ -147,9 +147,9 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
 
 
 def _rooted(text: str, directory: str) -> str:
-    if re.match("~[^/]*/|~$", text):
-        what = "the shell expands no '~' in quotes: write the home directory out"
-        raise globs.PatternError(f"{what}, or './' before a name that begins with '~'")
+    home, slash, rest = text.partition("/")
+    if home.startswith("~") and (home_directory := os.path.expanduser(home)) != home:
+        return globs.escape(home_directory) + slash + rest
     if not text or text.startswith("/"):
         return text
     while (step := text.partition("/")) and step[1] and step[0] in (".", ".."):
