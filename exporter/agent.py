@@ -96,13 +96,14 @@ class Agent:
     def _restore(self, path: str) -> Checkpoint:
         """Restore the facts from the state file."""
         tracker, matcher = self._tracker, self._tracker.matcher
-        checkpoint = Checkpoint(path, tracker.publication, tracker.realms)
+        checkpoint = Checkpoint(path, tracker.publication, tracker.realms, tracker.clock)
         restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
             # Unknown files are new since the latest save if their pattern was configured then.
+            since_ns = tracker.clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
             for number, (group, text) in matcher.patterns.items():
                 if restored.was_configured(text, self._config.logs[group].exclude):
-                    tracker.since_ns[number] = restored.saved_at_ns
+                    tracker.since_ns[number] = since_ns
         self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint
 

@@ -13,7 +13,6 @@ from exporter.config.model import Config
 from exporter.matching.automaton import PathMatcher, number_groups
 from exporter.publication.publication import Publication
 from exporter.tracker import Tracker
-from fstat_cache import file_time_ns
 
 
 class Changeover:
@@ -62,7 +61,7 @@ class Changeover:
         tracker, publication = self._tracker, self._publication
         assert publication is not None
         matcher = PathMatcher(self._new)
-        as_of_ns = file_time_ns()
+        as_of_ns = tracker.clock.file_now_ns()
         tracker.cache.sync()
         with tracker.lock:
             tracker.refresh_locked(as_of_ns)  # so that a scrape of the old publication in progress is up to date

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from exporter.config.model import Config
+from exporter.discovery.arrivals import Arrivals
 from exporter.discovery.discovery import Discovery
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Missed, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
@@ -20,6 +21,7 @@ from exporter.ledger.inodes import Inode
 from exporter.ledger.uncertain import ABSENCE, DELETED, FLOOD, OVERFLOW
 from exporter.matching.automaton import Match, PathMatcher, number_groups
 from exporter.ops.fair_lock import FairLock
+from exporter.ops.file_clock import FileClock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
@@ -31,7 +33,6 @@ from fstat_cache import (
     FStatCache,
     InodeChange,
     Surveyed,
-    file_time_ns,
 )
 
 _log = logging.getLogger(__name__)
@@ -66,19 +67,21 @@ class Tracker:
         matcher: the matcher of the present configuration.
         discovery: finds the matching files.
         cache: stats the files.
+        clock: gives the moments of births.
         lock: held for discovery and for a refresh. Taken before the cache's lock and the facts' lock, never after.
         booked: set after each booking, for threads that wait for one.
         urgent: set after a booking that leaves no trace on the disk.
         is_ready: whether the first scan is done.
-        since_ns: pattern number -> time; unknown files born since then count from their first byte.
-        as_of_ns: all matching files born before this time are known, by the clock of births; 0 before the first scan.
+        since_ns: pattern number -> moment; unknown files born since then count from their first byte.
+        as_of_ns: all matching files born before this moment are known; 0 before the first scan.
         max_files: how many files the cache holds.
     """
 
     def __init__(self, config: Config, *, rootfs: str = "/", remote_timeout_s: float = RemoteScanner.TIMEOUT_S) -> None:
         self.lock = FairLock()
         self.booked, self.urgent = threading.Event(), threading.Event()
-        self.facts = Facts(urgent=self.urgent)
+        self.clock = FileClock()
+        self.facts = Facts(urgent=self.urgent, moment_of=self.clock.moment_of)
         self.realms: dict[str, int] = {}
         self.publication = self.publish(config)
         self.cache = FStatCache(
@@ -87,7 +90,7 @@ class Tracker:
         self.matcher = PathMatcher(number_groups(config.logs))
         self.discovery = Discovery(self.matcher, self.cache)
         self.is_ready = False
-        self.since_ns = dict.fromkeys(self.matcher.patterns, time.time_ns())
+        self.since_ns = dict.fromkeys(self.matcher.patterns, self.clock.now_ns())
         self.as_of_ns = 0
         self.max_files = config.cache.max_files
         self._remote_scanner = RemoteScanner(remote_timeout_s, self.cache.root.real)
@@ -98,6 +101,7 @@ class Tracker:
         self._vanished: set[str] = set()  # paths that a stat has found gone, perhaps without a directory event
         self._events: list[DirectoryEvent] = []  # taken from the cache, not processed yet
         self._searched_at = -math.inf
+        self._arrivals = Arrivals(self.cache.root.real_name)
         self._faults = Transitions()
         self._is_full = False
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
@@ -152,7 +156,7 @@ class Tracker:
         Args:
             audited: how many files to audit (:meth:`FStatCache.audit`) this time.
         """
-        as_of_ns = file_time_ns()
+        as_of_ns = self.clock.file_now_ns()
         self.cache.sync()  # without the lock, because it waits for remote filesystems
         with self.lock:
             self.refresh_locked(as_of_ns)
@@ -165,7 +169,7 @@ class Tracker:
         """Bring everything up to date after a sync() of the cache, with the lock held.
 
         Args:
-            as_of_ns: a time before that sync(), by the clock of files.
+            as_of_ns: a moment before that sync(), by :meth:`FileClock.file_now_ns`.
         """
         errors = self.cache.survey(self._names, self._surveyed)
         self._book()
@@ -185,7 +189,7 @@ class Tracker:
         started = time.monotonic()
         first = not self.is_ready
         with self.lock:
-            as_of_ns = file_time_ns()
+            as_of_ns = self.clock.file_now_ns()
             self.catch_up()
             self.discovery.begin_scan(lost_in(self.facts))
         more = True
@@ -216,6 +220,7 @@ class Tracker:
         """Switch to another matcher: keep the files that it matches, forget the others. A scan finds its new files."""
         with self.lock:
             self.matcher = matcher
+            self._arrivals.forget()  # files that only the new matcher matches may have been created long ago
             self.perform(self.discovery.restate(matcher))
         while self.discovery.is_restating:
             with self.lock:
@@ -333,6 +338,7 @@ class Tracker:
         for change in changes:
             if isinstance(change, DirectoryEvent):
                 self._events.append(change)
+                self._arrivals.note(change)
                 continue
             try:
                 if isinstance(change, InodeChange):
@@ -347,7 +353,8 @@ class Tracker:
                     self._vanished.add(name)
                 elif self.facts.cut and (size := self.facts.outgrows_cut(stats)) is not None:
                     data_begin = data_begins(name, size, self.cache.root.real)
-                self.facts.observe(name, stats, data_begin)
+                is_created = self._arrivals.take(name, stats) if name in self._arrivals.names else None
+                self.facts.observe(name, stats, data_begin, is_created)
             except Exception:  # noqa: BLE001 - the other changes must still be booked
                 _log.exception("a change could not be booked", extra=fields(change=change))
         if changes and not self.booked.is_set():
@@ -402,7 +409,7 @@ class Tracker:
             self._declare(name, match)
             gone = f"{name} (deleted)"  # no path, so that its only known name is gone again
             self.facts.set_origin(gone, name)
-            self.facts.observe(gone, stats)
+            self.facts.observe(gone, stats, is_created=True)
             self.facts.observe(gone, None)
         if not found:
             with self.facts.lock:
@@ -411,7 +418,8 @@ class Tracker:
     def _is_new(self, name: str, birth_ns: int) -> bool:
         """Return whether a file that had this name was born since unknown files of its patterns are new."""
         match = self.matcher.match(name)
-        return match is not None and birth_ns >= self._since_ns(match)
+        born_ns = self.clock.moment_of(birth_ns)
+        return match is not None and born_ns is not None and born_ns >= self._since_ns(match)
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
         self.rotated.pop(name, None)

@@ -16,6 +16,7 @@ from fstat_cache import inotify, states
 from fstat_cache.changes import Changes, DirectoryEvent, EventsLost
 from fstat_cache.inotify import (
     IN_ATTRIB,
+    IN_CREATE,
     IN_IGNORED,
     IN_ISDIR,
     IN_MODIFY,
@@ -29,7 +30,7 @@ from fstat_cache.stats import file_time_ns, is_settled
 from fstat_cache.watches import Directory, Watches
 
 DISARMED_MASK = inotify.IN_MOVE_SELF | inotify.IN_DELETE_SELF | inotify.IN_ONLYDIR
-ARMED_MASK = DISARMED_MASK | inotify.IN_CREATE | inotify.IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
+ARMED_MASK = DISARMED_MASK | IN_CREATE | inotify.IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 OF_FILES = IN_MODIFY | IN_ATTRIB
 """What the watch of a directory that covers files reports in addition."""
 GREATEST_COVERLESS_S = 3600.0
@@ -260,13 +261,11 @@ class Directories:
             sharers = None if wd in floods else self._table.get(wd)
             if sharers is not None:
                 name = os.fsdecode(raw)
-                is_directory, is_created = bool(mask & IN_ISDIR), bool(mask & inotify.IN_CREATE)
+                is_directory = bool(mask & IN_ISDIR)
                 moved_from, moved_to = cookie if mask & IN_MOVED_FROM else 0, cookie if mask & IN_MOVED_TO else 0
+                of_name = name, is_directory, moved_from, moved_to, 0, bool(mask & IN_CREATE)
                 each_one = sharers if isinstance(sharers, list) else (sharers,)
-                events += [
-                    DirectoryEvent(each.path, name, is_directory, moved_from, moved_to, is_created=is_created)
-                    for each in each_one
-                ]
+                events += [DirectoryEvent(each.path, *of_name) for each in each_one]
         self._changes.add_events(events, self.by_path)
 
     # -- sampled directories ------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ class MountTable:
         self._places: dict[str, tuple[str, Mount | None]] = {"/": self._walk("", root[1:])}
         silent = [mount for mount in self._mounts.values() if mount.fs_type in SILENT_TYPES]
         self.silent_devices = frozenset(mount.device for mount in silent)
+        self.overlays = frozenset(mount.mount_id for mount in self._mounts.values() if mount.fs_type == "overlay")
         self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
 
     def remote_of(self, path: str) -> Mount | None:

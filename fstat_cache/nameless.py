@@ -117,7 +117,7 @@ class NamelessInodes(dict[int, Nameless]):
             return
         try:
             # An inode's number is given again at once, but no birth; without births its IN_IGNORED is queued before.
-            *_, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
+            *_, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
             assert self._session.inotify is not None
             is_certain = birth_ns or not self._session.inotify.pending_bytes()
             if not is_certain or (device, number, birth_ns) != entry.stats.identity:
@@ -191,7 +191,7 @@ class NamelessInodes(dict[int, Nameless]):
             fd: its descriptor, which the caller closes.
             directory: in which it was seen last.
         """
-        _, size, mtime_ns, number, device, birth_ns = status_of(f"/proc/self/fd/{fd}")
+        _, size, mtime_ns, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
         status, stats = os.fstat(fd), FileStats(size, mtime_ns, number, device, birth_ns)
         try:
             handle = None if self.are_refused else take_handle(fd)

@@ -10,7 +10,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from operator import attrgetter
 from typing import Union
 
@@ -28,13 +28,14 @@ _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device", "birth_ns")
 _AT_FDCWD = -100
 _AT_NO_AUTOMOUNT = 0x800  # stat(2) has it implied
 _STATX_BTIME = 0x800
-_WANTED = 0x7FF | _STATX_BTIME  # STATX_BASIC_STATS (what stat(2) reads) and the birth time
-# struct statx: mask, mode, inode, size, birth, mtime, device.
-_STATX = struct.Struct("=I24xH2xQQ32xqI4x16xqI4x8xII")
+_STATX_MNT_ID = 0x1000  # since Linux 5.8
+_WANTED = 0x7FF | _STATX_BTIME | _STATX_MNT_ID  # with STATX_BASIC_STATS (what stat(2) reads)
+# struct statx: mask, mode, inode, size, birth, mtime, device, mount.
+_STATX = struct.Struct("=I24xH2xQQ32xqI4x16xqI4x8xIIQ")
 _STATX_BYTES = 256
 
-Status = tuple[int, int, int, int, int, int]
-"""Mode, size, mtime_ns, inode, device, birth_ns; the last is 0 where the filesystem has no birth time."""
+Status = tuple[int, int, int, int, int, int, int]
+"""Mode, size, mtime_ns, inode, device, birth_ns (0 where the filesystem has no birth time), mount ID (0: unknown)."""
 
 
 class FileStats:
@@ -49,14 +50,18 @@ class FileStats:
         inode: inode number (``st_ino``).
         device: device number (``st_dev``).
         birth_ns: birth of the inode, nanoseconds since the epoch (statx(2)); 0 where the filesystem has no birth time.
+        keeps_birth: whether the filesystem never gives the inode another birth.
     """
 
-    __slots__ = ("_identity", "_mtime_ns", "_size")
+    __slots__ = ("_birth_ns", "_identity", "_mtime_ns", "_size")
 
-    def __init__(self, size: int, mtime_ns: int, inode: int, device: int, birth_ns: int = 0) -> None:
+    def __init__(
+        self, size: int, mtime_ns: int, inode: int, device: int, birth_ns: int = 0, *, keeps_birth: bool = True
+    ) -> None:
         self._size = size
         self._mtime_ns = mtime_ns
-        self._identity = (device, inode, birth_ns)
+        self._birth_ns = birth_ns
+        self._identity = (device, inode, birth_ns if keeps_birth else 0)
 
     # Read-only, at half the cost of a getter written in Python.
     size: int = property(attrgetter("_size"), doc="Size in bytes.")  # type: ignore[assignment]
@@ -68,7 +73,8 @@ class FileStats:
         doc="""Device, inode number and birth: equal only for stats of the same inode.
 
         A filesystem reuses the number of a deleted inode, ext4 at once; the birth tells the two inodes apart. It cannot
-        if both were made within one tick of the kernel's clock, or the filesystem has no birth time.
+        if both were made within one tick of the kernel's clock, or the filesystem has no birth time. On overlayfs the
+        identity has 0 instead: a file of a lower layer gets another birth when it is first written (copy-up).
         """,
     )
 
@@ -77,6 +83,7 @@ class FileStats:
         later = object.__new__(FileStats)
         later._size = size
         later._mtime_ns = mtime_ns
+        later._birth_ns = self._birth_ns
         later._identity = self._identity  # one object for all stats of the inode, to save memory
         return later
 
@@ -99,7 +106,7 @@ class FileStats:
     @property
     def birth_ns(self) -> int:
         """Birth of the inode in nanoseconds since the epoch; 0 where the filesystem has no birth time."""
-        return self._identity[2]
+        return self._birth_ns
 
     def __getitem__(self, key: str) -> int | float:
         # The most frequent keys first: "size" costs little more than an attribute.
@@ -129,10 +136,15 @@ class FileStats:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileStats):
             return NotImplemented
-        return self._size == other._size and self._mtime_ns == other._mtime_ns and self._identity == other._identity
+        return (
+            self._size == other._size
+            and self._mtime_ns == other._mtime_ns
+            and self._birth_ns == other._birth_ns
+            and self._identity[:2] == other._identity[:2]
+        )
 
     def __hash__(self) -> int:
-        return hash((self._size, self._mtime_ns, self._identity))
+        return hash((self._size, self._mtime_ns, self._birth_ns))
 
     def __repr__(self) -> str:
         return (
@@ -162,12 +174,13 @@ def is_settled(changed_ns: int, as_of_ns: int) -> bool:
     return changed_ns < as_of_ns - rounding_ns
 
 
-def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | None:
+def read_stats(path: StrPath, known: FileStats | None = None, *, overlays: Collection[int] = ()) -> FileStats | None:
     """Stat a file.
 
     Args:
         path: the file; symbolic links are followed.
         known: its stats before.
+        overlays: the IDs of the mounts of overlayfs.
 
     Returns:
         Its stats, ``known`` itself if they are the same; None when there is no regular file.
@@ -179,10 +192,12 @@ def read_stats(path: StrPath, known: FileStats | None = None) -> FileStats | Non
         # For an unchanged file os.stat takes half the time of statx(2).
         if known is not None and read_again(path, known) is known:
             return known
-        mode, size, mtime_ns, inode, device, birth_ns = status_of(path)
+        mode, size, mtime_ns, inode, device, birth_ns, mount_id = status_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return FileStats(size, mtime_ns, inode, device, birth_ns) if stat.S_ISREG(mode) else None
+    if not stat.S_ISREG(mode):
+        return None
+    return FileStats(size, mtime_ns, inode, device, birth_ns, keeps_birth=mount_id not in overlays)
 
 
 def read_again(path: StrPath, known: FileStats) -> FileStats | None:
@@ -226,14 +241,16 @@ def status_of(path: str | bytes | os.PathLike[str]) -> Status:
         if number in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that forbids the call
             return _by_stat(path)
         raise OSError(number, os.strerror(number), path)
-    mask, mode, inode, size, birth_s, birth_ns, mtime_s, mtime_ns, major, minor = _STATX.unpack_from(buffer)
+    mask, mode, inode, size, birth_s, birth_ns, mtime_s, mtime_ns, major, minor, mount_id = _STATX.unpack_from(buffer)
     birth_ns = birth_s * 1_000_000_000 + birth_ns if mask & _STATX_BTIME else 0
-    return mode, size, mtime_s * 1_000_000_000 + mtime_ns, inode, _device(major, minor), birth_ns
+    if not mask & _STATX_MNT_ID:
+        mount_id = 0
+    return mode, size, mtime_s * 1_000_000_000 + mtime_ns, inode, _device(major, minor), birth_ns, mount_id
 
 
 def _by_stat(path: str | bytes | os.PathLike[str]) -> Status:
     status = os.stat(path)
-    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, 0
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, 0, 0
 
 
 _device = functools.lru_cache(os.makedev)

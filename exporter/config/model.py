@@ -127,8 +127,8 @@ def from_patterns(texts: Sequence[str], directory: str) -> Config:
     """Return the configuration for patterns on the command line: one group named ``default``.
 
     Args:
-        texts: the patterns; a relative one is relative to `directory`. "~" and "~user" are expanded as by a shell, which
-            expands none in quotes.
+        texts: the patterns; a relative one is relative to `directory`. "~" and "~user" are expanded as by a shell,
+            which expands none in quotes.
         directory: an absolute path without symbolic links, as `os.getcwd` gives it.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from exporter.discovery.findings import Findings, Missed
 from exporter.discovery.folders import Folder
 from exporter.discovery.remote_files import RemoteFiles
-from exporter.discovery.renames import Arrivals
+from exporter.discovery.renames import Unseen
 from exporter.discovery.tree import DIRECTORY, Agenda, Suspect, Tree
 from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
@@ -47,7 +47,7 @@ class Discovery:
         self.remote: Mapping[str, Directory] = self._tree.remote
         """Remote directory -> what can match in it. Only a worker may list it, because that may hang."""
         self._remote_files = RemoteFiles(self._tree)
-        self._arrivals = Arrivals()
+        self._unseen = Unseen()
         self._scan = Agenda(is_scan=True)
         self._suspects: dict[str, Suspect] = {}
         self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
@@ -166,15 +166,15 @@ class Discovery:
                 unsure[folder.path] = min(event.since_ns, unsure.get(folder.path) or event.since_ns)
                 if self._suspects:
                     self._notified.add(folder.path)
-        self._arrivals.end_batch()
+        self._unseen.end_batch()
         yield from tree.work_off()
         if unsure:
             tree.doubts = unsure
             tree.queue_directories(unsure)
             yield from tree.work_off()
             tree.doubts = {}
-        while self._arrivals.missed:
-            yield Missed(self._arrivals.missed.pop())
+        while self._unseen.missed:
+            yield Missed(self._unseen.missed.pop())
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree
@@ -189,7 +189,7 @@ class Discovery:
             below.identity = None  # treat it as another directory, even if it is the same
         tree.queue_name(folder, name, is_directory=event.is_directory)
         if not event.is_directory:
-            self._arrivals.take_in(path, event, is_matched=folder.match(name) is not None)
+            self._unseen.take_in(path, event, is_matched=folder.match(name) is not None)
         if event.moved_to and not event.is_directory:
             is_matched = folder.match(name) is not None
             if is_matched and self._to_restate:  # the directory may still have the old matcher

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 
@@ -45,7 +44,7 @@ def birth_of_rotated(path: str, sibling: str, since_ns: int, root: Root) -> int:
 
 def _status(path: str, root: Root) -> tuple[int, int, int]:
     try:
-        mode, _, mtime_ns, _, _, birth_ns = status_of(root.real(path))
+        mode, _, mtime_ns, _, _, birth_ns, _ = status_of(root.real(path))
     except (FileNotFoundError, NotADirectoryError):
         return 0, 0, 0
     return mode, birth_ns, mtime_ns
@@ -61,4 +60,4 @@ def listed_since(real_path: str, *, is_first: bool, doubt_ns: int) -> int:
     """
     if doubt_ns or not is_first:
         return doubt_ns
-    return status_of(os.path.join(real_path, ""))[-1]
+    return status_of(real_path)[-2]

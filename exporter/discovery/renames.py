@@ -12,7 +12,7 @@ MOST_MOVES = 1_000
 """How many renames are remembered while the event of the new name is missing."""
 
 
-class Arrivals:
+class Unseen:
     """The files that came to matching names in a batch of events: if one goes before its stat, its bytes do not count.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from exporter.ledger.books import Books
 from exporter.ledger.inodes import Inode, Path
@@ -14,26 +14,34 @@ class Attribution:
     Args:
         paths: the declared paths by their names.
         books: changes are booked there.
+        moment_of: see :class:`exporter.ledger.facts.Facts`.
     """
 
-    def __init__(self, paths: Mapping[str, Path], books: Books) -> None:
+    def __init__(self, paths: Mapping[str, Path], books: Books, moment_of: Callable[[int], int | None]) -> None:
         self._paths = paths
         self._books = books
+        self._moment_of = moment_of
 
-    def initial_bytes(self, home: Path, inode: Inode, forgotten_ns: int) -> int:
+    def initial_bytes(
+        self, home: Path, inode: Inode, birth_ns: int, forgotten_ns: int, *, is_created: bool | None
+    ) -> int:
         """Return how many bytes of an inode with a new home count: all if it was born since the home was declared.
 
         Args:
             home: its new home in a realm.
             inode: the inode.
-            forgotten_ns: an inode born then or before may have counted already; nanoseconds since the epoch.
+            birth_ns: its birth, nanoseconds since the epoch; 0 where the filesystem has no births.
+            forgotten_ns: an inode born at this moment or before may have counted already.
+            is_created: see :meth:`exporter.ledger.facts.Facts.observe`.
         """
         home.is_counting = True
-        birth_ns = inode.identity[2]
+        if is_created:
+            return inode.size
         if birth_ns:
-            is_born_since = birth_ns >= home.since_ns and birth_ns > forgotten_ns
+            born_ns = self._moment_of(birth_ns)
+            is_born_since = born_ns is not None and born_ns >= home.since_ns and born_ns > forgotten_ns
         else:
-            is_born_since = home.is_new or home.stats is not None
+            is_born_since = is_created is None and (home.is_new or home.stats is not None)
         return inode.size if is_born_since else 0
 
     def rehome(self, inode: Inode) -> None:

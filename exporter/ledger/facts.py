@@ -11,7 +11,8 @@ remaining bytes are booked as appended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import replace
 
 from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
@@ -29,6 +30,8 @@ class Facts:
 
     Args:
         urgent: set after a change that leaves no trace on the disk: a truncation, or a name that is gone.
+        moment_of: returns when a birth was, on the clock of `since_ns`; None for a birth later than now, which shows
+            nothing. By default both are on the same clock.
 
     Attributes:
         lock: protects everything here; hold it while you read objects that the facts have returned.
@@ -42,7 +45,12 @@ class Facts:
         cut: cut inode -> its size before, until it is greater than that again. A test for emptiness needs no lock.
     """
 
-    def __init__(self, *, urgent: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        urgent: threading.Event | None = None,
+        moment_of: Callable[[int], int | None] = lambda birth_ns: birth_ns,
+    ) -> None:
         self.lock = threading.RLock()
         self.paths: dict[str, Path] = {}
         self.inodes: dict[Identity, Inode] = {}
@@ -51,11 +59,11 @@ class Facts:
         self.handles: dict[Identity, bytes] = {}
         self.deleted: dict[Identity, int] = {}
         self.uncertain = Uncertain()
-        self._lost = LostInodes()
+        self._lost = LostInodes(moment_of)
         self._origins: dict[str, str] = {}  # undeclared name -> the file's name before, until the next stat
         self.hidden: frozenset[str] = frozenset()
         self._books = Books()
-        self._attribution = Attribution(self.paths, self._books)
+        self._attribution = Attribution(self.paths, self._books, moment_of)
         self._urgent = urgent or threading.Event()
 
     # -- booking ------------------------------------------------------------------------------------------------------
@@ -76,10 +84,10 @@ class Facts:
             name: the path.
             realm: the number of its group's name. If it differs from before, the path ends and a new one begins.
             groups: the numbers of the groups that match it.
-            since_ns: an inode born since then counts from its first byte, an older one from its first known size;
-                nanoseconds since the epoch.
-            is_new: whether the first inode counts as born since then if the filesystem has no births. Later inodes at
-                this path always do.
+            since_ns: a moment; an inode born since then counts from its first byte, an older one from its first known
+                size.
+            is_new: whether the first inode counts as born since then if neither a birth nor an event shows it. Later
+                inodes at this path always do.
             is_shown: False for a path that only the next configuration matches. It gets no growth of an inode that has
                 a home, because :meth:`set_realms` decides later where that is shown.
         """
@@ -108,13 +116,15 @@ class Facts:
                 return self.inodes[stats.identity].size
             return None
 
-    def observe(self, name: str, stats: FileStats | None, data_begins: int = 0) -> None:
+    def observe(self, name: str, stats: FileStats | None, data_begins: int = 0, is_created: bool | None = None) -> None:
         """Book the result of a stat.
 
         Args:
             name: the path. At an undeclared one only inodes count that are known or have an origin, :meth:`set_origin`.
             stats: None when there is no regular file.
             data_begins: if :meth:`outgrows_cut` returned a size: the offset of the first byte after it that is not 0.
+            is_created: True if an event shows that its file is new, whatever its birth; False if the file was renamed
+                from an unknown place, so that it is old unless its birth shows otherwise.
         """
         with self.lock:
             # A busy file is booked a thousand times a second, so its case is inlined here and reads everything once.
@@ -128,8 +138,8 @@ class Facts:
                     self._leave(name, None, inode)
                 return
             is_booked = False
-            if inode is None or inode.identity != stats.identity:
-                inode = self._move(name, path, inode, stats, data_begins)
+            if inode is None or inode.identity != stats.identity or (is_created and _is_recreated(path, stats)):
+                inode = self._move(name, path, inode, stats, data_begins, is_created)
                 if inode is None:
                     return
                 is_booked = path is not None
@@ -150,9 +160,7 @@ class Facts:
             if inode is None:
                 return
             if change.handle is not None and self.handles.get(inode.identity) != change.handle:
-                self.handles[inode.identity] = change.handle
-                if self._books.journal is not None:
-                    self._books.journal.handles.add(inode)
+                self._learn(inode, change.handle)
             if not change.is_exact:
                 reason = DELETED if change.is_gone else UNWATCHED
                 self.uncertain.note(inode.realms, reason)
@@ -365,13 +373,29 @@ class Facts:
     # -- below here, every method is called with the lock held --------------------------------------------------------
 
     def _move(
-        self, name: str, path: Path | None, before: Inode | None, stats: FileStats, data_begins: int
+        self,
+        name: str,
+        path: Path | None,
+        before: Inode | None,
+        stats: FileStats,
+        data_begins: int,
+        is_created: bool | None,
     ) -> Inode | None:
         """Book that a path leads to another inode than before; return the inode, or None if it is not followed."""
         origin = self._origins.pop(name, name)
         inode = self.inodes.get(stats.identity)
-        if inode is None and (old := self._lost.find_restored(stats.identity, name)) is not None:
-            inode = self._renumber(old, stats.identity)
+        if is_created and inode is not None and not stats.identity[2] and (inode is before or inode in self._lost):
+            if inode is before:
+                self._leave(name, path, inode)
+                before = None
+            self._lost.discard(inode)
+            self._forget(inode)
+            inode = None  # the filesystem has reused the number
+        # Without births, another device may have had the same identity before the start.
+        if inode is None or (inode in self._lost and not stats.identity[2]):
+            old = self._lost.find_restored(stats.identity, name)
+            if old is not None and old is not inode:
+                inode = self._renumber(old, stats.identity)
         if inode is not None:
             self._lost.discard(inode)  # before _leave() adds another one, which may exceed the limit
         if before is not None:
@@ -383,34 +407,44 @@ class Facts:
             inode = self.inodes[stats.identity] = Inode(stats.identity, stats.size, stats.mtime_ns, (), origin)
             if home is not path:  # it was renamed away from its home, which counts as a rotation
                 inode.homes = (home,)
-                appended_bytes = self._attribution.initial_bytes(home, inode, self._lost.forgotten_ns)
+                appended_bytes = self._attribution.initial_bytes(
+                    home, inode, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created
+                )
                 self._books.book(home, appended_bytes=appended_bytes, rotations=1)
         inode.names = (*inode.names, name)
         inode.last_name = name
         if path is None:
             self.followed[name] = inode
         else:
-            self._arrive(path, inode, stats, data_begins)
+            self._arrive(path, inode, stats, data_begins, is_created)
         self._books.note_inode(inode)
         return inode
 
     def _renumber(self, old: Inode, identity: Identity) -> Inode:
-        inode = Inode(identity, old.size, old.mtime_ns, old.homes, old.last_name)
-        for home in old.homes:
-            if home.inode is old:
-                home.inode = inode
-        if old.identity in self.cut:
-            self.cut[identity] = self.cut[old.identity]
-        if old.identity in self.handles:
-            self.handles[identity] = self.handles[old.identity]
-            if self._books.journal is not None:
-                self._books.journal.handles.add(inode)
-        self._lost.discard(old)
-        self._forget(old)
-        self.inodes[identity] = inode
-        return inode
+        """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""
+        pairs = (old, identity), (self.inodes.get(identity), old.identity)
+        renumbered = [
+            (inode, now, self.cut.get(inode.identity), self.handles.get(inode.identity))
+            for inode, now in pairs
+            if inode is not None
+        ]
+        for before, *_ in renumbered:
+            self._lost.discard(before)
+            self._forget(before)
+        for before, now, cut_from, handle in renumbered:
+            inode = self.inodes[now] = replace(before, identity=now)
+            for home in inode.homes:
+                if home.inode is before:
+                    home.inode = inode
+            if cut_from is not None:
+                self.cut[now] = cut_from
+            if handle is not None:
+                self._learn(inode, handle)
+            self._lost.restore(inode)
+            self._books.note_inode(inode)
+        return self.inodes[identity]
 
-    def _arrive(self, path: Path, inode: Inode, stats: FileStats, data_begins: int) -> None:
+    def _arrive(self, path: Path, inode: Inode, stats: FileStats, data_begins: int, is_created: bool | None) -> None:
         """Book that a declared path leads to an inode to which it did not lead before."""
         before, path.inode = path.inode, inode
         self._attribution.rehome(inode)
@@ -424,7 +458,9 @@ class Facts:
             self._change(inode, stats.size, stats.mtime_ns, data_begins)
         if path.realm not in inode.realms and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
-            appended_bytes = self._attribution.initial_bytes(path, inode, self._lost.forgotten_ns)
+            appended_bytes = self._attribution.initial_bytes(
+                path, inode, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created
+            )
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(
@@ -454,6 +490,11 @@ class Facts:
             self._books.book(path)
         elif path.stats is None and not path.is_counting:  # declared, and never seen
             self.end(path)
+
+    def _learn(self, inode: Inode, handle: bytes) -> None:
+        self.handles[inode.identity] = handle
+        if self._books.journal is not None:
+            self._books.journal.handles.add(inode)
 
     def _forget(self, inode: Inode) -> None:
         del self.inodes[inode.identity]
@@ -494,3 +535,8 @@ class Facts:
                 self._books.book(holder, size_bytes=grown)
         if self._books.journal is not None:
             self._books.journal.inodes.add(inode)
+
+
+def _is_recreated(path: Path | None, stats: FileStats) -> bool:
+    """Return whether a created file differs from the known one by its birth alone, which its identity leaves out."""
+    return path is not None and path.stats is not None and path.stats.birth_ns != stats.birth_ns

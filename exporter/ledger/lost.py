@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+
 from exporter.ledger.inodes import Identity, Inode
 
 LOST_INODES = 10_000
@@ -12,16 +16,20 @@ _LONG_AGO = -(1 << 64)  # nanoseconds; before every time that a file can have
 class LostInodes:
     """Remembers inodes without a name, and all restored inodes until the end of restoring.
 
+    Args:
+        moment_of: see :class:`exporter.ledger.facts.Facts`.
+
     Attributes:
-        forgotten_ns: the latest birth of a forgotten inode. If such an inode comes back, it must not count from its
-            first byte again.
+        forgotten_ns: the moment of the latest birth of a forgotten inode. If such an inode comes back, it must not
+            count from its first byte again.
         is_restoring: whether the limit is off, until :meth:`end_restoring`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moment_of: Callable[[int], int | None]) -> None:
+        self._moment_of = moment_of
         self.forgotten_ns = _LONG_AGO
         self._inodes: dict[Identity, Inode] = {}  # the longest lost first
-        self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and last name
+        self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and place, see _place
         self.is_restoring = False
 
     def __contains__(self, inode: Inode) -> bool:
@@ -40,17 +48,16 @@ class LostInodes:
         """Remember an inode from the saved state."""
         self.is_restoring = True
         self._inodes[inode.identity] = inode
-        _, number, birth_ns = inode.identity
-        if birth_ns:
-            self._restored[number, birth_ns, inode.last_name] = inode
+        self._restored[_place(inode.identity, inode.last_name)] = inode
 
     def find_restored(self, identity: Identity, name: str) -> Inode | None:
-        """Return the restored inode with this number, birth and last name, whatever its device number.
+        """Return the restored inode with this number and birth, last seen in the same directory, on any device.
 
-        A device may have another number after a reboot. The name must match too, because a snapshot or backup may have
-        inodes with equal numbers and births, but under other names.
+        A device may have another number after a reboot, and the file may have been renamed before. The directory must
+        match, because a snapshot or backup may have inodes with equal numbers and births. Without births the name must
+        match too, because small numbers are the same on many devices.
         """
-        inode = self._restored.get((*identity[1:], name)) if self._restored else None
+        inode = self._restored.get(_place(identity, name)) if self._restored else None
         return inode if inode is not None and inode in self else None
 
     def end_restoring(self) -> None:
@@ -67,5 +74,11 @@ class LostInodes:
         if self.is_restoring or len(self._inodes) <= LOST_INODES:
             return None
         inode = self._inodes.pop(next(iter(self._inodes)))
-        self.forgotten_ns = max(self.forgotten_ns, inode.identity[2])
+        if (born_ns := self._moment_of(inode.identity[2])) is not None:
+            self.forgotten_ns = max(self.forgotten_ns, born_ns)
         return inode
+
+
+def _place(identity: Identity, name: str) -> tuple[int, int, str]:
+    _, number, birth_ns = identity
+    return number, birth_ns, sys.intern(os.path.dirname(name)) if birth_ns else name

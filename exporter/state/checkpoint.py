@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from exporter.ledger.books import Counting, Journal
 from exporter.ledger.inodes import Identity, Inode, Path
+from exporter.ops.file_clock import FileClock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
@@ -45,6 +46,7 @@ class Checkpoint:
         path: the file, see :class:`StateFile`.
         publication: of new facts, in which no path is declared.
         realms: name of a group -> its number.
+        clock: by default a new one.
 
     Attributes:
         failures: how often :meth:`save` failed.
@@ -53,11 +55,14 @@ class Checkpoint:
         StateError: the file cannot be made, read or written, or is in use.
     """
 
-    def __init__(self, path: str, publication: Publication, realms: Mapping[str, int]) -> None:
+    def __init__(
+        self, path: str, publication: Publication, realms: Mapping[str, int], clock: FileClock | None = None
+    ) -> None:
         self.failures = 0
         self._facts = publication.facts
         self._publication = publication
         self._realms = realms
+        self._clock = clock or FileClock()
         self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
         self._pending: list[Statement] = []  # to be run before the next rows
@@ -94,8 +99,8 @@ class Checkpoint:
         Not to be called before every file was stat'ed. Otherwise files not seen yet would count as old after a restart.
 
         Args:
-            as_of_ns: the time before the latest ``sync()``, by the clock of births (`file_time_ns`): every file born
-                before is known.
+            as_of_ns: the moment before the latest ``sync()``, by `FileClock.file_now_ns`: every file born before is
+                known.
 
         Returns:
             Whether it succeeded. A failure is logged and loses nothing: the next save writes these changes too.
@@ -158,7 +163,9 @@ class Checkpoint:
             uncertain = facts.uncertain.copy()
         if not statements:
             return
-        statements.append((_PUT_META, [("saved_at_ns", whole(as_of_ns))]))
+        epoch_ns, moment_ns, boot_id = self._clock.saved(as_of_ns)
+        saved = ("saved_at_ns", whole(epoch_ns)), ("saved_at_boottime_ns", whole(moment_ns)), ("boot_id", boot_id)
+        statements.append((_PUT_META, saved))
         try:
             self._file.run(statements)
         except BaseException:
@@ -220,6 +227,7 @@ class Checkpoint:
         restored = self._file.meta()
         if restored.groups != self._group_states():
             self._pending.append(self._groups_statement())
+        since_ns = self._clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
         facts, publication = self._facts, self._publication
         positions = {group.group: position for position, group in enumerate(publication.config)}
         names = {realm: name for name, realm in self._realms.items()}
@@ -240,7 +248,7 @@ class Checkpoint:
             realm = self._realms[now]
             if now != group:
                 regrouped[name] = group
-            facts.restore_path(name, realm, groups, counters, is_counting=is_counting, since_ns=restored.saved_at_ns)
+            facts.restore_path(name, realm, groups, counters, is_counting=is_counting, since_ns=since_ns)
             if latest is not None:
                 facts.restore_inode(*latest, home=name, realm=realm, is_latest=True)
         publication.update()

@@ -140,10 +140,14 @@ class Restored:
     Attributes:
         saved_at_ns: nanoseconds since the epoch, 0 without a save. An unknown inode born earlier is old.
         groups: the configuration at that time; empty without a save.
+        saved_at_boottime_ns, boot_id: the same time as a moment of a boot, see :meth:`FileClock.saved`; None and "" if
+            an earlier version has saved it.
     """
 
     saved_at_ns: int = 0
     groups: tuple[GroupState, ...] = ()
+    saved_at_boottime_ns: int | None = None
+    boot_id: str = ""
 
     def was_configured(self, pattern: str, exclude: Collection[str]) -> bool:
         """Return whether all files that a pattern with these excludes matches were matched then too.
@@ -245,7 +249,13 @@ class StateFile:
         """Read the time and the configuration of the latest save."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
         groups = (GroupState(name, *map(tuple, parts)) for name, *parts in json.loads(meta.get("groups", "[]")))
-        return Restored(int(meta.get("saved_at_ns", 0)), tuple(groups))
+        boottime_ns = meta.get("saved_at_boottime_ns")
+        return Restored(
+            int(meta.get("saved_at_ns", 0)),
+            tuple(groups),
+            saved_at_boottime_ns=None if boottime_ns is None else int(boottime_ns),
+            boot_id=str(meta.get("boot_id", "")),
+        )
 
     def paths(self, where: str = "") -> Iterator[SavedPath]:
         """Read the paths."""

@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def told(cache: FStatCache) -> list[DirectoryEvent]:
-    """What is told as of now."""
+    """What is told as of now, but for whether a name was created."""
     cache.sync()
-    return events_taken(cache)
+    return [event._replace(is_created=False) for event in events_taken(cache)]
 
 
 def listed(path: Path | str) -> DirectoryEvent:
@@ -85,6 +85,19 @@ def test_names_that_come_and_go_are_told_in_order(cache: FStatCache, folder: Pat
         DirectoryEvent(directory, "file"),
     ]
     assert told(cache) == [], "once"
+
+
+def test_what_was_created_is_told_apart(cache: FStatCache, folder: Path, tmp_path: Path) -> None:
+    """Names of new files and links are created; those that a rename has reached are not, nor those that go."""
+    cache.watch_directory(str(folder))
+    (tmp_path / "old").touch()
+    (tmp_path / "old").rename(folder / "moved")
+    (folder / "hard").hardlink_to(folder / "moved")
+    (folder / "moved").rename(folder / "again")
+    (folder / "again").unlink()
+    cache.sync()
+    names = [(event.name, event.is_created) for event in events_taken(cache)]
+    assert names == [("moved", False), ("hard", True), ("moved", False), ("again", False), ("again", False)]
 
 
 def test_what_is_written_is_not_told(cache: FStatCache, folder: Path) -> None:
@@ -367,9 +380,9 @@ def test_a_flood_that_ends_is_told_by_name_again(tmp_path: Path, folder: Path) -
         heard.clear()
         wait_until(lambda: cache.status().hot_directories == 0)
         (folder / "heard").touch()
-        wait_until(lambda: DirectoryEvent(str(folder), "heard") in heard)
+        wait_until(lambda: DirectoryEvent(str(folder), "heard", is_created=True) in heard)
         assert {listed(folder), listed(link)} <= set(heard)
-        assert DirectoryEvent(str(link), "heard") in heard
+        assert DirectoryEvent(str(link), "heard", is_created=True) in heard
 
 
 def test_another_path_of_a_hot_directory_has_the_others_listed(cache: FStatCache, tmp_path: Path, folder: Path) -> None:
@@ -695,7 +708,7 @@ def test_the_owner_wakes_up_by_itself(folder: Path) -> None:
     with driven(FStatCache(keep_changes=True), heard.append) as cache:
         cache.watch_directory(str(folder))
         (folder / "file").write_bytes(b"x")
-        wait_until(lambda: DirectoryEvent(str(folder), "file") in heard)
+        wait_until(lambda: DirectoryEvent(str(folder), "file", is_created=True) in heard)
         cache.get_file_stats(folder / "file")
         heard.clear()
         (folder / "file").write_bytes(b"longer")
@@ -739,7 +752,7 @@ def test_after_sync_everything_complete_is_told(tmp_path: Path, folder: Path) ->
             for number in range(500):
                 (folder / str(number)).touch()
                 cache.sync()
-                assert DirectoryEvent(str(folder), str(number)) in events_taken(cache)
+                assert DirectoryEvent(str(folder), str(number), is_created=True) in events_taken(cache)
     finally:
         writer.kill()
         writer.wait()
@@ -779,7 +792,7 @@ def test_sync_against_the_owner(folder: Path) -> None:
         cache.sync()
         take()
     owner.join()
-    assert heard == [DirectoryEvent(str(folder), str(number)) for number in range(700)]
+    assert heard == [DirectoryEvent(str(folder), str(number), is_created=True) for number in range(700)]
 
 
 @pytest.mark.timeout(120)

@@ -25,13 +25,14 @@ TRIES = 100  # to get an inode's number again, which on ext4 is the next one's u
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file on a filesystem that tells births."""
+    """A file on a filesystem that tells births and keeps them."""
     path = tmp_path / "file.log"
     path.write_bytes(b"12345")
-    stats = read_stats(path)
+    with FStatCache() as cache:
+        stats = cache.get_file_stats(path)
     assert stats is not None
-    if not stats.birth_ns:
-        pytest.skip("the filesystem of the temporary folder does not tell when a file was born")
+    if not stats.identity[2]:
+        pytest.skip("the filesystem of the temporary folder does not tell when a file was born, or changes it")
     return path
 
 

@@ -104,7 +104,10 @@ def test_directories_are_watched_where_they_are_on_the_host(host: Path, cache: F
     (host / "var/log/containers/new").touch()
     (host / "other").touch()
     cache.sync()
-    assert events_taken(cache) == [DirectoryEvent("/logs/containers", "new"), DirectoryEvent("/", "other")]
+    assert events_taken(cache) == [
+        DirectoryEvent("/logs/containers", "new", is_created=True),
+        DirectoryEvent("/", "other", is_created=True),
+    ]
     with pytest.raises(FileNotFoundError):
         cache.watch_directory(str(host))
 

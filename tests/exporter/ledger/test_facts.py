@@ -681,6 +681,29 @@ def test_a_lost_file_goes_with_its_path_to_another_group() -> None:
     assert inode.homes == inode.holders == (book.of("/a"),)
 
 
+def test_an_inode_that_was_forgotten_before_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is remembered by the moment of its birth, so that files born after the step are new."""
+    monkeypatch.setattr("exporter.ledger.lost.LOST_INODES", 0)
+    offset_ns = 3600
+    facts = Facts(moment_of=lambda birth_ns: birth_ns - offset_ns)
+    for name, inode, birth_ns, growth in (("/a", 1, 5000, 10), ("/b", 2, 5000, 0), ("/c", 3, 1401, 10)):
+        if name == "/c":
+            offset_ns = 0
+        facts.declare(name, 0, (0,), since_ns=START_NS, is_new=True)
+        facts.observe(name, seen(10, inode, birth_ns=birth_ns))
+        facts.observe(name, None)
+        assert facts.paths[name].appended_bytes == growth
+
+
+def test_a_birth_later_than_now_shows_nothing() -> None:
+    """Its file is old, unless an event has shown that it is new."""
+    facts = Facts(moment_of=lambda _: None)
+    for name, is_created, growth in (("/a", None, 0), ("/b", False, 0), ("/c", True, 10)):
+        facts.declare(name, 0, (0,), since_ns=START_NS, is_new=True)
+        facts.observe(name, seen(10, hash(name)), 0, is_created)
+        assert facts.paths[name].appended_bytes == growth
+
+
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
@@ -723,12 +746,12 @@ def test_going_on_with_a_file_that_may_be_old(birth_ns: int) -> None:
 
 
 def test_going_on_on_a_device_with_another_number() -> None:
-    """The same number, birth and name is the same file; a snapshot of it elsewhere is not."""
+    """The same number, birth and directory is the same file; a snapshot of it elsewhere is not."""
     book = Book()
     restored(book, 1)
     journal = book.facts.journal()
-    book.look("/snapshot", seen(15, 1, birth_ns=OLD, device=7))
-    assert book.appended("/a", "/snapshot") == [500, 100, 0]
+    book.look("/snap/shot", seen(15, 1, birth_ns=OLD, device=7))
+    assert book.appended("/a", "/snap/shot") == [500, 100, 0]
     book.look("/a", seen(15, 1, birth_ns=OLD, device=2))
     assert book.appended("/a") == [505, 105]
     assert book.of("/a").rotations == 3
@@ -737,6 +760,17 @@ def test_going_on_on_a_device_with_another_number() -> None:
     book.look("/a", seen(15, 1, birth_ns=OLD, device=3))  # it was seen: this is another one
     assert book.appended("/a") == [505, 105]
     assert book.of("/a").rotations == 4
+
+
+def test_going_on_on_a_device_with_another_number_without_births() -> None:
+    """Only the file at the same path is the same one."""
+    book = Book()
+    restored(book, 1, birth_ns=0)
+    book.look("/b", seen(15, 1, birth_ns=0, device=2), is_new=False)
+    assert book.appended("/a", "/b") == [500, 100, 0]
+    book.look("/a", seen(15, 1, birth_ns=0, device=3))
+    assert book.appended("/a") == [505, 105]
+    assert book.of("/a").rotations == 3
 
 
 def test_a_device_that_kept_its_number_is_no_other_one() -> None:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Counters
 from exporter.ledger.facts import Facts
+from exporter.ops.file_clock import FileClock
 from exporter.publication.publication import Publication
 from exporter.state.checkpoint import Checkpoint
 from exporter.state.state_file import APPLICATION_ID, SCHEMA, GroupState, Restored, StateError
@@ -45,6 +46,8 @@ DECLARED = {"/a": 0, "/a.1": 0, "/p": 1, "/p.1": 1, "/q": 1}
 NAMES = (*DECLARED, "/a.2", "/q.1")
 REALMS = {"system": 0, "pods": 1, "other": 2}
 NOTHING = Counters(0, 0, 0, 0)
+CLOCK = FileClock(lambda _: 1 << 70, "boot")
+"""A clock whose moments are the times of files."""
 
 
 class State:
@@ -63,7 +66,7 @@ class State:
         self.declared = declared
         self.groups = groups
         self.publication = Publication(self.facts, groups, REALMS)
-        self.checkpoint = Checkpoint(str(path), self.publication, REALMS)
+        self.checkpoint = Checkpoint(str(path), self.publication, REALMS, CLOCK)
         self.restored = self.checkpoint.load(lambda name: (declared[name],) if name in declared else ())
 
     def look(self, name: str, stats: FileStats | None) -> None:
@@ -254,7 +257,7 @@ def test_growth_while_down(path: Path) -> None:
     state.save(1000)
     state.close()
     state = State(path)
-    assert state.restored == Restored(1000, SAVED_GROUPS)
+    assert state.restored == Restored(1000, SAVED_GROUPS, 1000, "boot")
     assert sorted(inode.last_name for inode in state.facts.lost()) == ["/a", "/p"]
     state.look("/a.1", FileStats(13, 2, 1, 1, 500))
     state.look("/a", FileStats(5, 2, 3, 1, 1000))
