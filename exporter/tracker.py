@@ -29,6 +29,7 @@ from fstat_cache import (
     CacheClosedError,
     DirectoryEvent,
     EventsLost,
+    FileChange,
     FileStats,
     FStatCache,
     InodeChange,
@@ -306,6 +307,7 @@ class Tracker:
 
     def catch_up(self) -> None:
         """Process events, book the cache's changes, and find files in directories with events, until no event comes."""
+        self.clock.check()
         for _ in range(MOST_ROUNDS):
             self.cache.advance()
             self._book()
@@ -341,11 +343,8 @@ class Tracker:
                 self._arrivals.note(change)
                 continue
             try:
-                if isinstance(change, InodeChange):
-                    self.facts.observe_inode(change)
-                    continue
-                if isinstance(change, EventsLost):
-                    self._note_lost(change.directory)
+                if not isinstance(change, FileChange):
+                    self._book_other(change)
                     continue
                 name, stats = change
                 data_begin = 0
@@ -359,6 +358,12 @@ class Tracker:
                 _log.exception("a change could not be booked", extra=fields(change=change))
         if changes and not self.booked.is_set():
             self.booked.set()
+
+    def _book_other(self, change: InodeChange | EventsLost) -> None:
+        if isinstance(change, InodeChange):
+            self.facts.observe_inode(change)
+        else:
+            self._note_lost(change.directory)
 
     def _note_lost(self, directory: str | None) -> None:
         """Count lost events for the groups with files there."""
@@ -419,7 +424,9 @@ class Tracker:
         """Return whether a file that had this name was born since unknown files of its patterns are new."""
         match = self.matcher.match(name)
         born_ns = self.clock.moment_of(birth_ns)
-        return match is not None and born_ns is not None and born_ns >= self._since_ns(match)
+        if match is None or born_ns is None:
+            return False
+        return born_ns >= min([self.since_ns[pattern] for pattern in match.patterns])
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
         self.rotated.pop(name, None)
@@ -478,17 +485,22 @@ class Tracker:
         position = self.publication.position_of(match.groups)
         is_shown = position is not None
         is_new = self.is_ready and is_shown  # a file that only the next configuration matches may be old
-        since_ns, realm = self._since_ns(match), self._realm_of(match)
-        self.facts.declare(name, realm, match.groups, since_ns=since_ns, is_new=is_new, is_shown=is_shown)
+        self.facts.declare(
+            name,
+            self._realm_at(position, match),
+            match.groups,
+            since_ns=min([self.since_ns[pattern] for pattern in match.patterns]),
+            is_new=is_new,
+            is_shown=is_shown,
+        )
 
     def _realm_of(self, match: Match) -> int:
-        position = self.publication.position_of(match.groups)
+        return self._realm_at(self.publication.position_of(match.groups), match)
+
+    def _realm_at(self, position: int | None, match: Match) -> int:
         if position is None:  # only the next configuration matches it
             return self.realms[self.matcher.rules[match.groups[0]].name]
         return self.realms[self.publication.config[position].group]
-
-    def _since_ns(self, match: Match) -> int:
-        return min([self.since_ns[pattern] for pattern in match.patterns])
 
     def _forget(self, name: str) -> None:
         self.rotated.pop(name, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from fstat_cache.stats import FileStats, file_time_ns
+from fstat_cache.stats import FileStats
 
 MOST_PENDING = 10_000
 """How many directory events are kept, or two a directory if that is more; beyond, whole directories are reported."""
@@ -89,7 +89,7 @@ class Changes:
         self.is_kept = is_kept
         self._changes: list[Change] = []
         self._directory_events = 0
-        self._taken_ns = file_time_ns()
+        self._as_of_ns = 0  # every directory event until then was taken
 
     def __bool__(self) -> bool:
         return bool(self._changes)
@@ -104,20 +104,23 @@ class Changes:
         if self.is_kept:
             self._changes.append(change)
 
-    def add_events(self, events: Sequence[DirectoryEvent], directories: Collection[str]) -> None:
+    def add_events(self, events: Sequence[DirectoryEvent], directories: Collection[str], as_of_ns: int = 0) -> None:
         """Add events of directories.
 
         Args:
             events: in order.
             directories: the paths of the watched ones.
+            as_of_ns: when there were no more events than those before these, by the clock of files.
         """
         if not self.is_kept:
             return
+        if not self._directory_events:
+            self._as_of_ns = as_of_ns
         self._changes += events
         self._directory_events += len(events)
         if self._directory_events > max(MOST_PENDING, 2 * len(directories)):
             paths = dict.fromkeys(each.directory for each in self._changes if isinstance(each, DirectoryEvent))
-            listed = [DirectoryEvent(path, None, since_ns=self._taken_ns) for path in paths if path in directories]
+            listed = [DirectoryEvent(path, None, since_ns=self._as_of_ns) for path in paths if path in directories]
             self._changes = [each for each in self._changes if not isinstance(each, DirectoryEvent)]
             self._changes += listed
             self._directory_events = len(listed)
@@ -125,5 +128,4 @@ class Changes:
     def take(self) -> list[Change]:
         """Return and forget the changes since the last call."""
         changes, self._changes, self._directory_events = self._changes, [], 0
-        self._taken_ns = file_time_ns()
         return changes

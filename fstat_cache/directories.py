@@ -218,7 +218,7 @@ class Directories:
         for each in directories:
             events.append(DirectoryEvent(each.path, None, since_ns=each.listed_ns or self.as_of_ns))
             each.listed_ns = file_time_ns() if each.wd in self.sampled else 0
-        self._changes.add_events(events, self.by_path)
+        self._changes.add_events(events, self.by_path, self.as_of_ns)
 
     def arm_again(self, wd: int, event: Event = states.TOUCHED) -> None:
         """Arm a watch again, and report its directories for listing."""
@@ -266,7 +266,7 @@ class Directories:
                 of_name = name, is_directory, moved_from, moved_to, 0, bool(mask & IN_CREATE)
                 each_one = sharers if isinstance(sharers, list) else (sharers,)
                 events += [DirectoryEvent(each.path, *of_name) for each in each_one]
-        self._changes.add_events(events, self.by_path)
+        self._changes.add_events(events, self.by_path, self.as_of_ns)
 
     # -- sampled directories ------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from fstat_cache.states import (
     Event,
     State,
 )
-from fstat_cache.stats import FileStats, read_again, read_stats
+from fstat_cache.stats import FileStats, file_time_ns, read_again, read_stats
 from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class Files:
         self.read_again = session.root.beneath(read_again)
         self._homes = {EVENTS: served, SAMPLED: served, RECHECK: self.doubtful, REMOTE: self.remote}
         self._homes |= dict.fromkeys(POLLED.values(), self.polled)
+        self._began_ns = file_time_ns()
         self._session = session
         self._counts = counts
         self._watches = watches
@@ -130,7 +131,7 @@ class Files:
             self.served[path] = entry
         else:
             self._settle(entry, reason)
-        if self.nameless.is_young(stats):
+        if stats.birth_ns >= self._began_ns:  # it is young, so it is probably being written
             self.nameless.learn(entry)
         return entry
 
@@ -274,7 +275,8 @@ class Files:
             return NO_WATCH, reason
         assert session.inotify is not None
         try:
-            if not has_watch and len(watches) >= (watches.limit or 0):
+            held = len(self._table) + len(watches.directories) + len(self.nameless)  # inlines len(watches)
+            if not has_watch and held >= (watches.limit or 0):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             wd = session.inotify.add_watch(path, ARMED_MASK)
         except (FileNotFoundError, NotADirectoryError):
@@ -291,7 +293,8 @@ class Files:
     def _bind(self, entry: Entry, wd: int, reason: str | None) -> str | None:
         """Bind an entry to a watch, or to none; return the reason why it is polled."""
         if wd != entry.wd:
-            self._leave(entry)
+            if entry.wd != NO_WATCH:
+                self._leave(entry)
             if wd != NO_WATCH:
                 if self.directories.covered:
                     self.directories.release(entry.path)

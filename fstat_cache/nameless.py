@@ -94,7 +94,6 @@ class NamelessInodes(dict[int, Nameless]):
         self.handles: dict[int, bytes | None] = {}
         self.are_refused = False
         self._is_probed = False
-        self._began_ns = file_time_ns()
         self._session = session
         self._real = session.root.real
         self._watches = watches
@@ -102,10 +101,6 @@ class NamelessInodes(dict[int, Nameless]):
         self._sampled = sampled
 
     # -- while an inode has a name ------------------------------------------------------------------------------------
-
-    def is_young(self, stats: FileStats) -> bool:
-        """Return whether a file was born since the cache began: it is probably being written."""
-        return stats.birth_ns >= self._began_ns
 
     def learn(self, entry: Entry) -> None:
         """Take the handle of a watched file, for the time when its name leads elsewhere; once for each watch."""

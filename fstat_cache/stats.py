@@ -78,6 +78,11 @@ class FileStats:
         """,
     )
 
+    birth_ns: int = property(  # type: ignore[assignment]
+        attrgetter("_birth_ns"),
+        doc="Birth of the inode in nanoseconds since the epoch; 0 where the filesystem has no birth time.",
+    )
+
     def later(self, size: int, mtime_ns: int) -> FileStats:
         """Return later stats of the same inode."""
         later = object.__new__(FileStats)
@@ -102,11 +107,6 @@ class FileStats:
     def device(self) -> int:
         """Number of the device that the inode is on."""
         return self._identity[0]
-
-    @property
-    def birth_ns(self) -> int:
-        """Birth of the inode in nanoseconds since the epoch; 0 where the filesystem has no birth time."""
-        return self._birth_ns
 
     def __getitem__(self, key: str) -> int | float:
         # The most frequent keys first: "size" costs little more than an attribute.

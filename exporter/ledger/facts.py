@@ -456,7 +456,7 @@ class Facts:
             self._books.note_inode(before)
         if is_changed:
             self._change(inode, stats.size, stats.mtime_ns, data_begins)
-        if path.realm not in inode.realms and (path.is_shown or not inode.homes):
+        if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
             appended_bytes = self._attribution.initial_bytes(
                 path, inode, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created

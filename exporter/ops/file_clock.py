@@ -12,8 +12,6 @@ from fstat_cache.stats import CLOCK_REALTIME_COARSE
 
 TOLERANCE_NS = 1_000_000
 """The most by which the two clocks seem to differ between two readings without a step."""
-CHECKED_NS = 1_000_000
-"""How long no step is expected after the latest look for one."""
 AHEAD_NS = 20_000_000
 """The most by which a file's time may be later than now, because a filesystem rounds it."""
 _TRIES = 5
@@ -41,6 +39,10 @@ class FileClock:
                 boot_id = _BOOT_ID.read_text().strip()
         self.boot_id = boot_id
 
+    def check(self) -> int:
+        """Notice a step of CLOCK_REALTIME; return how far it is ahead of CLOCK_BOOTTIME now. Call it now and then."""
+        return self._offset()[1]
+
     def now_ns(self) -> int:
         """Return the present moment."""
         return self._read(CLOCK_BOOTTIME)
@@ -56,14 +58,16 @@ class FileClock:
     def moment_of(self, file_time_ns: int) -> int | None:
         """Return the moment of a file's time; None if that is later than now, so that it shows nothing.
 
+        The first scan asks a million times, so the clock is read only for a time after the latest :meth:`check`.
+
         Args:
             file_time_ns: nanoseconds since the epoch.
         """
-        now_ns = self._read(CLOCK_BOOTTIME)
-        if now_ns > self._checked_ns + CHECKED_NS:  # the first scan asks a million times
-            self._offset()
         moment_ns = file_time_ns - self._offset_ns
-        return moment_ns if moment_ns <= now_ns + AHEAD_NS else None
+        if moment_ns > self._checked_ns:
+            moment_ns = file_time_ns - self.check()
+            return moment_ns if moment_ns <= self._checked_ns + AHEAD_NS else None
+        return moment_ns
 
     def saved(self, moment_ns: int) -> tuple[int, int, str]:
         """Return what to save of a moment: nanoseconds since the epoch, the moment, and the boot."""
