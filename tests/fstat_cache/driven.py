@@ -13,9 +13,9 @@ def stats_taken(cache: FStatCache) -> list[tuple[str, FileStats | None]]:
 
 
 def events_taken(cache: FStatCache) -> list[DirectoryEvent]:
-    """What has happened in directories since changes were taken last, without times and causes."""
+    """What has happened in directories since changes were taken last, without times."""
     events = [change for change in cache.take() if isinstance(change, DirectoryEvent)]
-    return [event._replace(since_ns=0, is_created=False) for event in events]
+    return [event._replace(since_ns=0) for event in events]
 
 
 def survey(cache: FStatCache, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
