@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from exporter.config.model import Config
 from exporter.discovery.arrivals import Arrivals
@@ -50,7 +50,6 @@ MOST_ROUNDS = 10
 """How often in a row a scrape processes events that come meanwhile."""
 SEARCH_S = 10.0
 """How often at most all processes are searched for a file that was created and deleted between two stats."""
-LARGEST_BLOCK_BYTES = 1 << 16
 
 
 class Tracker:
@@ -347,13 +346,13 @@ class Tracker:
                     self._book_other(change)
                     continue
                 name, stats = change
-                data_begin = 0
                 if stats is None:
                     self._vanished.add(name)
-                elif self.facts.cut and (size := self.facts.outgrows_cut(stats)) is not None:
-                    data_begin = data_begins(name, size, self.cache.root.real)
                 is_created = self._arrivals.take(name, stats) if name in self._arrivals.names else None
-                self.facts.observe(name, stats, data_begin, is_created)
+                question = self.facts.observe(name, stats, is_created=is_created)
+                if question is not None and stats is not None:
+                    data = self.cache.extents.find(name, stats, question.begin, is_resumed=question.is_resumed)
+                    self.facts.observe(name, stats, data, is_created=is_created, may_ask=False)
             except Exception:  # noqa: BLE001 - the other changes must still be booked
                 _log.exception("a change could not be booked", extra=fields(change=change))
         if changes and not self.booked.is_set():
@@ -531,27 +530,3 @@ def lost_in(facts: Facts) -> dict[str, set[int]]:
     for inode in facts.lost():
         lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
     return lost
-
-
-def data_begins(path: str, offset: int, real: Callable[[str], str]) -> int:
-    """Return the offset of a file's first non-zero byte from an offset on; the given offset if that is unknown.
-
-    SEEK_DATA finds the first block with data (lseek(2)); the rest of the hole in that block reads as zeros.
-
-    Args:
-        path: the file.
-        offset: bytes.
-        real: resolves a path; raises OSError as ``os.stat`` does.
-    """
-    try:
-        fd = os.open(real(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return offset
-    try:
-        begin = os.lseek(fd, offset, os.SEEK_DATA)
-        data = os.pread(fd, LARGEST_BLOCK_BYTES, begin)
-    except OSError:
-        return offset
-    finally:
-        os.close(fd)
-    return begin + len(data) - len(data.lstrip(b"\0"))

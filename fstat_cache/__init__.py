@@ -4,6 +4,7 @@ from fstat_cache.cache import CacheInfo, CacheStatus, FStatCache, Surveyed
 from fstat_cache.changes import Change, DirectoryEvent, EventsLost, FileChange, InodeChange
 from fstat_cache.engine import AUTOFS
 from fstat_cache.errors import CacheClosedError, FStatCacheError
+from fstat_cache.extents import Data
 from fstat_cache.states import FILESYSTEM, HOT, POLL_REASONS, WATCH_FAILURES, WATCHED
 from fstat_cache.states import REMOTE_FILESYSTEM as REMOTE
 from fstat_cache.stats import FileStats, file_time_ns, is_settled
@@ -20,6 +21,7 @@ __all__ = [
     "CacheInfo",
     "CacheStatus",
     "Change",
+    "Data",
     "DirectoryEvent",
     "EventsLost",
     "FStatCache",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fstat_cache.audit import Audit
 from fstat_cache.changes import Change
 from fstat_cache.errors import CacheClosedError
+from fstat_cache.extents import Extents
 from fstat_cache.inodes import Inodes
 from fstat_cache.life import EXPECTED_ERRORS, Life, Settings
 from fstat_cache.lru import Places
@@ -163,6 +164,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         self._misses = Misses(self._life, self._places)
         self._audit = Audit(self._life)
         self.inodes = Inodes(self._life)
+        self.extents = Extents(self._life)
         self._surveyed_at_ns = 0
         weakref.finalize(self, self._life.end)  # a cache that is dropped unclosed ends its thread
 

@@ -102,15 +102,30 @@ class RemoteMounts:
         answers: dict[str, Found] = {}
         futures = []
         for mount, paths in paths_by_mount.items():
-            with self._lock:
-                if (worker := self._workers.get(mount)) is None:
-                    worker = self._workers[mount] = Worker(f"fstat-cache-remote-{mount.point}")
-            futures.append(worker.begin(functools.partial(self._stat, paths, answers), self._timeout_s))
+            stat = functools.partial(self._stat, paths, answers)
+            futures.append(self._worker(mount).begin(stat, self._timeout_s))
         wait(filter(None, futures), self._timeout_s)
         answered = answers.copy()  # a late worker may still add to it
         late = errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)
         everything = itertools.chain.from_iterable(paths_by_mount.values())
         return {path: answered[path] if path in answered else TimeoutError(*late, path) for path in everything}
+
+    def call(self, mount: Mount, function: Callable[[], T]) -> T:
+        """Make one call to a filesystem, and return its result.
+
+        Raises:
+            TimeoutError: see :meth:`stat`; and whatever the function raises.
+        """
+        future = self._worker(mount).begin(function, self._timeout_s)
+        if future is None or not wait((future,), self._timeout_s).done:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), mount.point)
+        return future.result()
+
+    def _worker(self, mount: Mount) -> Worker:
+        with self._lock:
+            if (worker := self._workers.get(mount)) is None:
+                worker = self._workers[mount] = Worker(f"fstat-cache-remote-{mount.point}")
+        return worker
 
     def _stat(self, paths: Sequence[str], answers: dict[str, Found]) -> None:
         for path in paths:

@@ -22,6 +22,8 @@ SILENT_TYPES = frozenset({
     "nsfs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
 })
 """The kernel makes the content of their files as they are read, and reports no event."""
+SYNCING_TYPES = frozenset({"zfs"})
+"""SEEK_DATA and SEEK_HOLE (lseek(2)) wait until the file's pending data is on the disk."""
 # fmt: on
 
 
@@ -100,6 +102,8 @@ class MountTable:
         silent = [mount for mount in self._mounts.values() if mount.fs_type in SILENT_TYPES]
         self.silent_devices = frozenset(mount.device for mount in silent)
         self.overlays = frozenset(mount.mount_id for mount in self._mounts.values() if mount.fs_type == "overlay")
+        syncing = [mount for mount in self._mounts.values() if mount.fs_type in SYNCING_TYPES]
+        self.syncing_devices = frozenset(mount.device for mount in syncing)
         self.remote = frozenset(mount for mount in self._mounts.values() if mount.is_remote)
 
     def remote_of(self, path: str) -> Mount | None:

@@ -22,27 +22,32 @@ class Attribution:
         self._books = books
         self._moment_of = moment_of
 
-    def initial_bytes(
-        self, home: Path, inode: Inode, birth_ns: int, forgotten_ns: int, *, is_created: bool | None
-    ) -> int:
+    def initial_bytes(self, home: Path, birth_ns: int, forgotten_ns: int, size: int, *, is_created: bool | None) -> int:
         """Return how many bytes of an inode with a new home count: all if it was born since the home was declared.
 
         Args:
             home: its new home in a realm.
-            inode: the inode.
+            birth_ns, forgotten_ns, is_created: see :meth:`is_born_since`.
+            size: how much data the inode has, bytes.
+        """
+        home.is_counting = True
+        return size if self.is_born_since(home, birth_ns, forgotten_ns, is_created=is_created) else 0
+
+    def is_born_since(self, home: Path, birth_ns: int, forgotten_ns: int, *, is_created: bool | None) -> bool:
+        """Return whether an inode counts from its first byte.
+
+        Args:
+            home: its new home in a realm.
             birth_ns: its birth, nanoseconds since the epoch; 0 where the filesystem has no births.
             forgotten_ns: an inode born at this moment or before may have counted already.
             is_created: see :meth:`exporter.ledger.facts.Facts.observe`.
         """
-        home.is_counting = True
         if is_created:
-            return inode.size
+            return True
         if birth_ns:
             born_ns = self._moment_of(birth_ns)
-            is_born_since = born_ns is not None and born_ns >= home.since_ns and born_ns > forgotten_ns
-        else:
-            is_born_since = is_created is None and (home.is_new or home.stats is not None)
-        return inode.size if is_born_since else 0
+            return born_ns is not None and born_ns >= home.since_ns and born_ns > forgotten_ns
+        return is_created is None and (home.is_new or home.stats is not None)
 
     def rehome(self, inode: Inode) -> None:
         """Replace homes that have ended by a later path of the same name, or by a present name of the inode.

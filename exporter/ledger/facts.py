@@ -4,8 +4,7 @@ An inode is a file by its identity, whatever its names; it has a size. A path is
 facts know a group only by a number, the realm. In each realm an inode has a home: the path under which the realm saw it
 first. Its growth counts there, even after a rename.
 
-A stat does not show how a file became smaller, so it counts as emptied and written again. If it was only shortened, the
-remaining bytes are booked as appended.
+A stat does not show which of a file's bytes were written. Where that matters, :meth:`Facts.observe` asks for the data.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
 from exporter.ledger.inodes import Identity, Inode, Path
 from exporter.ledger.lost import LostInodes
+from exporter.ledger.offsets import LARGE_BYTES, PAGE_BYTES, Offsets, Question
 from exporter.ledger.uncertain import ABSENCE, DELETED, TRUNCATED, UNWATCHED, Uncertain
-from fstat_cache import FileStats, InodeChange
+from fstat_cache import Data, FileStats, InodeChange
 
 JUST_WRITTEN_NS = 1_000_000_000
 """A truncation so soon after growth may have taken bytes away that no stat has seen."""
@@ -42,7 +42,7 @@ class Facts:
         handles: inode -> its file handle, as far as known.
         deleted: deleted inode that is still open -> how many bytes of the disk it takes.
         uncertain: how often bytes may have gone uncounted.
-        cut: cut inode -> its size before, until it is greater than that again. A test for emptiness needs no lock.
+        offsets: inode -> the offset where its writer may go on, if that is not its size.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Facts:
         self.paths: dict[str, Path] = {}
         self.inodes: dict[Identity, Inode] = {}
         self.followed: dict[str, Inode] = {}
-        self.cut: dict[Identity, int] = {}
+        self.offsets = Offsets()
         self.handles: dict[Identity, bytes] = {}
         self.deleted: dict[Identity, int] = {}
         self.uncertain = Uncertain()
@@ -104,27 +104,27 @@ class Facts:
             self._origins.pop(name, None)
             self.paths[name] = Path(name, realm, groups, since_ns, is_new, is_shown)
 
-    def outgrows_cut(self, stats: FileStats) -> int | None:
-        """Check whether a cut inode is now greater than before the cut.
-
-        Returns:
-            If so its known size, else None. A hole may follow that size, because a writer may continue at its old
-            offset.
-        """
-        with self.lock:
-            if stats.size > self.cut.get(stats.identity, stats.size):
-                return self.inodes[stats.identity].size
-            return None
-
-    def observe(self, name: str, stats: FileStats | None, data_begins: int = 0, is_created: bool | None = None) -> None:
-        """Book the result of a stat.
+    def observe(
+        self,
+        name: str,
+        stats: FileStats | None,
+        data: Data | None = None,
+        *,
+        is_created: bool | None = None,
+        may_ask: bool = True,
+    ) -> Question | None:
+        """Book the result of a stat, or ask for the file's data first.
 
         Args:
             name: the path. At an undeclared one only inodes count that are known or have an origin, :meth:`set_origin`.
             stats: None when there is no regular file.
-            data_begins: if :meth:`outgrows_cut` returned a size: the offset of the first byte after it that is not 0.
+            data: the answer to the question; None if it is unknown.
             is_created: True if an event shows that its file is new, whatever its birth; False if the file was renamed
                 from an unknown place, so that it is old unless its birth shows otherwise.
+            may_ask: False for the call with the answer.
+
+        Returns:
+            None if the stat is booked; else a question, and nothing has changed. Call again with its answer.
         """
         with self.lock:
             # A busy file is booked a thousand times a second, so its case is inlined here and reads everything once.
@@ -136,21 +136,30 @@ class Facts:
                     self._vanish(path)
                 elif inode is not None:
                     self._leave(name, None, inode)
-                return
+                return None
+            size, mtime_ns = stats.size, stats.mtime_ns
             is_booked = False
             if inode is None or inode.identity != stats.identity or (is_created and _is_recreated(path, stats)):
-                inode = self._move(name, path, inode, stats, data_begins, is_created)
+                if may_ask and (size > LARGE_BYTES or self.offsets):
+                    question = self._ask(name, stats, is_created)
+                    if question is not None:
+                        return question
+                inode = self._move(name, path, inode, stats, data, is_created)
                 if inode is None:
-                    return
+                    return None
                 is_booked = path is not None
-            size, mtime_ns = stats.size, stats.mtime_ns
             if size != inode.size or mtime_ns != inode.mtime_ns:
-                self._change(inode, size, mtime_ns, data_begins)
+                if may_ask and (size - inode.size > LARGE_BYTES or self.offsets):
+                    question = self.offsets.ask(inode, size)
+                    if question is not None:
+                        return question
+                self._change(inode, size, mtime_ns, data)
                 is_booked = path in inode.homes
             if path is not None and path.stats is not stats:
                 before, path.stats = path.stats, stats
                 if not is_booked and before != stats:
                     self._books.book(path)
+            return None
 
     def observe_inode(self, change: InodeChange) -> None:
         """Book what is known of an inode by itself; unknown inodes are ignored."""
@@ -165,7 +174,7 @@ class Facts:
                 reason = DELETED if change.is_gone else UNWATCHED
                 self.uncertain.note(inode.realms, reason)
             if change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns):
-                self._change(inode, stats.size, stats.mtime_ns, 0)
+                self._change(inode, stats.size, stats.mtime_ns, None)
             if change.links == 0:
                 self.deleted[inode.identity] = change.disk_bytes
             elif change.links is not None or change.is_gone:
@@ -324,7 +333,7 @@ class Facts:
         size: int,
         mtime_ns: int,
         last_name: str,
-        cut_from: int | None,
+        offset: int | None,
         *,
         home: str,
         realm: int,
@@ -334,7 +343,7 @@ class Facts:
 
         Args:
             identity, size, mtime_ns, last_name: see :class:`Inode`.
-            cut_from: its size before it was cut, if it is not greater again.
+            offset: where its writer may go on, if that is not its size; see :class:`Offsets`.
             home: the name of its home.
             realm: the home's realm; its group gets the growth even if the home is undeclared.
             is_latest: whether it was the last inode seen at its home.
@@ -355,8 +364,8 @@ class Facts:
             self._lost.restore(inode)
             if is_latest:
                 path.inode = inode
-            if cut_from is not None:
-                self.cut[identity] = cut_from
+            if offset is not None:
+                self.offsets[identity] = offset
             self._books.note_inode(inode)
 
     def end_restoring(self) -> None:
@@ -372,13 +381,26 @@ class Facts:
 
     # -- below here, every method is called with the lock held --------------------------------------------------------
 
+    def _ask(self, name: str, stats: FileStats, is_created: bool | None) -> Question | None:
+        """Return the question about an inode to which a path did not lead before."""
+        size, identity = stats.size, stats.identity
+        inode = self.inodes.get(identity) or self._lost.find_restored(identity, name)
+        if inode is not None:
+            return self.offsets.ask(inode, size)
+        home = self.paths.get(self._origins.get(name, name))
+        if home is None or size <= LARGE_BYTES:
+            return None
+        # Not for other files that exist at the start: opening them would slow down the first scan.
+        is_new = self._attribution.is_born_since(home, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created)
+        return Question(0) if is_new or size % PAGE_BYTES == 0 else None
+
     def _move(
         self,
         name: str,
         path: Path | None,
         before: Inode | None,
         stats: FileStats,
-        data_begins: int,
+        data: Data | None,
         is_created: bool | None,
     ) -> Inode | None:
         """Book that a path leads to another inode than before; return the inode, or None if it is not followed."""
@@ -400,15 +422,18 @@ class Facts:
             self._lost.discard(inode)  # before _leave() adds another one, which may exceed the limit
         if before is not None:
             self._leave(name, path, before)
+        size = None
         if inode is None:
             home = self.paths.get(origin)
             if home is None:
                 return None
-            inode = self.inodes[stats.identity] = Inode(stats.identity, stats.size, stats.mtime_ns, (), origin)
+            inode = self.inodes[stats.identity] = Inode(stats.identity, 0, stats.mtime_ns, (), origin)
+            size = self.offsets.append(inode, stats.size, data)
+            inode.size = stats.size
             if home is not path:  # it was renamed away from its home, which counts as a rotation
                 inode.homes = (home,)
                 appended_bytes = self._attribution.initial_bytes(
-                    home, inode, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created
+                    home, stats.birth_ns, self._lost.forgotten_ns, size, is_created=is_created
                 )
                 self._books.book(home, appended_bytes=appended_bytes, rotations=1)
         inode.names = (*inode.names, name)
@@ -416,7 +441,7 @@ class Facts:
         if path is None:
             self.followed[name] = inode
         else:
-            self._arrive(path, inode, stats, data_begins, is_created)
+            self._arrive(path, inode, stats, data, size, is_created)
         self._books.note_inode(inode)
         return inode
 
@@ -424,28 +449,42 @@ class Facts:
         """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""
         pairs = (old, identity), (self.inodes.get(identity), old.identity)
         renumbered = [
-            (inode, now, self.cut.get(inode.identity), self.handles.get(inode.identity))
+            (inode, now, self.offsets.get(inode.identity), self.handles.get(inode.identity))
             for inode, now in pairs
             if inode is not None
         ]
         for before, *_ in renumbered:
             self._lost.discard(before)
             self._forget(before)
-        for before, now, cut_from, handle in renumbered:
+        for before, now, offset, handle in renumbered:
             inode = self.inodes[now] = replace(before, identity=now)
             for home in inode.homes:
                 if home.inode is before:
                     home.inode = inode
-            if cut_from is not None:
-                self.cut[now] = cut_from
+            if offset is not None:
+                self.offsets[now] = offset
             if handle is not None:
                 self._learn(inode, handle)
             self._lost.restore(inode)
             self._books.note_inode(inode)
         return self.inodes[identity]
 
-    def _arrive(self, path: Path, inode: Inode, stats: FileStats, data_begins: int, is_created: bool | None) -> None:
-        """Book that a declared path leads to an inode to which it did not lead before."""
+    def _arrive(
+        self,
+        path: Path,
+        inode: Inode,
+        stats: FileStats,
+        data: Data | None,
+        size: int | None,
+        is_created: bool | None,
+    ) -> None:
+        """Book that a declared path leads to an inode to which it did not lead before.
+
+        Args:
+            path, inode, stats: the path, the inode, and its stats.
+            data, is_created: see :meth:`observe`.
+            size: how much data a new inode has; None: the inode was known.
+        """
         before, path.inode = path.inode, inode
         self._attribution.rehome(inode)
         is_changed = stats.size != inode.size or stats.mtime_ns != inode.mtime_ns
@@ -455,11 +494,13 @@ class Facts:
             changes = not (is_changed and path in inode.homes)  # one stat is one change
             self._books.note_inode(before)
         if is_changed:
-            self._change(inode, stats.size, stats.mtime_ns, data_begins)
+            self._change(inode, stats.size, stats.mtime_ns, data)
         if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
+            if size is None:
+                size = min(inode.size, self.offsets.get(inode.identity, inode.size))
             appended_bytes = self._attribution.initial_bytes(
-                path, inode, stats.birth_ns, self._lost.forgotten_ns, is_created=is_created
+                path, stats.birth_ns, self._lost.forgotten_ns, size, is_created=is_created
             )
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
@@ -498,22 +539,18 @@ class Facts:
 
     def _forget(self, inode: Inode) -> None:
         del self.inodes[inode.identity]
-        for known in (self.cut, self.handles, self.deleted):
+        for known in (self.offsets, self.handles, self.deleted):
             known.pop(inode.identity, None)
         self._books.note_inode(inode)
 
-    def _change(self, inode: Inode, size: int, mtime_ns: int, data_begins: int) -> None:
+    def _change(self, inode: Inode, size: int, mtime_ns: int, data: Data | None) -> None:
         """Book that an inode has another size or modification time."""
         grown = appended_bytes = size - inode.size
-        if self.cut and size > self.cut.get(inode.identity, size):
-            del self.cut[inode.identity]
-            appended_bytes = min(appended_bytes, max(0, size - data_begins))
+        if grown < 0 or data is not None or self.offsets:
+            appended_bytes = self.offsets.append(inode, size, data)
         if grown < 0:
-            appended_bytes = size
             if self._lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
-                reason = ABSENCE if self._lost.is_restoring else TRUNCATED
-                self.uncertain.note(inode.realms, reason)
-            self.cut[inode.identity] = max(inode.size, self.cut.get(inode.identity, 0))
+                self.uncertain.note(inode.realms, ABSENCE if self._lost.is_restoring else TRUNCATED)
             self._urgent.set()
         inode.size, inode.mtime_ns = size, mtime_ns
         for home in inode.homes:

@@ -213,13 +213,13 @@ class Checkpoint:
                     yield *self._inode_values(inode, home), os.fsencode(home.name), names[home.realm]
 
     def _inode_values(self, inode: Inode, home: Path) -> Row:
-        cut_from = self._facts.cut.get(inode.identity)
+        offset = self._facts.offsets.get(inode.identity)
         return (
             *_key(inode.identity),
             whole(inode.size),
             whole(inode.mtime_ns),
             None if inode.last_name == home.name else os.fsencode(inode.last_name),
-            None if cut_from is None else whole(cut_from),
+            None if offset is None else whole(offset),
         )
 
     def _load(self, groups_of: Callable[[str], tuple[int, ...]]) -> tuple[Restored, Journal]:

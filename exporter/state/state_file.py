@@ -164,7 +164,7 @@ class SavedInode(NamedTuple):
     size: int
     mtime_ns: int
     last_name: str
-    cut_from: int | None
+    cut_from: int | None  # or another offset where its writer may go on, see Offsets
 
 
 class SavedPath(NamedTuple):

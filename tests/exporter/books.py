@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from exporter.config.groups import LogGroup
 from exporter.ledger.facts import Facts
 from exporter.ledger.inodes import Path
+from exporter.ledger.offsets import Question
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
-from fstat_cache import FileStats
+from fstat_cache import Data, FileStats
 
 START_NS = 1000
 OLD = START_NS - 1
@@ -27,29 +28,30 @@ class Book:
     Args:
         groups: of the configuration.
         grace_s: see :class:`Publication`.
-        data_begins: what the tracker finds out: path, offset -> where the first byte that is not zero is from there on.
+        data: answers the facts' questions for the tracker: path, question -> the data; None: it is unknown.
     """
 
     def __init__(
         self,
         *groups: LogGroup,
         grace_s: float = 60,
-        data_begins: Callable[[str, int], int] = lambda _path, offset: offset,
+        data: Callable[[str, Question], Data | None] = lambda _path, _question: None,
     ) -> None:
         config = groups or (LogGroup("g", ()),)
         self.facts = Facts()
         self.realms = {group.group: position for position, group in enumerate(config)}
         self.publication = Publication(self.facts, config, self.realms, grace_s=grace_s)
-        self._data_begins = data_begins
+        self._data = data
 
     def declare(self, path: str, group: int = 0, *, since_ns: int = START_NS, is_new: bool = True) -> None:
         """Have a path counted in a group."""
         self.facts.declare(path, group, (group,), since_ns=since_ns, is_new=is_new)
 
     def observe(self, path: str, stats: FileStats | None) -> None:
-        """Book a stat as the tracker does: where there may be a hole it looks where the data begins."""
-        size = None if stats is None else self.facts.outgrows_cut(stats)
-        self.facts.observe(path, stats, 0 if size is None else self._data_begins(path, size))
+        """Book a stat as the tracker does: where there may be a hole it asks for the data."""
+        question = self.facts.observe(path, stats)
+        if question is not None:
+            assert self.facts.observe(path, stats, self._data(path, question), may_ask=False) is None
 
     def look(self, path: str, stats: FileStats | None, group: int = 0, *, is_new: bool = True) -> None:
         """Declare a path, and book a stat of it."""

@@ -231,6 +231,46 @@ def test_a_hole_is_no_growth(tmp_path: Path, track: Track, size: int) -> None:
         assert appended(tracker) == size + 100
 
 
+def test_files_allocated_ahead(tmp_path: Path, track: Track) -> None:
+    """Only what is written into them counts, under each of their names, until they are cut to it."""
+    tracker = track()
+    path = tmp_path / "journal.log"
+    with path.open("wb", buffering=0) as writer:
+        os.posix_fallocate(writer.fileno(), 0, 8 << 20)
+        assert sizes(tracker) == {"journal.log": 8 << 20}
+        assert appended(tracker) == 0
+        writer.write(b"x" * 100_000)
+        assert appended(tracker) == 100_000
+        path = path.rename(tmp_path / "archived.log")
+        writer.write(b"x" * 10)
+        assert appended(tracker) == 100_010
+        os.truncate(path, 100_010)
+        assert appended(tracker) == 100_010
+    assert sizes(tracker) == {"archived.log": 100_010}
+
+
+@as_root
+def test_a_hole_in_a_file_that_cannot_be_read(track: Track) -> None:
+    """The old size of a cut file is where its writer goes on, most likely."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder, "a.log")
+        path.touch()
+        path.chmod(0o200)
+        tracker = track(groups=(LogGroup("g", (f"{folder}/*.log",)),))
+        with path.open("wb", buffering=0) as writer:
+            os.seteuid(UNPRIVILEGED)
+            try:
+                writer.write(b"x" * 100_000)
+                assert appended(tracker) == 100_000
+                os.ftruncate(writer.fileno(), 0)
+                assert appended(tracker) == 100_000
+                writer.write(b"x" * 50)
+                assert appended(tracker) == 100_050
+            finally:
+                os.seteuid(0)
+
+
 def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a disk is asked where the data begins, others read what is booked and look up files."""
     path = tmp_path / "a.log"
@@ -238,7 +278,7 @@ def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, mon
     tracker = track()
     asked: list[int] = []
 
-    def data_begins(_path: str, offset: int, _real: object) -> int:
+    def find(*_arguments: object, **_options: object) -> None:
         def read() -> None:
             with tracker.facts.lock:
                 asked.append(len(tracker.facts.paths))
@@ -247,9 +287,8 @@ def test_a_hole_is_searched_for_without_a_lock(tmp_path: Path, track: Track, mon
         reader = threading.Thread(target=read)
         reader.start()
         reader.join(10)
-        return offset
 
-    monkeypatch.setattr("exporter.tracker.data_begins", data_begins)
+    monkeypatch.setattr(tracker.cache.extents, "find", find)
     for size in (0, 20):
         os.truncate(path, size)
         tracker.refresh(0)

@@ -7,7 +7,8 @@ import pytest
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Booking, Counters, Journal
 from exporter.ledger.facts import Facts
-from fstat_cache import FileStats
+from exporter.ledger.offsets import Question
+from fstat_cache import Data, FileStats
 from tests.exporter.books import NEW, OLD, START_NS, Book, seen
 
 TWO = (LogGroup("g", ()), LogGroup("other", ()))
@@ -167,26 +168,26 @@ def test_a_hole_after_truncation_is_not_growth(first_byte: int, size: int, count
     """A writer that went on at its old offset has written only what is behind it."""
     asked = []
 
-    def data_begins(path: str, offset: int) -> int:
-        asked.append((path, offset))
-        return first_byte
+    def find(path: str, question: Question) -> Data:
+        asked.append((path, question))
+        return Data(size - first_byte, size)
 
-    book = Book(data_begins=data_begins)
+    book = Book(data=find)
     book.look("/a", seen(100, birth_ns=OLD))
     book.look("/a", seen(0, birth_ns=OLD))
     inode = book.facts.at("/a")
     assert inode is not None
-    assert book.facts.cut.get(inode.identity) == 100
+    assert book.facts.offsets.get(inode.identity) == 100
     assert not asked
     book.look("/a", seen(size, birth_ns=OLD))
-    assert book.facts.cut.get(inode.identity) == (None if size > 100 else 100)
-    assert asked == [("/a", 0)] * (size > 100)
+    assert book.facts.offsets.get(inode.identity) == (None if size > 100 else 100)
+    assert asked == [("/a", Question(0, is_resumed=True))] * (size > 100)
     assert book.appended("/a") == [counted, counted]
 
 
 def test_a_hole_behind_what_another_writer_has_appended() -> None:
     """The first writer goes on at its old offset, though the file is not empty any more."""
-    book = Book(data_begins=lambda _, offset: max(offset, 100))
+    book = Book(data=lambda _, __: Data(50, 150))
     book.look("/a", seen(100, birth_ns=OLD))
     book.look("/a", seen(1, birth_ns=OLD))
     book.look("/a", seen(3, birth_ns=OLD))
@@ -431,10 +432,10 @@ def test_lost_inodes_are_bounded_and_count_once(monkeypatch: pytest.MonkeyPatch)
     cut = book.facts.at("/c")
     assert cut is not None
     book.look("/c", seen(0, 4, birth_ns=NEW + 4))
-    assert book.facts.cut.get(cut.identity) == 5
+    assert book.facts.offsets.get(cut.identity) == 5
     for inode in range(5, 9):
         book.look("/c", seen(0, inode, birth_ns=NEW + inode))
-    assert book.facts.cut.get(cut.identity) is None
+    assert book.facts.offsets.get(cut.identity) is None
 
 
 # -- what readers get --------------------------------------------------------------------------------------------------
@@ -795,7 +796,7 @@ def test_devices_get_other_numbers_at_a_start_only() -> None:
 
 def test_a_file_that_was_empty_on_a_device_with_another_number() -> None:
     """Where its writer went on is known all the same."""
-    book = Book(data_begins=lambda _, __: 100)
+    book = Book(data=lambda _, __: Data(50, 150))
     book.facts.restore_path("/a", 0, (0,), Counters(0, 0, 0, 0), is_counting=True, since_ns=START_NS)
     book.facts.restore_inode((1, 1, OLD), 0, 1, "/a", 100, home="/a", realm=0, is_latest=True)
     book.look("/a", seen(0, 1, birth_ns=OLD, mtime_ns=1, device=2))

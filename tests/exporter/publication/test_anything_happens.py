@@ -16,6 +16,7 @@ from exporter.ledger.facts import Facts
 from exporter.ledger.inodes import Path
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
+from fstat_cache import Data
 from tests.exporter.ledger.toy import Disk, File
 
 NAMES = ("/x/a", "/x/a.1", "/x/b", "/y/a", "/y/b", "/x/a.2", "/y/b.1")
@@ -148,7 +149,8 @@ class AnythingHappens(RuleBasedStateMachine):
                 self.sure[file].add(realm)
                 self.possible[file].add(realm)
             self.facts.declare(name, realm, groups, since_ns=0, is_new=True)
-        self.facts.observe(name, stats)
+        if (question := self.facts.observe(name, stats)) is not None:  # no file has holes
+            self.facts.observe(name, stats, Data(stats.size - question.begin, stats.size), may_ask=False)
 
     @rule()
     def look_everywhere(self) -> None:

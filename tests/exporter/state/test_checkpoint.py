@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Counters
 from exporter.ledger.facts import Facts
+from exporter.ledger.offsets import Question
 from exporter.ops.file_clock import FileClock
 from exporter.publication.publication import Publication
 from exporter.state.checkpoint import Checkpoint
 from exporter.state.state_file import APPLICATION_ID, SCHEMA, GroupState, Restored, StateError
-from fstat_cache import FileStats
+from fstat_cache import Data, FileStats
 from tests.exporter.ledger.toy import Disk
 from tests.support import REPOSITORY
 
@@ -75,7 +76,7 @@ class State:
         if position is not None and stats is not None:
             realm = REALMS[self.groups[position].group]
             self.facts.declare(name, realm, (position,), since_ns=0, is_new=True)
-        self.facts.observe(name, stats)
+        self.facts.observe(name, stats, may_ask=False)
 
     def expire(self, now_s: float = 0) -> None:
         """End the paths of all files that have gone."""
@@ -181,7 +182,7 @@ def all_of(state: State) -> object:
                 each.mtime_ns,
                 sorted((home.realm, home.name) for home in each.homes),
                 sorted(each.names),
-                facts.cut.get(each.identity),
+                facts.offsets.get(each.identity),
             )
             for each in facts.inodes.values()
         },
@@ -545,7 +546,7 @@ def test_a_file_of_version_1(path: Path) -> None:
             3: (40, "/rotated", [("/a", 0)]),
             4: (50, "/old", [("/ended", 1)]),
         }
-        assert state.facts.cut == {(1, 1, 500): 30, (1, 4, 500): 60}
+        assert state.facts.offsets == {(1, 1, 500): 30, (1, 4, 500): 60}
         state.close()
     state = State(path)
     for name, inode, size in (("/a", 1, 11), ("/p", 2, 22), ("/rotated", 3, 44), ("/old", 4, 58)):
@@ -1098,6 +1099,18 @@ def test_meta_is_json(path: Path) -> None:
     meta = dict(rows(path)["meta"])
     assert json.loads(str(meta["groups"]))[1] == ["pods", ["pod"], ["/p*", "/q*"], []]
     assert meta["saved_at_ns"] == 1000
+
+
+def test_files_allocated_ahead(path: Path) -> None:
+    """Where their data ends is kept, so that what is written next counts."""
+    state = State(path)
+    state.facts.declare("/a", 0, (0,), since_ns=0, is_new=True)
+    state.facts.observe("/a", FileStats(50_000, 1, 1, 1, 1), Data(100, 100), may_ask=False)
+    state.save(1)
+    state.close()
+    facts = State(path).facts
+    question = facts.observe("/a", FileStats(50_000, 2, 1, 1, 1))
+    assert question == Question(100, is_resumed=True)
 
 
 def test_counters_beyond_the_integers_of_sqlite(path: Path) -> None:
