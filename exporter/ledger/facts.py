@@ -173,7 +173,10 @@ class Facts:
             if not change.is_exact:
                 reason = DELETED if change.is_gone else UNWATCHED
                 self.uncertain.note(inode.realms, reason)
-            if change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns):
+            has_changed = change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
+            # What was written into a file that is allocated ahead is known only by a name, which it probably still has.
+            is_ahead = self.offsets.get(inode.identity, inode.size) < inode.size
+            if has_changed and not (is_ahead and change.links):
                 self._change(inode, stats.size, stats.mtime_ns, None)
             if change.links == 0:
                 self.deleted[inode.identity] = change.disk_bytes

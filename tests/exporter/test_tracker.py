@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -329,10 +330,10 @@ def test_a_change_that_cannot_be_booked_keeps_no_other_from_it(
     tracker = track()
     observe = Facts.observe
 
-    def fail(facts: Facts, path: str, *arguments: object) -> None:
+    def fail(facts: Facts, path: str, stats: FileStats | None, **more: Any) -> object:
         if path == str(paths[1]):
             raise ZeroDivisionError
-        observe(facts, path, *arguments)  # type: ignore[arg-type]
+        return observe(facts, path, stats, **more)
 
     monkeypatch.setattr(Facts, "observe", fail)
     for path in paths:

@@ -701,7 +701,7 @@ def test_a_birth_later_than_now_shows_nothing() -> None:
     facts = Facts(moment_of=lambda _: None)
     for name, is_created, growth in (("/a", None, 0), ("/b", False, 0), ("/c", True, 10)):
         facts.declare(name, 0, (0,), since_ns=START_NS, is_new=True)
-        facts.observe(name, seen(10, hash(name)), 0, is_created)
+        facts.observe(name, seen(10, hash(name)), is_created=is_created)
         assert facts.paths[name].appended_bytes == growth
 
 
