@@ -22,18 +22,7 @@ class Attribution:
         self._books = books
         self._moment_of = moment_of
 
-    def initial_bytes(self, home: Path, birth_ns: int, forgotten_ns: int, size: int, *, is_created: bool | None) -> int:
-        """Return how many bytes of an inode with a new home count: all if it was born since the home was declared.
-
-        Args:
-            home: its new home in a realm.
-            birth_ns, forgotten_ns, is_created: see :meth:`is_born_since`.
-            size: how much data the inode has, bytes.
-        """
-        home.is_counting = True
-        return size if self.is_born_since(home, birth_ns, forgotten_ns, is_created=is_created) else 0
-
-    def is_born_since(self, home: Path, birth_ns: int, forgotten_ns: int, *, is_created: bool | None) -> bool:
+    def is_born_since(self, home: Path, birth_ns: int, forgotten_ns: int, is_created: bool | None) -> bool:
         """Return whether an inode counts from its first byte.
 
         Args:

@@ -431,14 +431,13 @@ class Facts:
             if home is None:
                 return None
             inode = self.inodes[stats.identity] = Inode(stats.identity, 0, stats.mtime_ns, (), origin)
-            size = self.offsets.append(inode, stats.size, data)
+            size = stats.size if data is None else self.offsets.append(inode, stats.size, data)
             inode.size = stats.size
             if home is not path:  # it was renamed away from its home, which counts as a rotation
                 inode.homes = (home,)
-                appended_bytes = self._attribution.initial_bytes(
-                    home, stats.birth_ns, self._lost.forgotten_ns, size, is_created=is_created
-                )
-                self._books.book(home, appended_bytes=appended_bytes, rotations=1)
+                home.is_counting = True
+                is_new = self._attribution.is_born_since(home, stats.birth_ns, self._lost.forgotten_ns, is_created)
+                self._books.book(home, appended_bytes=size if is_new else 0, rotations=1)
         inode.names = (*inode.names, name)
         inode.last_name = name
         if path is None:
@@ -502,9 +501,9 @@ class Facts:
             inode.homes = (*inode.homes, path)
             if size is None:
                 size = min(inode.size, self.offsets.get(inode.identity, inode.size))
-            appended_bytes = self._attribution.initial_bytes(
-                path, stats.birth_ns, self._lost.forgotten_ns, size, is_created=is_created
-            )
+            path.is_counting = True
+            if self._attribution.is_born_since(path, stats.birth_ns, self._lost.forgotten_ns, is_created):
+                appended_bytes = size
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(
