@@ -57,11 +57,11 @@ def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
             yield "fstat_group_files_without_series", labels, publication.files_without_series(totals.group)
             yield "fstat_group_unlabelled_files", labels, totals.unlabelled
             realm = tracker.realms[publication.config[totals.group].group]
-            deleted = tracker.facts.deleted_in(realm)
+            deleted = tracker.facts.inodes.deleted_in(realm)
             yield "fstat_group_deleted_files", labels, len(deleted)
             yield "fstat_group_deleted_disk_bytes", labels, sum(deleted)
             for reason in REASONS:
-                count = tracker.facts.uncertain[realm, reason]
+                count = tracker.facts.inodes.uncertain[realm, reason]
                 yield "fstat_group_uncertain_total", {**labels, "reason": reason}, count
 
 

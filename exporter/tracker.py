@@ -17,7 +17,7 @@ from exporter.discovery.discovery import Discovery
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Missed, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.facts import Facts
-from exporter.ledger.inodes import Inode
+from exporter.ledger.records import Inode
 from exporter.ledger.uncertain import ABSENCE, DELETED, FLOOD, OVERFLOW
 from exporter.matching.automaton import Match, PathMatcher, number_groups
 from exporter.ops.fair_lock import FairLock
@@ -258,18 +258,18 @@ class Tracker:
     def _find_inodes(self) -> None:
         """Read the inodes without a known name by their handles; count those that went while the agent did not run."""
         with self.lock:
-            handles = self.facts.handles
+            handles = self.facts.inodes.handles
             lost = self.facts.lost()
             known = [inode for inode in lost if inode.identity in handles]
             found = self.cache.inodes.find(
                 (stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
             )
-            if self.facts.is_restoring:
+            if self.facts.inodes.lost.is_restoring:
                 are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
                 with self.facts.lock:
                     for inode in lost:
                         if inode not in are_there and (inode in known or any(e.inode is inode for e in inode.homes)):
-                            self.facts.uncertain.note(inode.realms, ABSENCE)
+                            self.facts.inodes.uncertain.note(inode.realms, ABSENCE)
             self._book()
 
     def _scan_remote(self) -> int:
@@ -360,7 +360,8 @@ class Tracker:
 
     def _book_other(self, change: InodeChange | EventsLost) -> None:
         if isinstance(change, InodeChange):
-            self.facts.observe_inode(change)
+            with self.facts.lock:
+                self.facts.inodes.observe(change)
         else:
             self._note_lost(change.directory)
 
@@ -371,7 +372,7 @@ class Tracker:
             realms = {self._realm_of(match) for match in files} or {
                 row.path.realm for row in self.publication.rows.values()
             }
-            self.facts.uncertain.note(realms, OVERFLOW if directory is None else FLOOD)
+            self.facts.inodes.uncertain.note(realms, OVERFLOW if directory is None else FLOOD)
 
     # -- findings of discovery ----------------------------------------------------------------------------------------
 
@@ -417,7 +418,7 @@ class Tracker:
             self.facts.observe(gone, None)
         if not found:
             with self.facts.lock:
-                self.facts.uncertain.note([self._realm_of(match)], DELETED)
+                self.facts.inodes.uncertain.note([self._realm_of(match)], DELETED)
 
     def _is_new(self, name: str, birth_ns: int) -> bool:
         """Return whether a file that had this name was born since unknown files of its patterns are new."""

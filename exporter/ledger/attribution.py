@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from exporter.ledger.books import Books
-from exporter.ledger.inodes import Inode, Path
+from exporter.ledger.records import Inode, Path
 
 
 class Attribution:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from exporter.ledger.inodes import Inode, Path
+from exporter.ledger.records import Inode, Path
 
 
 class Counting(Protocol):

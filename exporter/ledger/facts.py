@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Set
-from dataclasses import replace
 
 from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
-from exporter.ledger.inodes import Identity, Inode, Path
+from exporter.ledger.inodes import Inodes
 from exporter.ledger.lost import LostInodes
-from exporter.ledger.offsets import LARGE_BYTES, PAGE_BYTES, Offsets, Question
-from exporter.ledger.uncertain import ABSENCE, DELETED, TRUNCATED, UNWATCHED, Uncertain
-from fstat_cache import Data, FileStats, InodeChange
-
-JUST_WRITTEN_NS = 1_000_000_000
-"""A truncation so soon after growth may have taken bytes away that no stat has seen."""
+from exporter.ledger.offsets import LARGE_BYTES, PAGE_BYTES, Question
+from exporter.ledger.records import Identity, Inode, Path
+from fstat_cache import Data, FileStats
 
 
 class Facts:
@@ -39,10 +35,6 @@ class Facts:
         inodes: the known inodes.
         followed: undeclared name -> the known inode to which it leads.
         hidden: the paths of the files that currently fail to stat; may be read without the lock.
-        handles: inode -> its file handle, as far as known.
-        deleted: deleted inode that is still open -> how many bytes of the disk it takes.
-        uncertain: how often bytes may have gone uncounted.
-        offsets: inode -> the offset where its writer may go on, if that is not its size.
     """
 
     def __init__(
@@ -53,18 +45,14 @@ class Facts:
     ) -> None:
         self.lock = threading.RLock()
         self.paths: dict[str, Path] = {}
-        self.inodes: dict[Identity, Inode] = {}
         self.followed: dict[str, Inode] = {}
-        self.offsets = Offsets()
-        self.handles: dict[Identity, bytes] = {}
-        self.deleted: dict[Identity, int] = {}
-        self.uncertain = Uncertain()
-        self._lost = LostInodes(moment_of)
         self._origins: dict[str, str] = {}  # undeclared name -> the file's name before, until the next stat
         self.hidden: frozenset[str] = frozenset()
         self._books = Books()
         self._attribution = Attribution(self.paths, self._books, moment_of)
         self._urgent = urgent or threading.Event()
+        self._lost = LostInodes(moment_of)
+        self.inodes = Inodes(self._attribution, self._books, self._lost, self._urgent)
 
     # -- booking ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +128,7 @@ class Facts:
             size, mtime_ns = stats.size, stats.mtime_ns
             is_booked = False
             if inode is None or inode.identity != stats.identity or (is_created and _is_recreated(path, stats)):
-                if may_ask and (size > LARGE_BYTES or self.offsets):
+                if may_ask and (size > LARGE_BYTES or self.inodes.offsets):
                     question = self._ask(name, stats, is_created)
                     if question is not None:
                         return question
@@ -149,42 +137,17 @@ class Facts:
                     return None
                 is_booked = path is not None
             if size != inode.size or mtime_ns != inode.mtime_ns:
-                if may_ask and (size - inode.size > LARGE_BYTES or self.offsets):
-                    question = self.offsets.ask(inode, size)
+                if may_ask and (size - inode.size > LARGE_BYTES or self.inodes.offsets):
+                    question = self.inodes.offsets.ask(inode, size)
                     if question is not None:
                         return question
-                self._change(inode, size, mtime_ns, data)
+                self.inodes.change(inode, size, mtime_ns, data)
                 is_booked = path in inode.homes
             if path is not None and path.stats is not stats:
                 before, path.stats = path.stats, stats
                 if not is_booked and before != stats:
                     self._books.book(path)
             return None
-
-    def observe_inode(self, change: InodeChange) -> None:
-        """Book what is known of an inode by itself; unknown inodes are ignored."""
-        with self.lock:
-            stats = change.stats
-            inode = self.inodes.get(stats.identity)
-            if inode is None:
-                return
-            if change.handle is not None and self.handles.get(inode.identity) != change.handle:
-                self._learn(inode, change.handle)
-            if not change.is_exact:
-                reason = DELETED if change.is_gone else UNWATCHED
-                self.uncertain.note(inode.realms, reason)
-            has_changed = change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
-            # What was written into a file that is allocated ahead is known only by a name, which it probably still has.
-            is_ahead = self.offsets.get(inode.identity, inode.size) < inode.size
-            if has_changed and not (is_ahead and change.links):
-                self._change(inode, stats.size, stats.mtime_ns, None)
-            if change.links == 0:
-                self.deleted[inode.identity] = change.disk_bytes
-            elif change.links is not None or change.is_gone:
-                self.deleted.pop(inode.identity, None)
-            if change.is_gone and inode in self._lost:
-                self._lost.discard(inode)
-                self._forget(inode)
 
     def set_origin(self, name: str, origin: str) -> None:
         """Set the declared path that a file had before it was renamed to an undeclared one.
@@ -242,7 +205,7 @@ class Facts:
                         for name in inode.names:
                             self.followed.pop(name, None)
                         self._lost.discard(inode)
-                        self._forget(inode)
+                        self.inodes.forget(inode)
 
     def set_realms(self, realms: Mapping[Path, int]) -> None:
         """Move paths to other realms, and keep their counters and those of the other realms."""
@@ -270,15 +233,6 @@ class Facts:
         if path is not None:
             return path.inode if path.is_present else None
         return self.followed.get(name)
-
-    def deleted_in(self, realm: int) -> list[int]:
-        """Return of each deleted inode with a home in the realm how many bytes of the disk it takes. Needs the lock."""
-        return [size for identity, size in self.deleted.items() if realm in self.inodes[identity].realms]
-
-    @property
-    def is_restoring(self) -> bool:
-        """Whether the state was restored and not every file was stat'ed since."""
-        return self._lost.is_restoring
 
     def lost(self) -> list[Inode]:
         """Return the known inodes that have no known name now."""
@@ -315,7 +269,7 @@ class Facts:
         with self.lock:
             journal.paths.update(self.paths.values())
             journal.inodes.update(self.inodes.values())
-            journal.handles.update(self.inodes[identity] for identity in self.handles)
+            journal.handles.update(self.inodes[identity] for identity in self.inodes.handles)
 
     # -- restoring: first the paths, then the inodes, then the stats, then end_restoring() ----------------------------
 
@@ -368,7 +322,7 @@ class Facts:
             if is_latest:
                 path.inode = inode
             if offset is not None:
-                self.offsets[identity] = offset
+                self.inodes.offsets[identity] = offset
             self._books.note_inode(inode)
 
     def end_restoring(self) -> None:
@@ -380,7 +334,7 @@ class Facts:
                         self.end(path)  # it was another name of a file, and is gone
             self._lost.end_restoring()
             while (inode := self._lost.pop_surplus()) is not None:
-                self._forget(inode)
+                self.inodes.forget(inode)
 
     # -- below here, every method is called with the lock held --------------------------------------------------------
 
@@ -389,7 +343,7 @@ class Facts:
         size, identity = stats.size, stats.identity
         inode = self.inodes.get(identity) or self._lost.find_restored(identity, name)
         if inode is not None:
-            return self.offsets.ask(inode, size)
+            return self.inodes.offsets.ask(inode, size)
         home = self.paths.get(self._origins.get(name, name))
         if home is None or size <= LARGE_BYTES:
             return None
@@ -414,13 +368,13 @@ class Facts:
                 self._leave(name, path, inode)
                 before = None
             self._lost.discard(inode)
-            self._forget(inode)
+            self.inodes.forget(inode)
             inode = None  # the filesystem has reused the number
         # Without births, another device may have had the same identity before the start.
         if inode is None or (inode in self._lost and not stats.identity[2]):
             old = self._lost.find_restored(stats.identity, name)
             if old is not None and old is not inode:
-                inode = self._renumber(old, stats.identity)
+                inode = self.inodes.renumber(old, stats.identity)
         if inode is not None:
             self._lost.discard(inode)  # before _leave() adds another one, which may exceed the limit
         if before is not None:
@@ -431,7 +385,7 @@ class Facts:
             if home is None:
                 return None
             inode = self.inodes[stats.identity] = Inode(stats.identity, 0, stats.mtime_ns, (), origin)
-            size = stats.size if data is None else self.offsets.append(inode, stats.size, data)
+            size = stats.size if data is None else self.inodes.offsets.append(inode, stats.size, data)
             inode.size = stats.size
             if home is not path:  # it was renamed away from its home, which counts as a rotation
                 inode.homes = (home,)
@@ -446,30 +400,6 @@ class Facts:
             self._arrive(path, inode, stats, data, size, is_created)
         self._books.note_inode(inode)
         return inode
-
-    def _renumber(self, old: Inode, identity: Identity) -> Inode:
-        """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""
-        pairs = (old, identity), (self.inodes.get(identity), old.identity)
-        renumbered = [
-            (inode, now, self.offsets.get(inode.identity), self.handles.get(inode.identity))
-            for inode, now in pairs
-            if inode is not None
-        ]
-        for before, *_ in renumbered:
-            self._lost.discard(before)
-            self._forget(before)
-        for before, now, offset, handle in renumbered:
-            inode = self.inodes[now] = replace(before, identity=now)
-            for home in inode.homes:
-                if home.inode is before:
-                    home.inode = inode
-            if offset is not None:
-                self.offsets[now] = offset
-            if handle is not None:
-                self._learn(inode, handle)
-            self._lost.restore(inode)
-            self._books.note_inode(inode)
-        return self.inodes[identity]
 
     def _arrive(
         self,
@@ -496,11 +426,11 @@ class Facts:
             changes = not (is_changed and path in inode.homes)  # one stat is one change
             self._books.note_inode(before)
         if is_changed:
-            self._change(inode, stats.size, stats.mtime_ns, data)
+            self.inodes.change(inode, stats.size, stats.mtime_ns, data)
         if path.realm not in [home.realm for home in inode.homes] and (path.is_shown or not inode.homes):
             inode.homes = (*inode.homes, path)
             if size is None:
-                size = min(inode.size, self.offsets.get(inode.identity, inode.size))
+                size = min(inode.size, self.inodes.offsets.get(inode.identity, inode.size))
             path.is_counting = True
             if self._attribution.is_born_since(path, stats.birth_ns, self._lost.forgotten_ns, is_created):
                 appended_bytes = size
@@ -520,7 +450,7 @@ class Facts:
         if not inode.names:
             inode.last_name = name
             if (forgotten := self._lost.add(inode)) is not None:
-                self._forget(forgotten)
+                self.inodes.forget(forgotten)
             self._urgent.set()
         self._books.note_inode(inode)
 
@@ -533,47 +463,6 @@ class Facts:
             self._books.book(path)
         elif path.stats is None and not path.is_counting:  # declared, and never seen
             self.end(path)
-
-    def _learn(self, inode: Inode, handle: bytes) -> None:
-        self.handles[inode.identity] = handle
-        if self._books.journal is not None:
-            self._books.journal.handles.add(inode)
-
-    def _forget(self, inode: Inode) -> None:
-        del self.inodes[inode.identity]
-        for known in (self.offsets, self.handles, self.deleted):
-            known.pop(inode.identity, None)
-        self._books.note_inode(inode)
-
-    def _change(self, inode: Inode, size: int, mtime_ns: int, data: Data | None) -> None:
-        """Book that an inode has another size or modification time."""
-        grown = appended_bytes = size - inode.size
-        if grown < 0 or data is not None or self.offsets:
-            appended_bytes = self.offsets.append(inode, size, data)
-        if grown < 0:
-            if self._lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
-                self.uncertain.note(inode.realms, ABSENCE if self._lost.is_restoring else TRUNCATED)
-            self._urgent.set()
-        inode.size, inode.mtime_ns = size, mtime_ns
-        for home in inode.homes:
-            if home.has_ended:
-                self._attribution.rehome(inode)
-                break
-        # For nearly all inodes homes and holders are the same tuple.
-        is_held_at_home = inode.holders is inode.homes
-        for home in inode.homes:
-            self._books.book(
-                home,
-                changes=1,
-                appended_bytes=appended_bytes,
-                truncations=grown < 0,
-                size_bytes=grown if is_held_at_home else 0,
-            )
-        if grown and not is_held_at_home:
-            for holder in inode.holders:
-                self._books.book(holder, size_bytes=grown)
-        if self._books.journal is not None:
-            self._books.journal.inodes.add(inode)
 
 
 def _is_recreated(path: Path | None, stats: FileStats) -> bool:

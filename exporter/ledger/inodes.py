@@ -1,74 +1,140 @@
-"""The records of a declared path and of an inode."""
+"""The known inodes: what grew, which are deleted but open, which can be read by a handle, which have no name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import replace
 
-from fstat_cache import FileStats
+from exporter.ledger.attribution import Attribution
+from exporter.ledger.books import Books
+from exporter.ledger.lost import LostInodes
+from exporter.ledger.offsets import Offsets
+from exporter.ledger.records import Identity, Inode
+from exporter.ledger.uncertain import ABSENCE, DELETED, TRUNCATED, UNWATCHED, Uncertain
+from fstat_cache import Data, InodeChange
 
-Identity = tuple[int, int, int]
-"""Device, inode number, birth: see :attr:`fstat_cache.FileStats.identity`."""
-
-
-@dataclass(slots=True, eq=False)
-class Path:
-    """A declared path.
-
-    Attributes:
-        name: the path itself.
-        realm: the number of the name of the group that shows it.
-        groups: the numbers of all groups that match it.
-        stats: of the latest stat, None before the first one; kept when the file is gone.
-        inode: the inode found last, None before the first one; kept when the file is gone.
-        is_present: whether the file is there.
-        is_hidden: whether its file currently fails to stat, so that its present stats are unknown.
-        is_counting: whether it is or was the home of an inode; other paths count nothing.
-        has_ended: whether it was dropped for good; another path of the same name may follow.
-        since_ns, is_new, is_shown: see :meth:`Facts.declare`.
-        changes, appended_bytes, truncations, rotations: the counters.
-    """
-
-    name: str
-    realm: int
-    groups: tuple[int, ...] = ()
-    since_ns: int = 0
-    is_new: bool = False
-    is_shown: bool = True
-    stats: FileStats | None = None
-    inode: Inode | None = None
-    is_present: bool = False
-    is_hidden: bool = False
-    is_counting: bool = False
-    has_ended: bool = False
-    changes: int = 0
-    appended_bytes: int = 0
-    truncations: int = 0
-    rotations: int = 0
+JUST_WRITTEN_NS = 1_000_000_000
+"""A truncation so soon after growth may have taken bytes away that no stat has seen."""
 
 
-@dataclass(slots=True, eq=False)
-class Inode:
-    """A file by its identity.
+class Inodes(dict[Identity, Inode]):
+    """Identity -> inode. The caller holds the facts' lock.
+
+    Args:
+        attribution: gives inodes their homes.
+        books: changes are booked there.
+        lost: the inodes that have no known name.
+        urgent: see :class:`exporter.ledger.facts.Facts`.
 
     Attributes:
-        identity: unique among all inodes.
-        size: by the latest stat, bytes.
-        mtime_ns: by the latest stat, nanoseconds since the epoch.
-        homes: for each realm the path to which its growth is booked.
-        holders: for each realm the path for which its size counts.
-        names: the known paths that lead to it now.
-        last_name: the path at which it was seen last.
+        lost: as given.
+        handles: inode -> its file handle, as far as known.
+        deleted: deleted inode that is still open -> how many bytes of the disk it takes.
+        uncertain: how often bytes may have gone uncounted.
+        offsets: inode -> the offset where its writer may go on, if that is not its size.
     """
 
-    identity: Identity
-    size: int
-    mtime_ns: int
-    homes: tuple[Path, ...]
-    last_name: str
-    holders: tuple[Path, ...] = ()
-    names: tuple[str, ...] = ()
+    def __init__(self, attribution: Attribution, books: Books, lost: LostInodes, urgent: threading.Event) -> None:
+        self.lost = lost
+        self.handles: dict[Identity, bytes] = {}
+        self.deleted: dict[Identity, int] = {}
+        self.uncertain = Uncertain()
+        self.offsets = Offsets()
+        self._attribution = attribution
+        self._books = books
+        self._urgent = urgent
 
-    @property
-    def realms(self) -> list[int]:
-        """The realms in which it has a home."""
-        return [home.realm for home in self.homes]
+    def deleted_in(self, realm: int) -> list[int]:
+        """Return of each deleted inode with a home in the realm how many bytes of the disk it takes."""
+        return [size for identity, size in self.deleted.items() if realm in self[identity].realms]
+
+    def observe(self, change: InodeChange) -> None:
+        """Book what is known of an inode by itself; unknown inodes are ignored."""
+        stats = change.stats
+        inode = self.get(stats.identity)
+        if inode is None:
+            return
+        if change.handle is not None and self.handles.get(inode.identity) != change.handle:
+            self.learn(inode, change.handle)
+        if not change.is_exact:
+            reason = DELETED if change.is_gone else UNWATCHED
+            self.uncertain.note(inode.realms, reason)
+        has_changed = change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
+        # What was written into a file that is allocated ahead is known only by a name, which it probably still has.
+        is_ahead = self.offsets.get(inode.identity, inode.size) < inode.size
+        if has_changed and not (is_ahead and change.links):
+            self.change(inode, stats.size, stats.mtime_ns, None)
+        if change.links == 0:
+            self.deleted[inode.identity] = change.disk_bytes
+        elif change.links is not None or change.is_gone:
+            self.deleted.pop(inode.identity, None)
+        if change.is_gone and inode in self.lost:
+            self.lost.discard(inode)
+            self.forget(inode)
+
+    def learn(self, inode: Inode, handle: bytes) -> None:
+        """Set an inode's handle."""
+        self.handles[inode.identity] = handle
+        if self._books.journal is not None:
+            self._books.journal.handles.add(inode)
+
+    def forget(self, inode: Inode) -> None:
+        """Forget an inode, and everything that was known of it."""
+        del self[inode.identity]
+        for known in (self.offsets, self.handles, self.deleted):
+            known.pop(inode.identity, None)
+        self._books.note_inode(inode)
+
+    def change(self, inode: Inode, size: int, mtime_ns: int, data: Data | None) -> None:
+        """Book that an inode has another size or modification time."""
+        grown = appended_bytes = size - inode.size
+        if grown < 0 or data is not None or self.offsets:
+            appended_bytes = self.offsets.append(inode, size, data)
+        if grown < 0:
+            if self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
+                self.uncertain.note(inode.realms, ABSENCE if self.lost.is_restoring else TRUNCATED)
+            self._urgent.set()
+        inode.size, inode.mtime_ns = size, mtime_ns
+        for home in inode.homes:
+            if home.has_ended:
+                self._attribution.rehome(inode)
+                break
+        # For nearly all inodes homes and holders are the same tuple.
+        is_held_at_home = inode.holders is inode.homes
+        for home in inode.homes:
+            self._books.book(
+                home,
+                changes=1,
+                appended_bytes=appended_bytes,
+                truncations=grown < 0,
+                size_bytes=grown if is_held_at_home else 0,
+            )
+        if grown and not is_held_at_home:
+            for holder in inode.holders:
+                self._books.book(holder, size_bytes=grown)
+        if self._books.journal is not None:
+            self._books.journal.inodes.add(inode)
+
+    def renumber(self, old: Inode, identity: Identity) -> Inode:
+        """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""
+        pairs = (old, identity), (self.get(identity), old.identity)
+        renumbered = [
+            (inode, now, self.offsets.get(inode.identity), self.handles.get(inode.identity))
+            for inode, now in pairs
+            if inode is not None
+        ]
+        for before, *_ in renumbered:
+            self.lost.discard(before)
+            self.forget(before)
+        for before, now, offset, handle in renumbered:
+            inode = self[now] = replace(before, identity=now)
+            for home in inode.homes:
+                if home.inode is before:
+                    home.inode = inode
+            if offset is not None:
+                self.offsets[now] = offset
+            if handle is not None:
+                self.learn(inode, handle)
+            self.lost.restore(inode)
+            self._books.note_inode(inode)
+        return self[identity]

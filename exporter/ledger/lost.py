@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from exporter.ledger.inodes import Identity, Inode
+from exporter.ledger.records import Identity, Inode
 
 LOST_INODES = 10_000
 """How many lost inodes are remembered."""

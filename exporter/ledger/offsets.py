@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from exporter.ledger.inodes import Identity, Inode
+from exporter.ledger.records import Identity, Inode
 from fstat_cache import Data
 
 LARGE_BYTES = 1 << 16

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Booking, Counters
 from exporter.ledger.facts import Facts
-from exporter.ledger.inodes import Path
+from exporter.ledger.records import Path
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.publication.places import Places
 from exporter.publication.rows import LONG_AGO_NS, Row, Totals

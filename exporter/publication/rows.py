@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.ledger.inodes import Path
+from exporter.ledger.records import Path
 
 LONG_AGO_NS = -(1 << 64)
 """Before every time that a file can have."""

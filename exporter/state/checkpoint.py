@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from exporter.ledger.books import Counting, Journal
-from exporter.ledger.inodes import Identity, Inode, Path
+from exporter.ledger.records import Identity, Inode, Path
 from exporter.ops.file_clock import FileClock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
@@ -160,7 +160,7 @@ class Checkpoint:
             statements = [*self._pending, *self._statements(taken, unsaved)]
             journal.paths, journal.inodes, journal.handles, publication.unsaved = set(), set(), set(), set()
             statements = [(sql, rows) for sql, rows in statements if rows]
-            uncertain = facts.uncertain.copy()
+            uncertain = facts.inodes.uncertain.copy()
         if not statements:
             return
         epoch_ns, moment_ns, boot_id = self._clock.saved(as_of_ns)
@@ -182,8 +182,8 @@ class Checkpoint:
         ended = [totals for totals in unsaved if totals.has_ended and (totals.group, totals.values) not in aggregates]
         homes = {home for inode in taken.inodes for home in inode.homes if home.inode is inode}
         forgotten = [inode for inode in taken.inodes if inode.identity not in facts.inodes]
-        new_handles = {inode.identity for inode in taken.handles} & facts.handles.keys()
-        uncertain = facts.uncertain.items() - self._saved_uncertain.items()
+        new_handles = {inode.identity for inode in taken.handles} & facts.inodes.handles.keys()
+        uncertain = facts.inodes.uncertain.items() - self._saved_uncertain.items()
         return (
             (_DROP_TOTALS, [self._totals_key(totals) for totals in ended]),
             (_DROP_PATH, [(os.fsencode(path.name),) for path in taken.paths if path.name not in facts.paths]),
@@ -192,7 +192,7 @@ class Checkpoint:
             (_PUT_PATH, [self._path_row(path, names) for path in taken.paths | homes if not path.has_ended]),
             (_PUT_INODE, [row for inode in taken.inodes for row in self._inode_rows(inode, names)]),
             (_DROP_HANDLE, [_key(inode.identity) for inode in forgotten]),
-            (_PUT_HANDLE, [(*_key(identity), facts.handles[identity]) for identity in new_handles]),
+            (_PUT_HANDLE, [(*_key(identity), facts.inodes.handles[identity]) for identity in new_handles]),
             (_PUT_UNCERTAIN, [(names[realm], reason, count) for (realm, reason), count in uncertain]),
         )
 
@@ -213,7 +213,7 @@ class Checkpoint:
                     yield *self._inode_values(inode, home), os.fsencode(home.name), names[home.realm]
 
     def _inode_values(self, inode: Inode, home: Path) -> Row:
-        offset = self._facts.offsets.get(inode.identity)
+        offset = self._facts.inodes.offsets.get(inode.identity)
         return (
             *_key(inode.identity),
             whole(inode.size),
@@ -277,13 +277,13 @@ class Checkpoint:
         handles: list[Row] = []
         for identity, handle in self._file.handles():
             if identity in facts.inodes:
-                facts.handles[identity] = handle
+                facts.inodes.handles[identity] = handle
             else:
                 handles.append(_key(identity))
         for group, reason, occurrences in self._file.uncertain():
             if group in positions:
-                facts.uncertain[self._realms[group], reason] = occurrences
-        self._saved_uncertain = facts.uncertain.copy()
+                facts.inodes.uncertain[self._realms[group], reason] = occurrences
+        self._saved_uncertain = facts.inodes.uncertain.copy()
         self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes), (_DROP_HANDLE, handles)]
         unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}
         return restored, Journal({facts.paths[name] for name in regrouped}, unsaved_inodes)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from exporter.ledger.books import Counters
-from exporter.ledger.inodes import Identity
+from exporter.ledger.records import Identity
 from exporter.ops.log import fields
 
 _log = logging.getLogger(__name__)

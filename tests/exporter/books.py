@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from exporter.config.groups import LogGroup
 from exporter.ledger.facts import Facts
-from exporter.ledger.inodes import Path
 from exporter.ledger.offsets import Question
+from exporter.ledger.records import Path
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
 from fstat_cache import Data, FileStats

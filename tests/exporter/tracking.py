@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.ledger.inodes import Path as Declared
+from exporter.ledger.records import Path as Declared
 from exporter.tracker import Tracker
 from fstat_cache import file_time_ns
 from tests.support import wait_until

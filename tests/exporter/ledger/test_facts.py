@@ -177,10 +177,10 @@ def test_a_hole_after_truncation_is_not_growth(first_byte: int, size: int, count
     book.look("/a", seen(0, birth_ns=OLD))
     inode = book.facts.at("/a")
     assert inode is not None
-    assert book.facts.offsets.get(inode.identity) == 100
+    assert book.facts.inodes.offsets.get(inode.identity) == 100
     assert not asked
     book.look("/a", seen(size, birth_ns=OLD))
-    assert book.facts.offsets.get(inode.identity) == (None if size > 100 else 100)
+    assert book.facts.inodes.offsets.get(inode.identity) == (None if size > 100 else 100)
     assert asked == [("/a", Question(0, is_resumed=True))] * (size > 100)
     assert book.appended("/a") == [counted, counted]
 
@@ -432,10 +432,10 @@ def test_lost_inodes_are_bounded_and_count_once(monkeypatch: pytest.MonkeyPatch)
     cut = book.facts.at("/c")
     assert cut is not None
     book.look("/c", seen(0, 4, birth_ns=NEW + 4))
-    assert book.facts.offsets.get(cut.identity) == 5
+    assert book.facts.inodes.offsets.get(cut.identity) == 5
     for inode in range(5, 9):
         book.look("/c", seen(0, inode, birth_ns=NEW + inode))
-    assert book.facts.offsets.get(cut.identity) is None
+    assert book.facts.inodes.offsets.get(cut.identity) is None
 
 
 # -- what readers get --------------------------------------------------------------------------------------------------

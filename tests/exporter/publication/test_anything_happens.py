@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from exporter.config.groups import LogGroup
 from exporter.ledger.books import Counters
 from exporter.ledger.facts import Facts
-from exporter.ledger.inodes import Path
+from exporter.ledger.records import Path
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
 from fstat_cache import Data

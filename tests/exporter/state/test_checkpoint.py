@@ -182,7 +182,7 @@ def all_of(state: State) -> object:
                 each.mtime_ns,
                 sorted((home.realm, home.name) for home in each.homes),
                 sorted(each.names),
-                facts.offsets.get(each.identity),
+                facts.inodes.offsets.get(each.identity),
             )
             for each in facts.inodes.values()
         },
@@ -546,7 +546,7 @@ def test_a_file_of_version_1(path: Path) -> None:
             3: (40, "/rotated", [("/a", 0)]),
             4: (50, "/old", [("/ended", 1)]),
         }
-        assert state.facts.offsets == {(1, 1, 500): 30, (1, 4, 500): 60}
+        assert state.facts.inodes.offsets == {(1, 1, 500): 30, (1, 4, 500): 60}
         state.close()
     state = State(path)
     for name, inode, size in (("/a", 1, 11), ("/p", 2, 22), ("/rotated", 3, 44), ("/old", 4, 58)):
