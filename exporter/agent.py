@@ -192,22 +192,20 @@ class Agent:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
             try:
-                async with self._scanning, self._reporting_progress() if is_first else contextlib.nullcontext():
-                    with _rare_collections() if is_first else contextlib.nullcontext():
-                        is_first = False
-                        await call_in_thread(self._scan, "scan")
-                if not self._ready.is_set():
-                    await call_in_thread(functools.partial(self._scraper.history.update, ()), "history")
-                    self._ready.set()
-                    self._notifier.ready()
-                    if self._saver is not None:
-                        self._saver.start()
+                async with self._scanning:
+                    async with self._reporting_progress() if is_first else contextlib.nullcontext():
+                        with _rare_collections() if is_first else contextlib.nullcontext():
+                            is_first = False
+                            await call_in_thread(self._tracker.scan, "scan")
+                    if not self._ready.is_set():
+                        await call_in_thread(functools.partial(self._scraper.history.update, ()), "history")
+                        self._ready.set()
+                        self._notifier.ready()
+                        if self._saver is not None:
+                            self._saver.start()
+                    await call_in_thread(self._advice.log, "advice")
             except Exception:  # noqa: BLE001 - known files are still served
                 _log.exception("the scan failed; the next one runs after rescan_interval")
-
-    def _scan(self) -> None:
-        self._tracker.scan()
-        self._advice.log()
 
     async def _audit_for_ever(self) -> None:
         """Refresh and audit at intervals without scrapes; a scrape does both by itself."""
