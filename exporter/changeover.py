@@ -99,7 +99,7 @@ class Changeover:
                 known = [
                     tracker.since_ns[old]
                     for before, old_rules in zip(tracker.publication.config, self._old, strict=True)
-                    if excludes.issuperset(before.exclude)
+                    if excludes.issuperset(before.exclude) and before.follow_symlinks >= group.follow_symlinks
                     for old, old_text in old_rules.patterns.items()
                     if old_text == text
                 ]

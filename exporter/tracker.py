@@ -273,8 +273,7 @@ class Tracker:
             self._book()
 
     def _scan_remote(self) -> int:
-        directories = dict(self.discovery.remote)
-        found = self._remote_scanner.scan(directories)
+        found = self._remote_scanner.scan(self.discovery.remote)
         with self.lock:
             self.perform(self.discovery.take_remote(found.files, found.left_out))
         return found.unreadable

@@ -73,10 +73,12 @@ class Glob:
     Attributes:
         segments: one for each component, the last one for the file name.
         compressed: whether the pattern ends with one of COMPRESSED_ENDINGS.
+        names: the components as written; empty for a pattern without ``/``.
     """
 
     segments: tuple[Segment, ...]
     compressed: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def base(self) -> str:
@@ -217,7 +219,8 @@ def _glob(alternative: str, *, dots: bool) -> Glob:
             kept.append(name)
     if kept[-1] == "**":
         kept.append("*")
-    return Glob(tuple(_segment(name, dots=dots) for name in kept), kept[-1].endswith(COMPRESSED_ENDINGS))
+    segments = tuple(_segment(name, dots=dots) for name in kept)
+    return Glob(segments, kept[-1].endswith(COMPRESSED_ENDINGS), tuple(kept))
 
 
 def _segment(text: str, *, dots: bool) -> Segment:

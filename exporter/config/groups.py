@@ -196,6 +196,12 @@ class LogGroup:
     metrics: frozenset[str] = optional(
         _Metrics(), DEFAULT_FILE_METRICS, "The metrics of each file.", written=FILE_METRICS[:4]
     )
+    follow_symlinks: bool = optional(
+        boolean(),
+        False,
+        "Whether ** follows symbolic links to directories. Each directory is entered once, by a path without links if "
+        "there is one.",
+    )
 
 
 class GroupSection(Section[LogGroup]):

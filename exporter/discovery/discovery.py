@@ -8,11 +8,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
+from exporter.discovery.agenda import DIRECTORY, Suspect
 from exporter.discovery.findings import Findings, Missed
 from exporter.discovery.folders import Folder
 from exporter.discovery.remote_files import RemoteFiles
 from exporter.discovery.renames import Unseen
-from exporter.discovery.tree import DIRECTORY, Agenda, Suspect, Tree
+from exporter.discovery.tree import Tree
 from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
@@ -44,11 +45,9 @@ class Discovery:
         """Pattern number -> number of files that it matches now; a missing number means 0."""
         self.shadowed: Counter[int] = self._tree.matches.shadowed
         """Pattern number -> number of those of them that belong to an earlier group."""
-        self.remote: Mapping[str, Directory] = self._tree.remote
-        """Remote directory -> what can match in it. Only a worker may list it, because that may hang."""
         self._remote_files = RemoteFiles(self._tree)
         self._unseen = Unseen()
-        self._scan = Agenda(is_scan=True)
+        self._scan = self._tree.scan
         self._suspects: dict[str, Suspect] = {}
         self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
         self._to_restate: list[tuple[str, Directory | None]] = []
@@ -72,6 +71,15 @@ class Discovery:
     def unwatchable(self) -> int:
         """How many directories cannot be watched; they are checked at each sync instead."""
         return len(self._tree.folders.unwatchable)
+
+    @property
+    def remote(self) -> dict[str, Directory]:
+        """Remote directory -> what can match in it, the paths with the fewest links first.
+
+        Only a worker may list it, because that may hang.
+        """
+        remote = dict(self._tree.remote)
+        return {path: remote[path] for path in self._tree.ways.in_order(remote)}
 
     def is_directory(self, path: str) -> bool:
         """Return whether there is a directory; False on a remote filesystem, which is not asked."""
@@ -100,7 +108,7 @@ class Discovery:
     @property
     def is_scanning(self) -> bool:
         """Whether the scan is not finished yet."""
-        return bool(self._scan.to_enter)
+        return bool(self._scan)
 
     def scan(self, directories: int) -> Findings:
         """Take one step of the scan. Process pending events and call :meth:`settle` before the next step.
@@ -110,7 +118,7 @@ class Discovery:
         """
         self._notified.clear()
         for _ in range(directories):
-            if self._scan.to_enter:
+            if self._scan:
                 self._tree.enter_next(self._scan)
         yield from self._tree.work_off()
 
@@ -126,7 +134,7 @@ class Discovery:
             if is_missed and not is_explained and folder.path not in self._tree.folders.unwatchable:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
-        if not self._scan.to_enter:
+        if not self._scan:
             self._faults.log_faults(
                 _log,
                 self._tree.faults,
@@ -153,7 +161,7 @@ class Discovery:
             lost: see :meth:`begin_scan`.
         """
         tree = self._tree
-        if lost or not self._scan.to_enter:  # else the scan still looks for what was lost when it began
+        if lost or not self._scan:  # else the scan still looks for what was lost when it began
             tree.lost = lost
         tree.moment += 1
         tree.renames.begin_batch()
@@ -253,6 +261,8 @@ class Discovery:
             folder = tree.folders.get(path)
             if folder is None:
                 continue
+            if state is not None and (state.loops or path in tree.ways):
+                state = tree.ways.choose(path, tree.ways.identity(path) or folder.identity, state)
             if state is None:
                 if not folder.folders:
                     tree.drop(folder)

@@ -12,6 +12,11 @@ from fstat_cache import AUTOFS, FILESYSTEM, REMOTE, FStatCache, file_time_ns, is
 T = TypeVar("T")
 
 
+def identity_of(status: os.stat_result) -> int:
+    """Return the device and inode number as one number."""
+    return status.st_ino << 32 | status.st_dev
+
+
 class Place(NamedTuple):
     """A name in a directory, by the path on which the kernel reaches it."""
 
@@ -51,7 +56,7 @@ class Folder:
             all files in it were deleted before, with an event.
         """
         status = os.stat(real_path)
-        before, self.identity = self.identity, status.st_ino << 32 | status.st_dev
+        before, self.identity = self.identity, identity_of(status)
         known_ns, self.changed_ns = self.changed_ns, 0
         if self.identity != before:
             known_ns = 0

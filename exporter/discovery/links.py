@@ -50,6 +50,12 @@ class Links:
         """Release all names that are watched for a path; one that is no link is no error."""
         self._release(os.path.join(directory, name), self.leads.take(directory, name) or ())
 
+    def release(self, folder: Folder) -> None:
+        """Forget a directory, or stop watching it, if only a name was of interest that no longer is."""
+        self._folders.forget_if_unused(folder)
+        if folder.state is not None and not folder.state.listed:
+            self.unwatch_if_unneeded(folder, folder.state)
+
     def unwatch_if_unneeded(self, folder: Folder, state: Directory) -> None:
         """Stop watching a directory that is not listed, unless names in it may come or lead elsewhere."""
         leads = self.leads.get(folder.path, ())
@@ -106,4 +112,4 @@ class Links:
             links.discard(link)
             if not links:
                 folders.crossed.take(directory, name)
-                folders.forget_if_unused(folders[directory])
+                self.release(folders[directory])

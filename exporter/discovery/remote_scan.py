@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from exporter.matching.automaton import Directory, Match
+from exporter.discovery.folders import identity_of
+from exporter.matching.automaton import Directory, Loop, Match
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from fstat_cache.hanging import Worker
@@ -42,9 +43,11 @@ class RemoteScanner:
         """Find the files now. No error is fatal; only one thread at a time may call this.
 
         Args:
-            directories: directory to scan -> what can match there.
+            directories: directory to scan -> what can match there. A ``**`` that follows symbolic links enters each
+                directory once, by the first path: those without links come first.
         """
-        walk = RemoteScan(places=[_Place(path, directory) for path, directory in directories.items()])
+        walk = RemoteScan(places=[_Place(path, directory) for path, directory in reversed(tuple(directories.items()))])
+        entered: set[tuple[Loop, int]] = set()
         parents: set[str] = set()  # directories of the places that hang since this scan
         answers: dict[_Place, RemoteScan] = {}
         for place in [place for place, findings in self._hung.items() if findings.done()]:
@@ -52,7 +55,10 @@ class RemoteScanner:
             _log.info("a remote directory or file answers again", extra=fields(path=place.path))
         worker: Worker | None = None
         try:
-            while walk.places:
+            while walk.places or walk.links:
+                if not walk.places:
+                    walk.places = sorted(walk.links, key=lambda link: link.path.split("/"), reverse=True)
+                    walk.links = []
                 place = walk.places.pop()
                 if place in answers:
                     walk.add(answers.pop(place))
@@ -60,7 +66,7 @@ class RemoteScanner:
                     walk.left_out.add(place.path)
                 else:
                     worker = worker or Worker("scan-walk")
-                    findings = worker.begin(partial(RemoteScan().check, place, self._real), self._timeout_s)
+                    findings = worker.begin(partial(RemoteScan().check, place, self._real, entered), self._timeout_s)
                     assert findings is not None  # a late worker is replaced
                     wait((findings,), self._timeout_s)
                     if findings.done():
@@ -105,12 +111,14 @@ class RemoteScan:
         left_out: paths that do not answer.
         faults: path of a directory, or of a link to a file, that cannot be read -> why.
         places: to check next.
+        links: symbolic links that ``**`` follows, to check after all places.
     """
 
     files: dict[str, Match] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     faults: dict[str, OSError] = field(default_factory=dict)
     places: list[_Place] = field(default_factory=list)
+    links: list[_Place] = field(default_factory=list)
 
     @property
     def unreadable(self) -> int:
@@ -122,22 +130,29 @@ class RemoteScan:
         self.files.update(other.files)
         self.faults.update(other.faults)
         self.places += other.places
+        self.links += other.links
 
-    def check(self, place: _Place, real: Callable[[str], str]) -> RemoteScan:
+    def check(self, place: _Place, real: Callable[[str], str], entered: set[tuple[Loop, int]]) -> RemoteScan:
         """Stat or list one place, which may hang; return this result.
 
         Args:
             place: a file or a directory.
             real: see :class:`RemoteScanner`.
+            entered: each ``**`` that follows symbolic links, and the identity of a directory that it has entered.
         """
         path, directory, match = place
         try:
+            if directory is not None and directory.loops and match is None:
+                identity = identity_of(os.stat(real(path)))
+                found = {loop for loop in directory.loops if (loop, identity) in entered}
+                entered.update((loop, identity) for loop in directory.loops)
+                directory = directory.without(found)
             if match is not None:
                 mode = os.stat(real(path)).st_mode
                 if stat.S_ISREG(mode):
                     self.files[path] = match
                 elif stat.S_ISDIR(mode) and directory is not None:
-                    self.places.append(_Place(path, directory))
+                    (self.links if directory.loops else self.places).append(_Place(path, directory))
             elif directory is not None and directory.listed:
                 self._list(path, directory, real)
             elif directory is not None:
@@ -174,7 +189,8 @@ class RemoteScan:
         match = directory.match(name)
         below = directory.enter(name, is_symlink=True)
         if match is not None or below is not None:
-            self.places.append(_Place(path, below, match))
+            is_followed = match is None and below is not None and below.loops
+            (self.links if is_followed else self.places).append(_Place(path, below, match))
 
 
 def _leave_out(place: _Place, walk: RemoteScan, parents: set[str]) -> None:

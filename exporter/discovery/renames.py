@@ -113,7 +113,7 @@ class Renames:
         if origin is not None:
             if is_gone:
                 self._left[path] = origin
-            self._folders.forget_if_unused(self._folders[directory])
+            self._links.release(self._folders[directory])
 
     def _origin_of(self, folder: Folder, name: str) -> str | None:
         """Return the origin of the file with this name; None if the file is not of interest."""

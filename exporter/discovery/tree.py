@@ -13,21 +13,19 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Suspect
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
-from exporter.discovery.folders import Folder, Folders
+from exporter.discovery.folders import Folder, Folders, identity_of
 from exporter.discovery.generations import birth_of_rotated, declared_sibling, listed_since
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
 from exporter.discovery.renames import Renames
+from exporter.discovery.swaps import Swaps
+from exporter.discovery.ways import Ways
 from exporter.matching.automaton import Directory, Match, PathMatcher
 from fstat_cache import AUTOFS, REMOTE, CacheClosedError, FStatCache
 
 _log = logging.getLogger(__name__)
-
-MAYBE_LINK = -1
-"""In :attr:`Agenda.to_enter`: the path may be a symbolic link to a directory."""
-DIRECTORY = 0
-"""In :attr:`Agenda.to_enter`: an event or a listing has shown a directory. (Also a mount point, even a remote one.)"""
 
 
 class _Candidate(NamedTuple):
@@ -40,38 +38,15 @@ class _Candidate(NamedTuple):
     may_be_link: bool
 
 
-class Suspect(NamedTuple):
-    """A difference that a rescan has found: a listed name that is unknown, or a known name that was not listed."""
-
-    folder: Folder
-    name: str
-    is_directory: bool
-
-
-class Agenda:
-    """The directories to enter, and how to treat differences between a listing and the known names.
-
-    Attributes:
-        to_enter: directory -> MAYBE_LINK, DIRECTORY, or the moment of the listing that showed it.
-        suspects: gets the names that differ; None: they are checked at once.
-        is_scan: whether known directories in each directory are entered too.
-    """
-
-    __slots__ = ("is_scan", "suspects", "to_enter")
-
-    def __init__(self, *, is_scan: bool = False) -> None:
-        self.to_enter: dict[str, int] = {}
-        self.suspects: dict[str, Suspect] | None = None
-        self.is_scan = is_scan
-
-
 class Tree:
     """The known directories and the files in them. Its methods queue work; :meth:`work_off` yields the findings.
 
     Attributes:
         matches: the matches of the known files.
         folders, links, renames: the known directories, symbolic links and renamed files.
+        ways: by which path each ``**`` that follows links enters a directory.
         agenda: the directories to enter next.
+        scan: those of the scan.
         remote: remote directory -> what can match in it. Only a worker may list it, because that may hang.
         faults: directory that cannot be listed -> why.
         lost: directory -> inode numbers of files that were last seen in it and have no known name now.
@@ -84,13 +59,16 @@ class Tree:
         self.folders = Folders(cache)
         self.links = Links(self.folders, cache.root)
         self.renames = Renames(self.folders, self.links)
-        self.agenda = Agenda()
+        self.scan = Agenda()
+        self.agenda = Agenda(self.scan)
+        self.ways = Ways(self.matches, self.links.leads, self.agenda.last)
         self.remote: dict[str, Directory] = {}
         self.faults: dict[str, OSError] = {}
         self.lost: Mapping[str, set[int]] = {}
         self.doubts: Mapping[str, int] = {}
         self.moment = 1
         self._root = cache.root
+        self._swaps = Swaps(self.folders)
         self._to_stat: dict[str, _Candidate] = {}
         self._unanswered: deque[Finding] = deque()  # findings that need no answer
         self._failed: dict[str, None] = {}  # directories with an error since the latest scan began
@@ -100,8 +78,8 @@ class Tree:
     def work_off(self) -> Findings:
         """Enter the queued directories and stat the queued names, until nothing is queued."""
         agenda, to_stat = self.agenda, self._to_stat
-        while agenda.to_enter or to_stat or self._unanswered:
-            while agenda.to_enter:
+        while agenda or to_stat or self._unanswered:
+            while agenda:
                 self.enter_next(agenda)
             while self._unanswered:
                 finding = self._unanswered.popleft()
@@ -126,7 +104,10 @@ class Tree:
                     self.fail(error, os.path.dirname(path))
 
     def enter_next(self, agenda: Agenda) -> None:
-        """Enter the latest directory of an agenda."""
+        """Enter the latest directory of an agenda; at the end the first of :attr:`Agenda.last`."""
+        if not agenda.to_enter:
+            agenda.to_enter = dict.fromkeys(reversed(self.ways.in_order(agenda.last)), LAST)
+            agenda.last.clear()
         path, seen = agenda.to_enter.popitem()
         try:
             self._enter(path, seen, agenda)
@@ -177,10 +158,13 @@ class Tree:
         if state is None:
             return
         path = os.path.join(folder.path, name)
-        if path in folder.folders or (
-            (is_directory or state.follows_links) and state.enter(name, is_symlink=not is_directory) is not None
-        ):
+        if path in folder.folders or (is_directory and state.enter(name, is_symlink=False) is not None):
             self.agenda.to_enter[path] = DIRECTORY if is_directory else MAYBE_LINK
+        elif not is_directory and (
+            path in self._swaps.emptied
+            or (state.follows_links and state.enter(name, is_symlink=True) is not None and self._root.is_link(path))
+        ):
+            self.agenda.to_enter[path] = MAYBE_LINK
         if (not is_directory or path in folder.files) and (match := state.match(name)) is not None:
             self._to_stat[path] = _Candidate(folder, name, state, match, may_be_link=True)
 
@@ -216,6 +200,7 @@ class Tree:
             folder.changed_ns = 0  # so that the directory is listed again
             if path in folder.files:
                 self.matches.set(folder.files, path, None)
+                self._swaps.note_loss(folder.path)
                 yield Gone(path)
         if end is not None:
             self._find_lost(folder, end)
@@ -245,24 +230,41 @@ class Tree:
         try:
             reason = self.folders.watch(folder)
         except (FileNotFoundError, NotADirectoryError):
-            if parent is not None:
+            if (
+                parent is not None
+                and parent.state is not None
+                and parent.state.enter(name, is_symlink=True) is not None
+            ):
                 self.links.resolve(parent.path, name)
             self._leave(path)
             return
         is_remote = reason in (REMOTE, AUTOFS)
         state = self.matches.matcher.root
+        is_link = is_swapped = False
         if parent is not None and parent.state is not None:
             leads = self.links.leads.get(parent.path, ())
             is_directory = seen == self.moment and parent.reason is None and name not in leads
-            may_be_link = not is_directory and (seen == MAYBE_LINK or not is_remote)
+            may_be_link = not is_directory and (seen < DIRECTORY or not is_remote)
+            was_link = name in leads
             is_link = may_be_link and self.links.resolve(parent.path, name)
             state = parent.state.enter(name, is_symlink=is_link)
+            is_swapped = is_link and not was_link and state is not parent.state.enter(name, is_symlink=False)
             parent.folders[path] = None
             if state is None and parent.state.match(name) is None:
                 self.links.forget(parent.path, name)
         if state is None:
             self._leave(path)
+        if is_swapped:
+            self._swaps.warn(folder)
+        if state is None:
             return
+        if is_link and state.loops and seen != LAST:
+            agenda.last[path] = None
+            return
+        if state.loops or path in self.ways:
+            with contextlib.suppress(OSError):  # then the listing fails too
+                status = None if is_remote else os.stat(self._root.real(path))
+                state = self.ways.choose(path, status and identity_of(status), state)
         if folder.state is not None:
             if is_remote:
                 self._leave_contents(folder)
@@ -397,6 +399,8 @@ class Tree:
             self.remote[directory] = state
         if state is None or not state.listed:
             self.faults.pop(directory, None)
+        if state is None:
+            self.ways.forget(directory)
         if state is None or before is None:
             folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
             return
@@ -430,11 +434,15 @@ class Tree:
             self._leave_contents(folder)
             self.queue_links_over(folder)
             self.folders.forget_if_unused(folder)
+        if parent is not None and path in self._swaps.emptied:
+            self._swaps.note_loss(directory)
 
     def _leave_contents(self, folder: Folder) -> None:
         for name in tuple(self.folders.followed.get(folder.path, ())):
             self.folders.followed.take(folder.path, name)
             self._unanswered.append(Gone(os.path.join(folder.path, name)))
+        if folder.files:
+            self._swaps.note_loss(folder.path)
         for path in tuple(folder.files):
             self.matches.set(folder.files, path, None)
             self._unanswered.append(Gone(path))

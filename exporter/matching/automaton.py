@@ -6,11 +6,14 @@ So a scanner enters only directories that can contain a match, and a new name ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.config.globs import COMPRESSED_ENDINGS, Exclude, Glob, Include, Segment, Test
 from exporter.config.groups import LogGroup
+
+Loop = tuple[int, tuple[str, ...]]
+"""A group, and the rest of a pattern from a ``**`` on that follows symbolic links. It enters each directory once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +27,7 @@ class _Step:
         after: the step of the next segment; None if this is the last one.
         all_below: whether it is an exclude that matches all files below.
         compressed: whether its pattern names the ending of compressed files.
+        loop: set for a ``**`` that follows symbolic links to directories.
         meaning: equal for two steps that match the same files when the same path has reached them.
     """
 
@@ -33,6 +37,7 @@ class _Step:
     after: _Step | None
     all_below: bool
     compressed: bool
+    loop: Loop | None
     meaning: tuple[object, ...]
 
 
@@ -87,7 +92,7 @@ def number_groups(
         first_pattern += len(patterns)
         excludes = frozenset(group.exclude)
         starts = [
-            _first_step(number, pattern, glob, (text, alternative, excludes))
+            _first_step(number, pattern, glob, (text, alternative, excludes), follows=group.follow_symlinks)
             for pattern, text in patterns.items()
             for alternative, glob in enumerate(Include(text).globs)
         ]
@@ -102,13 +107,16 @@ def number_groups(
     return tuple(numbered)
 
 
-def _first_step(group: int, pattern: int | None, glob: Glob, meaning: tuple[object, ...]) -> _Step:
+def _first_step(
+    group: int, pattern: int | None, glob: Glob, meaning: tuple[object, ...], *, follows: bool = False
+) -> _Step:
     step = None
     count = len(glob.segments)
     for index in reversed(range(count)):
         segment = glob.segments[index]
         all_below = pattern is None and index == count - 2 and segment.any_depth and glob.segments[-1].any_name
-        step = _Step(group, pattern, segment, step, all_below, glob.compressed, (*meaning, index))
+        loop = (group, glob.names[index:]) if follows and segment.any_depth else None
+        step = _Step(group, pattern, segment, step, all_below, glob.compressed, loop, (*meaning, follows, index))
     assert step is not None  # a glob has a segment
     return step
 
@@ -132,6 +140,7 @@ class PathMatcher:
         }
         self._directories: dict[frozenset[_Step], Directory | None] = {}
         self._matches: dict[tuple[int, ...], Match] = {}
+        self._nothing = Directory(self, ())
         self.root = self._directory(step for group in self.rules.values() for step in group.starts)
 
     def match(self, path: str) -> Match | None:
@@ -220,6 +229,7 @@ class Directory:
         names: the names in it without wildcards.
         listed: whether patterns with wildcards apply too, so that it has to be listed.
         follows_links: whether something can match below a symbolic link in it.
+        loops: of its ``**`` that follow symbolic links; nearly always empty.
     """
 
     def __init__(self, matcher: PathMatcher, steps: tuple[_Step, ...]) -> None:
@@ -239,7 +249,9 @@ class Directory:
         literals = [step.segment.literal for step in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
-        self.follows_links = any(step.after is not None and not step.segment.any_depth for step in includes)
+        self.loops = frozenset(step.loop for step in steps if step.loop is not None)
+        is_below = any(step.after is not None and not step.segment.any_depth for step in includes)
+        self.follows_links = is_below or bool(self.loops)
         # Whether all directories in it, but hidden ones and links, have the same state: `_steady` once it is known.
         self._is_steady = all(
             step.segment.any_depth or (step.pattern is not None and (step.after is None or step.segment.any_name))
@@ -273,12 +285,19 @@ class Directory:
         known = {step.meaning for step in other._steps if step.pattern is not None}
         return any(step.pattern is not None and step.meaning not in known for step in self._steps)
 
+    def without(self, loops: Collection[Loop]) -> Directory:
+        """Return the state of the same directory without what these ``**`` can match in it and below."""
+        left_out = [step for step in self._steps if step.loop in loops]
+        left_out += [step.after for step in left_out if step.after is not None]
+        kept = self._matcher._directory(step for step in self._steps if step not in left_out)
+        return kept or self._matcher._nothing
+
     def enter(self, name: str, *, is_symlink: bool) -> Directory | None:
         """Return the state of the directory with this name; None when nothing can match in it.
 
         Args:
             name: the name of a directory in this directory.
-            is_symlink: whether it is a symbolic link to a directory; ``**`` does not follow those, so that loops end.
+            is_symlink: whether it is a symbolic link to a directory; ``**`` only follows those if its group says so.
         """
         is_plain = self._is_steady and not is_symlink and name[0] != "."
         if is_plain and self._steady is not None:
@@ -287,7 +306,7 @@ class Directory:
         excluded: set[int] = set()
         for step in self._steps:
             if step.segment.any_depth:
-                if step.pattern is None or not (is_symlink or name[0] == "."):
+                if step.pattern is None or not ((is_symlink and step.loop is None) or name[0] == "."):
                     reached.append(step)
             elif step.segment.test(name):
                 if step.after is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from exporter.config.groups import LogGroup
-from exporter.matching.automaton import Directory, Match
+from exporter.matching.automaton import Directory, Loop, Match
 from exporter.tracker import Tracker
 from tests.exporter.tracking import Track
 from tests.support import as_root, chrooted
@@ -38,20 +38,31 @@ CHANGES = {
 }
 
 
-def walk(path: str, state: Directory) -> Iterator[tuple[str, Match]]:
-    """Each file below a directory that is meant, found by looking."""
-    try:
-        names = os.listdir(path) if state.listed else state.names
-    except OSError:
-        return
-    for name in names:
-        here = os.path.join(path, name)
-        if os.path.isdir(here):
-            below = state.enter(name, is_symlink=os.path.islink(here))
-            if below is not None:
-                yield from walk(here, below)
-        elif os.path.isfile(here) and (match := state.match(name)) is not None:
-            yield here, match
+def walk(root: Directory) -> Iterator[tuple[str, Match]]:
+    """Yield each matching file. Directories come by the number of links on their path, then by name: a ``**`` that
+    follows links enters each once."""
+    ahead = {"/": (0, root)}
+    entered: set[tuple[Loop, int, int]] = set()
+    while ahead:
+        folder = min(ahead, key=lambda path: (ahead[path][0], path.split("/")))
+        links, state = ahead.pop(folder)
+        try:
+            status = os.stat(folder)
+            lost = {loop for loop in state.loops if (loop, status.st_dev, status.st_ino) in entered}
+            entered |= {(loop, status.st_dev, status.st_ino) for loop in state.loops}
+            state = state.without(lost)
+            names = os.listdir(folder) if state.listed else state.names
+        except OSError:
+            continue
+        for name in names:
+            here = os.path.join(folder, name)
+            if os.path.isdir(here):
+                is_link = os.path.islink(here)
+                below = state.enter(name, is_symlink=is_link)
+                if below is not None:
+                    ahead[here] = (links + is_link, below)
+            elif os.path.isfile(here) and (match := state.match(name)) is not None:
+                yield here, match
 
 
 class Changer:
@@ -166,7 +177,7 @@ class Changer:
 def compare(tracker: Tracker) -> None:
     """Compare what is known with what is there."""
     assert tracker.matcher.root is not None
-    expected = dict(walk("/", tracker.matcher.root))
+    expected = dict(walk(tracker.matcher.root))
     found = {series.name: series for series in tracker.facts.paths.values() if series.is_present}
     assert found.keys() == expected.keys()
     sizes: dict[tuple[int, int, int], int] = {}  # an inode counts once in each group
@@ -192,6 +203,14 @@ def test_random_changes(tmp_path: Path, track: Track, seed: int) -> None:
     run(tmp_path, track, seed, lambda function, *arguments: function(*arguments))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_random_changes_with_links_followed(tmp_path: Path, track: Track, seed: int) -> None:
+    """The same holds if ``**`` follows links: loops end, and it enters each directory once, by the best path."""
+    folder = tmp_path.joinpath(*"n" * 16)  # relative links that are moved up lead out of the trees
+    folder.mkdir(parents=True)
+    run(folder, track, seed, lambda function, *arguments: function(*arguments), follows=True)
+
+
 @as_root
 @pytest.mark.parametrize("seed", range(20))
 def test_random_changes_on_a_host(tmp_path: Path, track: Track, seed: int) -> None:
@@ -200,7 +219,9 @@ def test_random_changes_on_a_host(tmp_path: Path, track: Track, seed: int) -> No
         run(Path("/"), track, seed, on_host, rootfs=str(tmp_path))
 
 
-def run(folder: Path, track: Track, seed: int, there: Callable[..., Any], rootfs: str = "/") -> None:
+def run(
+    folder: Path, track: Track, seed: int, there: Callable[..., Any], rootfs: str = "/", *, follows: bool = False
+) -> None:
     """Change files in `folder`; `there` calls functions where it is."""
 
     def check() -> None:
@@ -214,7 +235,7 @@ def run(folder: Path, track: Track, seed: int, there: Callable[..., Any], rootfs
         there(changer.change)
     tracker = track(
         groups=(
-            LogGroup("a", (f"{tree}/**/*.log",)),
+            LogGroup("a", (f"{tree}/**/*.log",), follow_symlinks=follows),
             LogGroup("b", (f"{tree}/*/x/*", f"{tree}/d0/f0.log", f"{tree}/d1/x/f0.txt")),
             LogGroup("c", (f"{tree}/l*/*.txt", f"{tree}/d1/l0/f0.txt", f"{tree}/l0/*/d0/f0.*")),
         ),
@@ -237,3 +258,4 @@ def run(folder: Path, track: Track, seed: int, there: Callable[..., Any], rootfs
     assert not [path for path in known.folders if path.startswith(f"{tree}/") or path == str(changer.outside)]
     assert not [path for path in tracker._names if not there(os.path.exists, path)]
     assert (known.links.leads, known.folders.crossed) == ({}, {})
+    assert not [path for path in known.ways._identities if path.startswith(f"{tree}/")]

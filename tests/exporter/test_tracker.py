@@ -745,12 +745,15 @@ def test_mounts_that_come_and_go(tmp_path: Path, track: Track, mount: object, pa
 
 
 @as_root
-def test_autofs_is_not_triggered(tmp_path: Path, track: Track, mount: object) -> None:
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_autofs_is_not_triggered(tmp_path: Path, track: Track, mount: object, follow_symlinks: bool) -> None:
     """Neither by a scan nor by a pattern that spells out what is on it; what is beside it is found."""
     assert callable(mount)
     asked, daemon_end = os.pipe()
     touch(tmp_path / "auto/.keep", tmp_path / "local/b.log")
     (tmp_path / "local/link.log").symlink_to(tmp_path / "auto/x/y.log")
+    for target in ("auto", "auto/x"):
+        (tmp_path / "local" / target.replace("/", "-")).symlink_to(tmp_path / target)
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as daemon:  # a look-up of whose own does not count
         options = f"fd={daemon_end},pgrp={daemon.pid},minproto=5,maxproto=5,indirect"
         subprocess.run(
@@ -759,7 +762,7 @@ def test_autofs_is_not_triggered(tmp_path: Path, track: Track, mount: object) ->
         os.close(daemon_end)
         os.set_blocking(asked, False)
         try:
-            tracker = track("**/*.log", "auto/a/b.log")
+            tracker = track("**/*.log", "auto/a/b.log", follow_symlinks=follow_symlinks)
             assert sizes(tracker) == {"b.log": 0}
             append(tmp_path / "local/b.log", "1")
             tracker.scan()

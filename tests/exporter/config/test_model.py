@@ -42,6 +42,7 @@ def test_everything_is_read() -> None:
           - group: system
             paths: ["/var/log/**/*.log", /var/log/syslog]
             exclude: ["*.old"]
+            follow_symlinks: true
             labels: {team: infra}
             path_regex: '/(?P<name>[^/]+)$'
             aggregate_by: [team, name]
@@ -70,6 +71,7 @@ def test_everything_is_read() -> None:
                 aggregate_by=("team", "name"),
                 max_series=5000,
                 metrics=frozenset({"rotations", "size"}),
+                follow_symlinks=True,
             ),
             LogGroup("sums", ("/a",), per_file=False),
         ),
@@ -94,11 +96,12 @@ def test_default_file_is_valid() -> None:
     shipped = parse(text, "x.yml")
     assert [group.group for group in shipped.logs] == ["system", "applications"]
     assert shipped == Config(shipped.logs)
-    keys = "state|path|stale_grace|labels|metrics|max_series|- preset"
+    keys = "state|path|stale_grace|labels|metrics|max_series|follow_symlinks|- preset"
     full = parse(re.sub(f"(?m)^( *)# ( *(?:{keys}):)", r"\1\2", text), "x.yml")
     assert [group.group for group in full.logs] == ["system", "applications", "pods"]
     assert full == Config(full.logs, state=StateConfig("/var/lib/fstat-exporter/state.db"))
     assert full.logs[0] == replace(shipped.logs[0], labels={"team": "infra"}, max_series=5000)
+    assert full.logs[1] == replace(shipped.logs[1], follow_symlinks=True)
 
 
 @pytest.mark.parametrize(
