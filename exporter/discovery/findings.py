@@ -34,7 +34,7 @@ class Moved:
     Attributes:
         path: the path.
         origin: the path that the file had, if known; else "".
-        birth_ns: if only its birth tells that it had that path, see `generations`: its birth; else 0.
+        birth_ns: if only its birth tells that it had that path, see `strays`: its birth; else 0.
     """
 
     path: str

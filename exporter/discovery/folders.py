@@ -40,6 +40,10 @@ class Folder:
         self.files: dict[str, Match] = {}
         self.folders: dict[str, None] = {}
 
+    def forget_listing(self) -> None:
+        """Have it listed again, as if for the first time."""
+        self.identity, self.changed_ns, self.is_listed = None, 0, False
+
     def match(self, name: str) -> Match | None:
         """Return the match of a file with this name in it."""
         return None if self.state is None else self.state.match(name)

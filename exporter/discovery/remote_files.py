@@ -44,8 +44,8 @@ class RemoteFiles(dict[str, Match]):
         """Stat a file that may have been created or deleted."""
         try:
             is_there = yield Appeared(path, match)
-        except Exception as error:  # noqa: BLE001 - see fail
-            self._tree.fail(error, os.path.dirname(path))
+        except Exception as error:  # noqa: BLE001 - see Failures
+            self._tree.failures.note(error, os.path.dirname(path))
             return
         if is_there and path not in self:
             self._tree.matches.set(self, path, match)

@@ -7,25 +7,22 @@ and a listing can replace lost events.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Suspect
+from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Failures, Suspect
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.folders import Folder, Folders, identity_of
-from exporter.discovery.generations import birth_of_rotated, declared_sibling, listed_since
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
 from exporter.discovery.renames import Renames
+from exporter.discovery.strays import Strays
 from exporter.discovery.swaps import Swaps
 from exporter.discovery.ways import Ways
 from exporter.matching.automaton import Directory, Match, PathMatcher
-from fstat_cache import AUTOFS, REMOTE, CacheClosedError, FStatCache
-
-_log = logging.getLogger(__name__)
+from fstat_cache import AUTOFS, REMOTE, FStatCache
 
 
 class _Candidate(NamedTuple):
@@ -49,6 +46,7 @@ class Tree:
         scan: those of the scan.
         remote: remote directory -> what can match in it. Only a worker may list it, because that may hang.
         faults: directory that cannot be listed -> why.
+        failures: directories with an unexpected error.
         lost: directory -> inode numbers of files that were last seen in it and have no known name now.
         doubts: directory that is to be listed -> since when names may have come and gone in it unseen.
         moment: the number of event batches. A listing of an earlier moment may be outdated.
@@ -64,6 +62,7 @@ class Tree:
         self.ways = Ways(self.matches, self.links.leads, self.agenda.last)
         self.remote: dict[str, Directory] = {}
         self.faults: dict[str, OSError] = {}
+        self.failures = Failures()
         self.lost: Mapping[str, set[int]] = {}
         self.doubts: Mapping[str, int] = {}
         self.moment = 1
@@ -71,7 +70,6 @@ class Tree:
         self._swaps = Swaps(self.folders)
         self._to_stat: dict[str, _Candidate] = {}
         self._unanswered: deque[Finding] = deque()  # findings that need no answer
-        self._failed: dict[str, None] = {}  # directories with an error since the latest scan began
 
     # -- working off --------------------------------------------------------------------------------------------------
 
@@ -85,14 +83,14 @@ class Tree:
                 finding = self._unanswered.popleft()
                 try:
                     yield finding
-                except Exception as error:  # noqa: BLE001 - see fail
-                    self.fail(error, os.path.dirname(finding.path))
+                except Exception as error:  # noqa: BLE001 - see Failures
+                    self.failures.note(error, os.path.dirname(finding.path))
             for path in sorted(to_stat):
                 candidate = to_stat.pop(path)
                 try:
                     yield from self._stat(path, candidate)
-                except Exception as error:  # noqa: BLE001 - see fail
-                    self.fail(error, candidate.folder.path)
+                except Exception as error:  # noqa: BLE001 - see Failures
+                    self.failures.note(error, candidate.folder.path)
         renames = self.renames
         for path in tuple(renames.to_stat):
             birth_ns = renames.to_stat.pop(path)
@@ -100,35 +98,24 @@ class Tree:
                 try:
                     if not (yield Moved(path, origin, birth_ns)):
                         renames.unfollow(path, is_gone=True)
-                except Exception as error:  # noqa: BLE001 - see fail
-                    self.fail(error, os.path.dirname(path))
+                except Exception as error:  # noqa: BLE001 - see Failures
+                    self.failures.note(error, os.path.dirname(path))
 
     def enter_next(self, agenda: Agenda) -> None:
-        """Enter the latest directory of an agenda; at the end the first of :attr:`Agenda.last`."""
-        if not agenda.to_enter:
-            agenda.to_enter = dict.fromkeys(reversed(self.ways.in_order(agenda.last)), LAST)
-            agenda.last.clear()
-        path, seen = agenda.to_enter.popitem()
+        """Enter the next directory of an agenda."""
+        path, seen = agenda.pop(self.ways.in_order)
         try:
             self._enter(path, seen, agenda)
-        except Exception as error:  # noqa: BLE001 - see fail
-            self.fail(error, os.path.dirname(path))
-
-    def fail(self, error: Exception, directory: str) -> None:
-        """Log the first error, and let the next scan list its directory again, so that other work continues."""
-        if isinstance(error, CacheClosedError):
-            raise error  # nothing can be stat'ed any more
-        if not self._failed:
-            _log.error("an unexpected error in a directory: the next scan lists it again", exc_info=error)
-        self._failed[directory] = None
+        except Exception as error:  # noqa: BLE001 - see Failures
+            self.failures.note(error, os.path.dirname(path))
 
     def retry(self) -> None:
         """Queue the directories with an error, to be listed again."""
-        failed, self._failed = self._failed, {}
+        failed = self.failures.take()
         for directory in failed:
             folder = self.folders.get(directory)
             if folder is not None:
-                folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
+                folder.forget_listing()
         self.queue_directories(failed)
 
     # -- queueing -----------------------------------------------------------------------------------------------------
@@ -210,13 +197,9 @@ class Tree:
         lost = self.lost.get(seen_from.path, set()) | self.lost.get(folder.path, set())
         if not lost or folder.reason is not None:
             return
-        followed, crossed = (names.get(folder.path, {}) for names in (self.folders.followed, self.folders.crossed))
-        with contextlib.suppress(OSError), os.scandir(self._root.real(folder.path)) as entries:
-            for entry in entries:
-                name = entry.name
-                is_known = name in followed or name in crossed
-                if entry.inode() in lost and not is_known and folder.match(name) is None:
-                    self.renames.follow(folder, name)
+        strays = Strays(folder, self._root, lost)
+        strays.list(self.folders.crossed.get(folder.path, ()))
+        strays.follow(self.renames)
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -287,7 +270,7 @@ class Tree:
     def _list(self, folder: Folder, state: Directory, agenda: Agenda) -> None:
         files: set[str] = set()
         folders: set[str] = set()
-        lost = self.lost.get(folder.path)
+        lost = self.lost.get(folder.path, set())
         leads = self.links.leads.get(folder.path, {})
         suspects = agenda.suspects if folder.is_listed else None
         try:
@@ -299,14 +282,12 @@ class Tree:
                 if agenda.is_scan:
                     agenda.to_enter.update(dict.fromkeys(folder.folders, DIRECTORY))
                 return
-            since_ns = listed_since(real_path, is_first=not folder.is_listed, doubt_ns=self.doubts.get(folder.path, 0))
-            rotated: list[tuple[str, str]] = []  # names, each with the name that it may have had
+            strays = Strays(folder, self._root, lost, self.doubts.get(folder.path), is_first=not folder.is_listed)
             above = os.path.join(folder.path, "")
             with os.scandir(real_path) as entries:
                 for entry in entries:
+                    name, path = entry.name, f"{above}{entry.name}"
                     # A listing includes the type, so no stat is needed.
-                    name = entry.name
-                    path = f"{above}{name}"
                     if entry.is_dir(follow_symlinks=False):
                         if state.enter(name, is_symlink=False) is not None:
                             folders.add(path)
@@ -317,9 +298,7 @@ class Tree:
                                 agenda.to_enter[path] = self.moment
                         continue
                     match = state.match(name)
-                    if match is None and since_ns and (sibling := declared_sibling(name, state)):
-                        rotated.append((name, sibling))
-                    if match is None and not lost and not state.follows_links:
+                    if match is None and not strays and not state.follows_links:
                         continue  # the most frequent case in a directory full of other files
                     is_link = entry.is_symlink()
                     if match is not None:
@@ -329,17 +308,12 @@ class Tree:
                             suspects[path] = Suspect(folder, name, is_directory=False)
                         elif not is_known or is_another or is_link or name in leads:
                             self._to_stat[path] = _Candidate(folder, name, state, match, is_link)
-                    elif lost and not is_link and entry.inode() in lost and self.renames.origin_of(path) is None:
-                        self.renames.follow(folder, name)
+                    elif strays and not is_link:
+                        strays.note(entry)
                     if is_link and state.enter(name, is_symlink=True) is not None:
                         folders.add(path)
                         agenda.to_enter[path] = MAYBE_LINK
-            for name, sibling in rotated:
-                origin = f"{above}{sibling}"
-                if self.renames.origin_of(f"{above}{name}") is None and (
-                    birth_ns := birth_of_rotated(f"{above}{name}", origin, since_ns, self._root)
-                ):
-                    self.renames.follow(folder, name, origin, birth_ns)
+            strays.follow(self.renames)
         except (FileNotFoundError, NotADirectoryError):
             self._leave(folder.path)
             return
@@ -350,7 +324,7 @@ class Tree:
             return
         except BaseException:
             # The listing is incomplete, so the next scan lists it again.
-            folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
+            folder.forget_listing()
             raise
         folder.is_listed = True
         self.faults.pop(folder.path, None)
@@ -402,7 +376,7 @@ class Tree:
         if state is None:
             self.ways.forget(directory)
         if state is None or before is None:
-            folder.identity, folder.changed_ns, folder.is_listed = None, 0, False
+            folder.forget_listing()
             return
         if state.reaches_more_than(before):
             folder.changed_ns, folder.is_listed = 0, False
