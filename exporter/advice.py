@@ -27,11 +27,13 @@ class Advice:
         self._checked: set[tuple[str, str]] = set()  # group, pattern
         self._shadowed: set[tuple[str, str]] = set()
         self._unlabelled: set[tuple[str, str]] = set()  # group, expression
+        self._is_full = False
 
     def log(self) -> None:
         """Log what is new. To be called after a scan, while one configuration is followed."""
         self._log_patterns()
         self._log_unlabelled()
+        self._log_full()
 
     def _log_patterns(self) -> None:
         matcher, discovery = self._tracker.matcher, self._tracker.discovery
@@ -76,6 +78,15 @@ class Advice:
                     "path_regex does not match some paths, so their labels are missing: correct path_regex or paths",
                     extra=fields(group=key[0], count=totals.unlabelled, example=example),
                 )
+
+    def _log_full(self) -> None:
+        files, max_files = self._tracker.files, self._tracker.max_files
+        if files > max_files and not self._is_full:
+            _log.warning(
+                "more files than cache.max_files: raise it, each file beyond costs an os.stat a scrape",
+                extra=fields(files=files, max_files=max_files),
+            )
+        self._is_full = files > max_files
 
     def _directories(self, text: str) -> Iterator[str]:
         for glob in Include(text).globs:

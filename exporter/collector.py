@@ -13,7 +13,7 @@ from exporter.exposition.catalogue import AGENT, family
 from exporter.ledger.uncertain import REASONS
 from exporter.matching.labels import printable
 from exporter.state.checkpoint import Checkpoint
-from exporter.tracker import Tracker, pattern_matches
+from exporter.tracker import Tracker
 from fstat_cache import POLL_REASONS, WATCH_FAILURES
 
 _Sample = tuple[str, dict[str, str], float]  # name, labels, value
@@ -63,6 +63,15 @@ def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
             for reason in REASONS:
                 count = tracker.facts.inodes.uncertain[realm, reason]
                 yield "fstat_group_uncertain_total", {**labels, "reason": reason}, count
+
+
+def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:
+    """Yield each pattern of the published configuration: its group's position, its text, how many files it matches."""
+    publication = tracker.publication
+    for number, (group, text) in tracker.matcher.patterns.items():
+        position = publication.position_of((group,))
+        if position is not None:
+            yield position, text, tracker.discovery.matches[number]
 
 
 def _of_cache(tracker: Tracker) -> Iterator[_Sample]:

@@ -15,13 +15,14 @@ from typing import Any
 from prometheus_client import ProcessCollector
 
 from exporter import __version__
+from exporter.collector import pattern_matches
 from exporter.matching.labels import printable
 from exporter.publication.history import STEP_S, STEPS, Recent, Steps
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
 from exporter.reload import Reloader
 from exporter.scrape import Scraper
-from exporter.tracker import Tracker, pattern_matches
+from exporter.tracker import Tracker
 from fstat_cache import HOT, WATCHED
 
 POLLED = "polled"

@@ -5,41 +5,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
-import os
 import threading
 import time
-from collections.abc import Iterator
 
+from exporter.bookkeeper import Bookkeeper
 from exporter.config.model import Config
-from exporter.discovery.arrivals import Arrivals
 from exporter.discovery.discovery import Discovery
 from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Missed, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.facts import Facts
-from exporter.ledger.records import Inode
-from exporter.ledger.uncertain import ABSENCE, DELETED, FLOOD, OVERFLOW
+from exporter.ledger.uncertain import DELETED, FLOOD, OVERFLOW
 from exporter.matching.automaton import Match, PathMatcher, number_groups
+from exporter.nameless import NamelessFiles
 from exporter.ops.fair_lock import FairLock
 from exporter.ops.file_clock import FileClock
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
+from exporter.rotated import RotatedFiles
 from fstat_cache import (
     CacheClosedError,
-    DirectoryEvent,
-    EventsLost,
-    FileChange,
-    FileStats,
     FStatCache,
-    InodeChange,
     Surveyed,
 )
 
 _log = logging.getLogger(__name__)
 
-ROTATED_QUIET_S = 600.0
-"""How long a rotated file that no pattern matches is followed after its last growth."""
 DIRECTORIES_AT_ONCE = 100
 """After how many directories a scan releases the lock."""
 STOP_TIMEOUT_S = 0.2
@@ -48,8 +39,6 @@ LOCK_TIMEOUT_S = 0.05
 """How long the thread waits for the lock before it drains the kernel's queue again."""
 MOST_ROUNDS = 10
 """How often in a row a scrape processes events that come meanwhile."""
-SEARCH_S = 10.0
-"""How often at most all processes are searched for a file that was created and deleted between two stats."""
 
 
 class Tracker:
@@ -67,6 +56,7 @@ class Tracker:
         matcher: the matcher of the present configuration.
         discovery: finds the matching files.
         cache: stats the files.
+        rotated: the files that were renamed, and that no pattern matches any more.
         clock: gives the moments of births.
         lock: held for discovery and for a refresh. Taken before the cache's lock and the facts' lock, never after.
         booked: set after each booking, for threads that wait for one.
@@ -79,7 +69,7 @@ class Tracker:
 
     def __init__(self, config: Config, *, rootfs: str = "/", remote_timeout_s: float = RemoteScanner.TIMEOUT_S) -> None:
         self.lock = FairLock()
-        self.booked, self.urgent = threading.Event(), threading.Event()
+        self.urgent = threading.Event()
         self.clock = FileClock()
         self.facts = Facts(urgent=self.urgent, moment_of=self.clock.moment_of)
         self.realms: dict[str, int] = {}
@@ -96,14 +86,11 @@ class Tracker:
         self._remote_scanner = RemoteScanner(remote_timeout_s, self.cache.root.real)
         self._names: set[str] = set()  # the paths that are stat'ed
         self._surveyed = Surveyed()  # replaced when names are added
-        self.rotated: dict[str, tuple[int, float]] = {}
-        """Tracked file that was renamed and matches no pattern -> its size, and since when it has this size."""
-        self._vanished: set[str] = set()  # paths that a stat has found gone, perhaps without a directory event
-        self._events: list[DirectoryEvent] = []  # taken from the cache, not processed yet
-        self._searched_at = -math.inf
-        self._arrivals = Arrivals(self.cache.root.real_name)
+        self.rotated = RotatedFiles()
+        self._keeper = Bookkeeper(self.facts, self.cache)
+        self.booked = self._keeper.booked
+        self._nameless = NamelessFiles(self.facts, self.cache)
         self._faults = Transitions()
-        self._is_full = False
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     @property
@@ -131,7 +118,7 @@ class Tracker:
             self._thread.join(STOP_TIMEOUT_S)
         if self.lock.acquire(STOP_TIMEOUT_S):
             try:
-                self._book()
+                self._keeper.book()
             finally:
                 self.lock.release()
 
@@ -172,7 +159,7 @@ class Tracker:
             as_of_ns: a moment before that sync(), by :meth:`FileClock.file_now_ns`.
         """
         errors = self.cache.survey(self._names, self._surveyed)
-        self._book()
+        self._keeper.book()
         self.perform(self.discovery.check_unwatchable())
         self.catch_up()
         self._faults.log_faults(
@@ -191,7 +178,7 @@ class Tracker:
         with self.lock:
             as_of_ns = self.clock.file_now_ns()
             self.catch_up()
-            self.discovery.begin_scan(lost_in(self.facts))
+            self.discovery.begin_scan(self.facts.lost_by_directory())
         more = True
         while more:
             with self.lock:
@@ -199,19 +186,22 @@ class Tracker:
                 self.catch_up()
                 self.perform(self.discovery.settle())
                 more = self.discovery.is_scanning
-        unreadable = self.discovery.unreadable + self._scan_remote()
+        found = self._remote_scanner.scan(self.discovery.remote)
+        with self.lock:
+            self.perform(self.discovery.take_remote(found.files, found.left_out))
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
-        self._find_inodes()
+        with self.lock:
+            self._nameless.find()
+            self._keeper.book()
         self.facts.end_restoring()
-        self._log_full()
         _log.log(
             logging.INFO if first else logging.DEBUG,
             "scan done",
             extra=fields(
                 files=self.files,
                 directories=len(self.discovery),
-                unreadable=unreadable,
+                unreadable=self.discovery.unreadable + found.unreadable,
                 seconds=round(time.monotonic() - started, 3),
             ),
         )
@@ -220,7 +210,7 @@ class Tracker:
         """Switch to another matcher: keep the files that it matches, forget the others. A scan finds its new files."""
         with self.lock:
             self.matcher = matcher
-            self._arrivals.forget()  # files that only the new matcher matches may have been created long ago
+            self._keeper.arrivals.forget()  # files that only the new matcher matches may have been created long ago
             self.perform(self.discovery.restate(matcher))
         while self.discovery.is_restating:
             with self.lock:
@@ -242,50 +232,13 @@ class Tracker:
 
     def expire(self, *, is_scrape: bool) -> None:
         """Forget files that have been gone for long enough, and renamed files that have been quiet for long enough."""
-        now = time.monotonic()
-        self.publication.expire(now, is_scrape=is_scrape)
+        self.publication.expire(time.monotonic(), is_scrape=is_scrape)
         if not self.rotated:
             return
         with self.lock:
-            for name, (size, since) in tuple(self.rotated.items()):
-                inode = self.facts.at(name)
-                if inode is not None and inode.size != size:
-                    self.rotated[name] = inode.size, now
-                elif now - since >= ROTATED_QUIET_S:
-                    self.discovery.unfollow(name)
-                    self._forget(name)
-
-    def _find_inodes(self) -> None:
-        """Read the inodes without a known name by their handles; count those that went while the agent did not run."""
-        with self.lock:
-            handles = self.facts.inodes.handles
-            lost = self.facts.lost()
-            known = [inode for inode in lost if inode.identity in handles]
-            found = self.cache.inodes.find(
-                (stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
-            )
-            if self.facts.inodes.lost.is_restoring:
-                are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
-                with self.facts.lock:
-                    for inode in lost:
-                        if inode not in are_there and (inode in known or any(e.inode is inode for e in inode.homes)):
-                            self.facts.inodes.uncertain.note(inode.realms, ABSENCE)
-            self._book()
-
-    def _scan_remote(self) -> int:
-        found = self._remote_scanner.scan(self.discovery.remote)
-        with self.lock:
-            self.perform(self.discovery.take_remote(found.files, found.left_out))
-        return found.unreadable
-
-    def _log_full(self) -> None:
-        is_full = self.files > self.max_files
-        if is_full and not self._is_full:
-            _log.warning(
-                "more files than cache.max_files: raise it, each file beyond costs an os.stat a scrape",
-                extra=fields(files=self.files, max_files=self.max_files),
-            )
-        self._is_full = is_full
+            for name in self.rotated.quiet(self.facts):
+                self.discovery.unfollow(name)
+                self._forget(name)
 
     def _run(self) -> None:
         try:
@@ -308,13 +261,15 @@ class Tracker:
         self.clock.check()
         for _ in range(MOST_ROUNDS):
             self.cache.advance()
-            self._book()
-            events, self._events = self._events, []
+            self._keeper.book()
+            while self._keeper.lost:
+                self._note_lost(self._keeper.lost.pop().directory)
+            events, self._keeper.events = self._keeper.events, []
             if events:
-                lost = lost_in(self.facts) if any(event.name is None for event in events) else {}
+                lost = self.facts.lost_by_directory() if any(event.name is None for event in events) else {}
                 self.perform(self.discovery.catch_up(events, lost))
-            while self._vanished:
-                vanished, self._vanished = self._vanished, set()
+            while self._keeper.vanished:
+                vanished, self._keeper.vanished = self._keeper.vanished, set()
                 for name in sorted(vanished):
                     self.perform(self.discovery.check(name))
             if not events:
@@ -332,45 +287,11 @@ class Tracker:
                 else:
                     finding = findings.send(answer)
 
-    def _book(self) -> None:
-        """Take the cache's changes and book them in order."""
-        changes = self.cache.take()
-        for change in changes:
-            if isinstance(change, DirectoryEvent):
-                self._events.append(change)
-                self._arrivals.note(change)
-                continue
-            try:
-                if not isinstance(change, FileChange):
-                    self._book_other(change)
-                    continue
-                name, stats = change
-                if stats is None:
-                    self._vanished.add(name)
-                is_created = self._arrivals.take(name, stats) if name in self._arrivals.names else None
-                question = self.facts.observe(name, stats, is_created=is_created)
-                if question is not None and stats is not None:
-                    data = self.cache.extents.find(name, stats, question.begin, is_resumed=question.is_resumed)
-                    self.facts.observe(name, stats, data, is_created=is_created, may_ask=False)
-            except Exception:  # noqa: BLE001 - the other changes must still be booked
-                _log.exception("a change could not be booked", extra=fields(change=change))
-        if changes and not self.booked.is_set():
-            self.booked.set()
-
-    def _book_other(self, change: InodeChange | EventsLost) -> None:
-        if isinstance(change, InodeChange):
-            with self.facts.lock:
-                self.facts.inodes.observe(change)
-        else:
-            self._note_lost(change.directory)
-
     def _note_lost(self, directory: str | None) -> None:
-        """Count lost events for the groups with files there."""
+        """Count lost events for the groups with files there, or for all."""
+        files = self.discovery.files_in(directory) if directory is not None else ()
         with self.facts.lock:
-            files = self.discovery.files_in(directory) if directory is not None else ()
-            realms = {self._realm_of(match) for match in files} or {
-                row.path.realm for row in self.publication.rows.values()
-            }
+            realms = {self._realm_of(match) for match in files} or {path.realm for path in self.facts.paths.values()}
             self.facts.inodes.uncertain.note(realms, OVERFLOW if directory is None else FLOOD)
 
     # -- findings of discovery ----------------------------------------------------------------------------------------
@@ -378,9 +299,9 @@ class Tracker:
     def _answer(self, finding: Finding) -> bool:
         match finding:
             case Moved(name, origin, birth_ns):
-                return (not birth_ns or self._is_new(origin, birth_ns)) and self._follow(name, origin)
+                return self._follow(name, origin, birth_ns)
             case Missed(name):
-                self._search(name)
+                self._miss(name)
                 return False
             case Gone(name):
                 self._forget(name)
@@ -398,34 +319,17 @@ class Tracker:
             match = now
         return self._appear(path, match, origin)
 
-    def _search(self, name: str) -> None:
-        """Search for a file that had this name and was deleted before its first stat: it may still be open."""
+    def _miss(self, name: str) -> None:
         match = self.matcher.match(name)
         if match is None:
             return
-        found = []
-        now = time.monotonic()
-        if now - self._searched_at >= SEARCH_S:
-            self._searched_at = now
-            with contextlib.suppress(OSError):
-                found = self.cache.inodes.find_deleted(name)
-        for stats in found:
+        if found := self._nameless.search(name):
             self._declare(name, match)
-            gone = f"{name} (deleted)"  # no path, so that its only known name is gone again
-            self.facts.set_origin(gone, name)
-            self.facts.observe(gone, stats, is_created=True)
-            self.facts.observe(gone, None)
-        if not found:
+            for stats in found:
+                self._nameless.book(name, stats)
+        else:
             with self.facts.lock:
                 self.facts.inodes.uncertain.note([self._realm_of(match)], DELETED)
-
-    def _is_new(self, name: str, birth_ns: int) -> bool:
-        """Return whether a file that had this name was born since unknown files of its patterns are new."""
-        match = self.matcher.match(name)
-        born_ns = self.clock.moment_of(birth_ns)
-        if match is None or born_ns is None:
-            return False
-        return born_ns >= min([self.since_ns[pattern] for pattern in match.patterns])
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
         self.rotated.pop(name, None)
@@ -443,7 +347,11 @@ class Tracker:
             self._names.discard(name)
         return is_there
 
-    def _follow(self, name: str, origin: str) -> bool:
+    def _follow(self, name: str, origin: str, birth_ns: int = 0) -> bool:
+        if birth_ns:  # it was rotated unseen; does it count?
+            match, born_ns = self.matcher.match(origin), self.clock.moment_of(birth_ns)
+            if match is None or born_ns is None or born_ns < min([self.since_ns[each] for each in match.patterns]):
+                return False
         if name in self.facts.paths:
             self._forget(name)  # a declared path that no pattern matches any more
             return False
@@ -459,7 +367,7 @@ class Tracker:
             self._forget(name)
             return False
         self._add(name)
-        self.rotated.setdefault(name, (inode.size, time.monotonic()))
+        self.rotated.begin(name, inode.size)
         return True
 
     def _set_origin(self, name: str, origin: str) -> None:
@@ -473,7 +381,7 @@ class Tracker:
         try:
             return self.cache.look(name)
         finally:
-            self._book()
+            self._keeper.book()
 
     def _add(self, name: str) -> None:
         if name not in self._names:
@@ -486,7 +394,7 @@ class Tracker:
         is_new = self.is_ready and is_shown  # a file that only the next configuration matches may be old
         self.facts.declare(
             name,
-            self._realm_at(position, match),
+            self._realm_of(match) if position is None else self.realms[self.publication.config[position].group],
             match.groups,
             since_ns=min([self.since_ns[pattern] for pattern in match.patterns]),
             is_new=is_new,
@@ -494,9 +402,7 @@ class Tracker:
         )
 
     def _realm_of(self, match: Match) -> int:
-        return self._realm_at(self.publication.position_of(match.groups), match)
-
-    def _realm_at(self, position: int | None, match: Match) -> int:
+        position = self.publication.position_of(match.groups)
         if position is None:  # only the next configuration matches it
             return self.realms[self.matcher.rules[match.groups[0]].name]
         return self.realms[self.publication.config[position].group]
@@ -507,26 +413,3 @@ class Tracker:
         self.facts.observe(name, None)
         with contextlib.suppress(KeyError):
             self.cache.remove_from_watch(name)
-
-
-def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:
-    """Yield each pattern of the published configuration: its group's position, its text, how many files it matches."""
-    publication = tracker.publication
-    for number, (group, text) in tracker.matcher.patterns.items():
-        position = publication.position_of((group,))
-        if position is not None:
-            yield position, text, tracker.discovery.matches[number]
-
-
-def stats_of(inode: Inode) -> FileStats:
-    """Return the known stats of an inode."""
-    device, number, birth_ns = inode.identity
-    return FileStats(inode.size, inode.mtime_ns, number, device, birth_ns)
-
-
-def lost_in(facts: Facts) -> dict[str, set[int]]:
-    """Return directory -> inode numbers of the files that were last seen in it and have no known name now."""
-    lost: dict[str, set[int]] = {}
-    for inode in facts.lost():
-        lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
-    return lost

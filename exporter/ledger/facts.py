@@ -9,6 +9,7 @@ A stat does not show which of a file's bytes were written. Where that matters, :
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Set
 
@@ -238,6 +239,13 @@ class Facts:
         """Return the known inodes that have no known name now."""
         with self.lock:
             return self._lost.all()
+
+    def lost_by_directory(self) -> dict[str, set[int]]:
+        """Return directory -> inode numbers of the files that were last seen in it and have no known name now."""
+        lost: dict[str, set[int]] = {}
+        for inode in self.lost():
+            lost.setdefault(os.path.dirname(inode.last_name), set()).add(inode.identity[1])
+        return lost
 
     def reader(self) -> Bookings:
         """Register a reader and return its bookings, which the reader clears as it reads.

@@ -172,4 +172,4 @@ def test_names_are_forgotten_when_others_match(tmp_path: Path, track: Track) -> 
 
 def noted(tracker: Tracker) -> dict[str, bool]:
     """The names whose files have had no stat yet."""
-    return tracker._arrivals.names
+    return tracker._keeper.arrivals.names

@@ -1070,7 +1070,7 @@ def test_pods_that_come_and_go_leave_nothing_behind(
     tracker.scan()
     assert tracker.discovery.missed == 0
     assert len(tracker.discovery) == known
-    assert (tracker._names, tracker.rotated, tracker._vanished) == (set(), {}, set())
+    assert (tracker._names, tracker.rotated, tracker._keeper.vanished) == (set(), {}, set())
     tree = tracker.discovery._tree
     assert (tree.links.leads, tree.folders.crossed, tree.folders.followed) == ({}, {}, {})
     assert +tracker.discovery.matches == {}
@@ -1100,7 +1100,7 @@ def test_a_rotated_file_is_followed_until_it_is_quiet(
     assert appended(tracker) == 4
     tracker.expire(is_scrape=True)
     assert tracker.rotated.keys() == {f"{tmp_path}/a.log.1", f"{tmp_path}/a.log.2"}
-    monkeypatch.setattr("exporter.tracker.ROTATED_QUIET_S", 0)
+    monkeypatch.setattr("exporter.rotated.QUIET_S", 0)
     tracker.expire(is_scrape=True)
     append(tmp_path / "a.log.1", "unseen")
     assert appended(tracker) == 4

@@ -1,0 +1,67 @@
+"""Files that no known path leads to: finds them by their handles, or counts what may have gone uncounted with them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+
+from exporter.ledger.facts import Facts
+from exporter.ledger.records import Inode
+from exporter.ledger.uncertain import ABSENCE
+from fstat_cache import FileStats, FStatCache
+
+SEARCH_S = 10.0
+"""How often at most all processes are searched for a file that was created and deleted between two stats."""
+
+
+class NamelessFiles:
+    """Finds the inodes that have no known name. The caller holds the tracker's lock.
+
+    Args:
+        facts: have the inodes.
+        cache: reads them, which gives changes to book.
+    """
+
+    def __init__(self, facts: Facts, cache: FStatCache) -> None:
+        self._facts = facts
+        self._cache = cache
+        self._searched_at = -math.inf
+
+    def find(self) -> None:
+        """Read all by their handles. After a start, count those that are gone: the agent did not see them go."""
+        facts, handles = self._facts, self._facts.inodes.handles
+        lost = facts.lost()
+        known = [inode for inode in lost if inode.identity in handles]
+        found = self._cache.inodes.find(
+            (_stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
+        )
+        if facts.inodes.lost.is_restoring:
+            are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
+            with facts.lock:
+                for inode in set(lost) - are_there:
+                    if inode.identity in handles or any(home.inode is inode for home in inode.homes):
+                        facts.inodes.uncertain.note(inode.realms, ABSENCE)
+
+    def search(self, name: str) -> list[FileStats]:
+        """Return the stats of files that had this name, and were deleted before the first stat, but are still open."""
+        found = []
+        now = time.monotonic()
+        if now - self._searched_at >= SEARCH_S:
+            self._searched_at = now
+            with contextlib.suppress(OSError):
+                found = self._cache.inodes.find_deleted(name)
+        return found
+
+    def book(self, name: str, stats: FileStats) -> None:
+        """Book a file that :meth:`search` has found, for the declared path that it had."""
+        gone = f"{name} (deleted)"  # no path, so its only known name is gone again
+        self._facts.set_origin(gone, name)
+        self._facts.observe(gone, stats, is_created=True)
+        self._facts.observe(gone, None)
+
+
+def _stats_of(inode: Inode) -> FileStats:
+    device, number, birth_ns = inode.identity
+    return FileStats(inode.size, inode.mtime_ns, number, device, birth_ns)
