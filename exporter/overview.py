@@ -16,6 +16,7 @@ from prometheus_client import ProcessCollector
 
 from exporter import __version__
 from exporter.collector import pattern_matches
+from exporter.ledger.uncertain import REASONS
 from exporter.matching.labels import printable
 from exporter.publication.history import STEP_S, STEPS, Recent, Steps
 from exporter.publication.publication import Publication
@@ -129,6 +130,11 @@ class Overview:
         with publication.facts.lock:
             counts = Counter(totals.group for totals in publication.aggregates.values())
             rows = [_group(publication, totals, recent, counts[totals.group]) for totals in publication.groups]
+            for row in rows:
+                realm = self._tracker.realms[row["group"]]
+                deleted = publication.facts.deleted_in(realm)
+                row["deleted_files"], row["deleted_disk_bytes"] = len(deleted), sum(deleted)
+                row["uncertain_total"] = {reason: publication.facts.uncertain[realm, reason] for reason in REASONS}
             aggregates = _aggregates(publication, recent)
         for row in rows:
             row["history"] = _rounded(steps.get(row["group"], []))
@@ -192,6 +198,7 @@ class Overview:
                 "max_watches": status.max_watches,
                 "directory_watches": status.directories,
                 "hot_directories": status.hot_directories,
+                "reads_deleted_files": status.reads_deleted_files,
                 "queue_overflows_total": status.queue_overflows,
                 "watch_failures_total": status.watch_failures,
                 "audit_checks_total": status.audit_checks,

@@ -373,6 +373,34 @@ def test_rare_problems(logs: Path, start_agent: StartAgent, look: Look) -> None:
     }
 
 
+def test_deleted_files_and_uncertainty(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """The page names the groups with deleted files that are open, and beside the health the uncertain counts."""
+    browser = look(start_agent(f"{logs}/*.log"))
+    assert text_of(browser, "#health-detail") == "no queue overflow"
+    browser.evaluate("""(real => {
+      window.fetch = async (url, options) => {
+        const answer = await real(url, options);
+        if (!url.includes('groups')) return answer;
+        const { groups: [group], ...rest } = await answer.json();
+        const uncertain = { ...group.uncertain_total, flood: 2, absence: 1 };
+        const open = { deleted_files: 2, deleted_disk_bytes: 3 << 20, uncertain_total: uncertain };
+        return Response.json({ ...rest, groups: [{ ...group, ...open }, { ...group, group: 'other' }] });
+      };
+    })(window.fetch)""")
+    browser.wait_for("document.querySelector('#problems li') !== null")
+    assert problems(browser) == {
+        "2 deleted files are still open and take 3.00 MiB of the disk: lsof +L1 names the processes; "
+        "have them reopen their logs": ["default: 2 files, 3.00 MiB"],
+    }
+    assert text_of(browser, "#health") == "Healthy"  # some processes close them soon
+    assert text_of(browser, "#health-detail") == "no queue overflow, 3 uncertainties"
+    lines = browser.evaluate("document.querySelector('#health-detail').title").splitlines()
+    assert [line for line in lines if "uncounted" in line] == [
+        "Bytes may be uncounted, 2 times: files may have come and gone unseen in a busy directory",
+        "Bytes may be uncounted, 1 time: gone or truncated while the agent did not run",
+    ]
+
+
 def test_rotated_files_are_told_apart(logs: Path, start_agent: StartAgent, look: Look) -> None:
     """The page says why more files are watched than match."""
     browser = look(start_agent(f"{logs}/*.log"))

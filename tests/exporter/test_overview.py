@@ -14,12 +14,14 @@ import pytest
 from exporter.config.errors import ConfigError, Mistake
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
+from exporter.ledger.uncertain import REASONS
 from exporter.overview import MAX_AGGREGATES, MAX_EXAMPLES, FilesQuery, Json, Overview
 from exporter.publication.history import STEPS, History
 from exporter.reload import Reloader
 from exporter.scrape import Scraper
 from exporter.tracker import Tracker
 from exporter.web import api
+from fstat_cache import InodeChange
 from tests.exporter.tracking import Track, append, touch
 
 Ask = Callable[..., Json]
@@ -213,6 +215,36 @@ def test_deleted_files_are_left_out(tmp_path: Path, show: Callable[..., Shown]) 
     (tmp_path / "a.log").unlink()
     assert shown.names() == ["b.log"]
     assert shown.ask("status")["files"] == 1
+
+
+def test_deleted_files_that_are_open(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Their group has their number and the space that they take, until they are closed; other groups have none."""
+    touch(tmp_path / "a.log", tmp_path / "b.txt")
+    shown = show(LogGroup("logs", (f"{tmp_path}/*.log",)), LogGroup("texts", (f"{tmp_path}/*.txt",)))
+
+    def deleted() -> list[tuple[int, int]]:
+        return [(group["deleted_files"], group["deleted_disk_bytes"]) for group in shown.ask("groups")["groups"]]
+
+    stats = shown.tracker.cache.get_file_stats(tmp_path / "a.log")
+    assert stats is not None
+    assert deleted() == [(0, 0), (0, 0)]
+    shown.tracker.facts.observe_inode(InodeChange(stats, links=0, disk_bytes=8192))
+    assert deleted() == [(1, 8192), (0, 0)]
+    shown.tracker.facts.observe_inode(InodeChange(stats, is_gone=True))
+    assert deleted() == [(0, 0), (0, 0)]
+
+
+def test_uncertainty(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """Each group has every reason, and how often it occurred."""
+    (tmp_path / "a.log").write_text("123456")
+    touch(tmp_path / "b.txt")
+    shown = show(LogGroup("logs", (f"{tmp_path}/*.log",)), LogGroup("texts", (f"{tmp_path}/*.txt",)))
+    append(tmp_path / "a.log", "123456")
+    shown.ask("status")
+    os.truncate(tmp_path / "a.log", 0)
+    logs, texts = (group["uncertain_total"] for group in shown.ask("groups")["groups"])
+    assert texts == dict.fromkeys(REASONS, 0)
+    assert logs == texts | {"truncated": 1}
 
 
 def test_other_names_of_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:

@@ -149,7 +149,8 @@ function span(answer) {
   return duration(Math.min(answer.as_of_seconds - begins, steps * step));
 }
 
-const total = (steps) => steps.reduce((sum, size) => sum + (size ?? 0), 0);
+const sum = (items, numberOf) => items.reduce((all, item) => all + numberOf(item), 0);
+const total = (steps) => sum(steps, (size) => size ?? 0);
 
 // -- rows -------------------------------------------------------------------------------------------------------------
 
@@ -357,11 +358,23 @@ function updateAggregate(row, aggregate) {
   setText(appended, bytes(aggregate.appended_bytes_total), `${whole.format(aggregate.appended_bytes_total)} bytes`);
 }
 
+// Why bytes may have gone uncounted.
+const UNCERTAIN = {
+  truncated: "a truncation within a second after growth",
+  overflow: "the kernel dropped events",
+  deleted: "written right before it was gone",
+  flood: "files may have come and gone unseen in a busy directory",
+  unwatched: "written after its last known name was gone",
+  absence: "gone or truncated while the agent did not run",
+};
+
 // -- what is wrong ----------------------------------------------------------------------------------------------------
 
-// Each problem is a line of text and, at most, some examples. That a pattern matches no file may be as it should.
+// Each problem is a line of text and, at most, some examples. Those of these kinds may be as they should.
+const HARMLESS = ["unmatched", "deleted"];
+
 function findProblems() {
-  const { fault, status } = shown;
+  const { fault, groups, status } = shown;
   const { configuration, directories, patterns } = status;
   const problems = [];
   const add = (kind, text, examples = [], all = examples.length) => {
@@ -395,6 +408,15 @@ function findProblems() {
       patterns.unmatched_examples.map(({ group, pattern }) => `${group}: ${pattern}`),
       patterns.unmatched,
     );
+  }
+  const deleted = groups.groups.filter((group) => group.deleted_files);
+  if (deleted.length) {
+    const [files, size] = ["deleted_files", "deleted_disk_bytes"].map((name) => sum(deleted, (group) => group[name]));
+    const text = `${count(files, "deleted file is still open and takes", "deleted files are still open and take")} `;
+    const examples = deleted.map((group) => {
+      return `${group.group}: ${count(group.deleted_files, "file", "files")}, ${bytes(group.deleted_disk_bytes)}`;
+    });
+    add("deleted", `${text}${bytes(size)} of the disk: lsof +L1 names the processes; have them reopen their logs`, examples);
   }
   if (status.late_files) {
     add("late", `${count(status.late_files, "file is", "files are")} late: the remote filesystem does not answer`);
@@ -514,10 +536,14 @@ function showSummary() {
 
   const problems = findProblems();
   showProblems(problems);
-  const grave = problems.filter(({ kind }) => kind !== "unmatched").length;
+  const grave = problems.filter(({ kind }) => !HARMLESS.includes(kind)).length;
   setText($("health"), grave ? count(grave, "problem", "problems") : "Healthy");
   $("health").classList.toggle("bad", grave > 0);
   $("problems").classList.toggle("bad", grave > 0);
+  const doubts = Object.keys(groups.groups[0].uncertain_total)
+    .map((reason) => [reason, sum(groups.groups, (group) => group.uncertain_total[reason])])
+    .filter(([, times]) => times);
+  const uncertain = sum(doubts, ([, times]) => times);
   const failures = Object.entries(cache.watch_failures_total);
   const failed = failures.reduce((sum, [, files]) => sum + files, 0);
   setText(
@@ -528,6 +554,7 @@ function showSummary() {
         [cache.queue_overflows_total, "queue overflow", "queue overflows"],
         [failed, "failed watch", "failed watches"],
         [cache.audit_mismatches_total, "mismatch", "mismatches"],
+        [uncertain, "uncertainty", "uncertainties"],
       ].flatMap(([number, one, many]) => (number ? [count(number, one, many)] : [])),
     ].join(", "),
     [
@@ -535,6 +562,7 @@ function showSummary() {
       ...failures.map(([reason, files]) => `${whole.format(files)} could not be watched: ${REASONS[reason] ?? reason}`),
       `${whole.format(cache.audit_mismatches_total)} of ${count(cache.audit_checks_total, "check", "checks")} ` +
         "found a change without an event",
+      ...doubts.map(([reason, times]) => `Bytes may be uncounted, ${count(times, "time", "times")}: ${UNCERTAIN[reason] ?? reason}`),
     ].join("\n"),
   );
 }
