@@ -25,6 +25,23 @@ def test_unit_is_understood(tmp_path: Path) -> None:
     assert not systemd_analyze("verify", tmp_path / UNIT.name)
 
 
+def calls_in(name: str) -> set[str]:
+    """The system calls of a set, and of the sets in it."""
+    if not name.startswith("@"):
+        return {name}
+    members = re.findall(r"^ +(@?\w[\w-]*)$", systemd_analyze("syscall-filter", name), re.MULTILINE)
+    return set().union(*map(calls_in, members))
+
+
+def test_unit_allows_file_handles() -> None:
+    """The filter of system calls, line after line, leaves the two by which deleted files are read, and no bpf."""
+    allowed: set[str] = set()
+    for line in re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.MULTILINE):
+        calls = set().union(*map(calls_in, line.removeprefix("~").split()))
+        allowed = allowed - calls if line.startswith("~") else allowed | calls
+    assert allowed & {"name_to_handle_at", "open_by_handle_at", "bpf"} == {"name_to_handle_at", "open_by_handle_at"}
+
+
 def test_unit_is_hardened() -> None:
     """systemd's measure of what the service may do, from 0 to 10, is below 3."""
     told = systemd_analyze("security", "--offline=true", "--threshold=29", UNIT)
