@@ -354,6 +354,22 @@ CHANGE = [
         overrides=[downwards("B")],
         width=8,
     ),
+    graph(
+        "Deleted and still open",
+        "Disk space of deleted files that a process still has open. It is free when the process closes them: lsof +L1 "
+        "names it. Only deletions that the agents saw are in it.",
+        "bytes",
+        {"{{group}}": sum_by("group", group("deleted_disk_bytes"))},
+        custom=STACKED,
+    ),
+    graph(
+        "Uncertain counts",
+        "How often bytes may have gone uncounted, or been counted twice, by reason, in the window of each point "
+        f"({WINDOW}). Truncations right after a write are always among them.",
+        "short",
+        {"{{reason}}": sum_by("reason", increase(group("uncertain_total")))},
+        custom=BARS,
+    ),
 ]
 
 HITS, MISSES = rate(agent("fstat_cache_hits_total")), rate(agent("fstat_cache_misses_total"))
