@@ -163,6 +163,10 @@ class Agent:
             if sample.name == "fstat_file_size_bytes"
         }
 
+    def value(self, name: str) -> float:
+        """Scrape once: the sum of the samples with this name."""
+        return sum(sample.value for sample in _samples(self._scrape_text()) if sample.name == name)
+
     def _scrape_text(self) -> str:
         status, text = self._get("/metrics")
         if status != http.HTTPStatus.OK:

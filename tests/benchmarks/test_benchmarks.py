@@ -15,6 +15,7 @@ SMALL = {
     "scrape": ("--files=1000", "--scrapes=1", "--naive-scrapes=1"),
     "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
     "idle": ("--files=20", "--seconds=0.1", "--settle=0.2"),
+    "truncation": ("--rounds=1", "--rest=0"),
     "fleet": ("--nodes=3", "--logs=4", "--changed=1", "--interval=0.2", "--seconds=0.5"),
 }
 FIGURES = document_table("docs/figures.md", "Figures")
