@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exporter.ledger.uncertain import REASONS
 from exporter.overview import NOT_CACHED
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, FStatCache
 from tests.certificates import make_pair
@@ -284,6 +285,11 @@ def test_reasons_table() -> None:
     reasons = list(document_table("docs/metrics.md", "Reasons to poll"))
     assert reasons == [*POLL_REASONS, NOT_CACHED]
     assert reasons[:4] == list(WATCH_FAILURES)
+
+
+def test_uncertainty_table() -> None:
+    """The table has every reason for which bytes may have gone uncounted."""
+    assert tuple(document_table("docs/metrics.md", "Reasons of uncertainty")) == REASONS
 
 
 def test_keys_table() -> None:

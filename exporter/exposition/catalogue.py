@@ -11,8 +11,8 @@ from exporter.config.groups import FILE_METRICS
 _ENDINGS: Mapping[str, str] = {"counter": "_total", "info": "_info"}
 _UNITS = ("bytes", "seconds")
 _PARTS = (
-    "files (files, groups, aggregates), groups (patterns, files without series or labels), cache, agent, process, "
-    "config, web_config"
+    "files (files, groups, aggregates), groups (patterns, files without series or labels, deleted files, uncertain "
+    "counts), cache, agent, process, config, web_config"
 )
 
 AGENT: Mapping[str, str] = {
@@ -21,11 +21,12 @@ AGENT: Mapping[str, str] = {
     "the group's sums include them.",
     "fstat_group_unlabelled_files": "Files of the group whose path its path_regex does not match; "
     "they lack its labels.",
-    "fstat_group_deleted_files": "Deleted files of the group that are still open, so that they take up space: "
-    "lsof +L1 shows by which process. Only deletions that the agent saw are in it.",
-    "fstat_group_deleted_disk_bytes": "Bytes of the disk that the deleted files take which are still open. "
-    "Only deletions that the agent saw are in it; where it cannot read them, their latest known size.",
-    "fstat_group_uncertain_total": "How often bytes of the group's files may have gone uncounted, by reason.",
+    "fstat_group_deleted_files": "Deleted files of the group that a process still has open, of deletions that the "
+    "agent saw: lsof +L1 names the process.",
+    "fstat_group_deleted_disk_bytes": "Disk space of the deleted files that a process still has open, of deletions "
+    "that the agent saw. Without file handles: their size when last seen.",
+    "fstat_group_uncertain_total": "How often bytes of the group's files may have gone uncounted, "
+    "or been counted twice, by reason.",
     "fstat_cache_hits_total": "Look-ups of files answered from memory. A scrape looks each published file up once.",
     "fstat_cache_misses_total": "Look-ups of files answered by an os.stat. A scrape looks each published file up once.",
     "fstat_cache_hit_ratio": "Hits divided by all look-ups since the start, from 0 to 1; 0 before the first look-up.",
@@ -45,10 +46,10 @@ AGENT: Mapping[str, str] = {
     "raise fs.inotify.max_user_watches.",
     "fstat_cache_polled_files": "Files in the cache that cannot be watched and are stat'ed each scrape, by reason.",
     "fstat_cache_late_files": "Files in the cache on remote filesystems whose latest stat failed or timed out.",
-    "fstat_cache_reads_deleted_files": "Whether files that were deleted or moved away are read by their handles, "
-    "1 or 0: that takes CAP_DAC_READ_SEARCH.",
+    "fstat_cache_reads_deleted_files": "Whether deleted and moved files can be read by file handles, 1 or 0: "
+    "grant CAP_DAC_READ_SEARCH.",
     "fstat_cache_queue_overflows_total": "How often the kernel's event queue overflowed. "
-    "Every file is then stat'ed again, so that nothing is lost.",
+    "Every file is then stat'ed again; only files that came and went meanwhile are missed.",
     "fstat_cache_watch_failures_total": "Failures to watch a file, by reason.",
     "fstat_cache_audit_checks_total": "Cached files compared with a fresh os.stat, in rotation.",
     "fstat_cache_audit_mismatches_total": "Cached files that changed without an event. "
