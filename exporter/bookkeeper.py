@@ -7,6 +7,7 @@ import threading
 
 from exporter.discovery.arrivals import Arrivals
 from exporter.ledger.facts import Facts
+from exporter.ledger.records import Inode
 from exporter.ops.log import fields
 from fstat_cache import DirectoryEvent, EventsLost, FileChange, FStatCache, InodeChange
 
@@ -25,6 +26,7 @@ class Bookkeeper:
         events: of directories, not processed yet.
         vanished: paths that a stat has found gone, perhaps without a directory event.
         lost: events that were lost, not processed yet.
+        unread: deleted files that cannot be read because their handles are unknown.
         arrivals: how names came.
     """
 
@@ -33,6 +35,7 @@ class Bookkeeper:
         self.events: list[DirectoryEvent] = []
         self.vanished: set[str] = set()
         self.lost: list[EventsLost] = []
+        self.unread: list[Inode] = []
         self.arrivals = Arrivals(cache.root.real_name)
         self._facts = facts
         self._cache = cache
@@ -50,7 +53,9 @@ class Bookkeeper:
                     self._observe(change)
                 elif isinstance(change, InodeChange):
                     with self._facts.lock:
-                        self._facts.inodes.observe(change)
+                        inode = self._facts.inodes.observe(change)
+                    if inode is not None and change.links == 0 and change.handle is None:
+                        self.unread.append(inode)
                 else:
                     self.lost.append(change)
             except Exception:  # noqa: BLE001 - the other changes must still be booked

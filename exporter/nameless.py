@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
+from collections.abc import Iterable
 
 from exporter.ledger.facts import Facts
 from exporter.ledger.records import Inode
@@ -28,6 +28,13 @@ class NamelessFiles:
         self._facts = facts
         self._cache = cache
         self._searched_at = -math.inf
+        self._restored: set[Inode] = set()  # the latest inodes of paths when the agent stopped
+
+    def begin(self) -> None:
+        """Note what is restored, before the first scan finds other inodes at the same paths."""
+        if self._facts.inodes.lost.is_restoring:
+            with self._facts.lock:
+                self._restored = {path.inode for path in self._facts.paths.values() if path.inode is not None}
 
     def find(self) -> None:
         """Read all by their handles. After a start, count those that are gone: the agent did not see them go."""
@@ -41,18 +48,12 @@ class NamelessFiles:
             are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
             with facts.lock:
                 for inode in set(lost) - are_there:
-                    if inode.identity in handles or any(home.inode is inode for home in inode.homes):
+                    if inode.identity in handles or inode in self._restored:
                         facts.inodes.uncertain.note(inode.realms, ABSENCE)
 
     def search(self, name: str) -> list[FileStats]:
-        """Return the stats of files that had this name, and were deleted before the first stat, but are still open."""
-        found = []
-        now = time.monotonic()
-        if now - self._searched_at >= SEARCH_S:
-            self._searched_at = now
-            with contextlib.suppress(OSError):
-                found = self._cache.inodes.find_deleted(name)
-        return found
+        """Return the stats of files that had this path and were deleted before their first stat, but are still open."""
+        return [stats for _, stats in self._find_deleted([name])]
 
     def book(self, name: str, stats: FileStats) -> None:
         """Book a file that :meth:`search` has found, for the declared path that it had."""
@@ -60,6 +61,19 @@ class NamelessFiles:
         self._facts.set_origin(gone, name)
         self._facts.observe(gone, stats, is_created=True)
         self._facts.observe(gone, None)
+
+    def search_unread(self, unread: list[Inode]) -> None:
+        """Search for deleted inodes whose handles are unknown, and empty the list; not too often."""
+        if unread and time.monotonic() - self._searched_at >= SEARCH_S:
+            self._find_deleted([inode.last_name for inode in unread])
+            unread.clear()
+
+    def _find_deleted(self, names: Iterable[str]) -> list[tuple[str, FileStats]]:
+        now = time.monotonic()
+        if now - self._searched_at < SEARCH_S:
+            return []
+        self._searched_at = now
+        return self._cache.inodes.find_deleted(names)
 
 
 def _stats_of(inode: Inode) -> FileStats:

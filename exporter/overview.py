@@ -134,7 +134,9 @@ class Overview:
                 realm = self._tracker.realms[row["group"]]
                 deleted = publication.facts.inodes.deleted_in(realm)
                 row["deleted_files"], row["deleted_disk_bytes"] = len(deleted), sum(deleted)
-                row["uncertain_total"] = {reason: publication.facts.inodes.uncertain[realm, reason] for reason in REASONS}
+                row["uncertain_total"] = {
+                    reason: publication.facts.inodes.uncertain[realm, reason] for reason in REASONS
+                }
             aggregates = _aggregates(publication, recent)
         for row in rows:
             row["history"] = _rounded(steps.get(row["group"], []))

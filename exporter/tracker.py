@@ -179,6 +179,7 @@ class Tracker:
             as_of_ns = self.clock.file_now_ns()
             self.catch_up()
             self.discovery.begin_scan(self.facts.lost_by_directory())
+            self._nameless.begin()
         more = True
         while more:
             with self.lock:
@@ -262,6 +263,7 @@ class Tracker:
         for _ in range(MOST_ROUNDS):
             self.cache.advance()
             self._keeper.book()
+            self._nameless.search_unread(self._keeper.unread)
             while self._keeper.lost:
                 self._note_lost(self._keeper.lost.pop().directory)
             events, self._keeper.events = self._keeper.events, []

@@ -82,6 +82,7 @@ class Engine:
             log.debug("cannot read the mounts yet: %s", error)  # no descriptor left; the next watch logs a warning
             return
         self._knows_mounts = True
+        self.files.nameless.probe()
         self._take_in_mounts(mounts)
 
     def watch_directory(self, path: str) -> str | None:

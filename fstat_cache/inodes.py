@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from fstat_cache.life import Life
 from fstat_cache.stats import FileStats
@@ -39,20 +40,27 @@ class Inodes:
             nameless.check()
             return [] if nameless.are_refused else [nameless.find(*each) for each in known]
 
-    def find_deleted(self, path: str) -> list[FileStats]:
-        """Find deleted files that had a path and are still open, though nobody knows their handles.
+    def find_deleted(self, paths: Iterable[str]) -> list[tuple[str, FileStats]]:
+        """Find deleted files that had these paths and are still open, though nobody knows their handles.
 
         It reads the links of all descriptors that this process may see, 10 ms for some thousands of them.
 
         Args:
-            path: absolute; another file may have it now.
+            paths: absolute; other files may have them now.
+
+        Returns:
+            The path and the stats of each.
 
         Raises:
-            OSError: its directory is gone.
             CacheClosedError: the cache is closed.
         """
+        targets = {}
+        for path in paths:
+            with contextlib.suppress(OSError):  # its directory is gone
+                targets[self._life.settings.root.real_name(path) + " (deleted)"] = path
         found = {}
-        for link in _links_to(self._life.settings.root.real_name(path) + " (deleted)"):
+        for link, target in _links_to(targets):
+            path = targets[target]
             try:
                 fd = os.open(link, os.O_PATH | os.O_CLOEXEC)
             except OSError:
@@ -61,14 +69,14 @@ class Inodes:
                 if os.fstat(fd).st_nlink == 0:
                     with self._life.lock, self._life as engine:
                         stats = engine.files.nameless.follow(fd, os.path.dirname(path))
-                    found[stats.identity] = stats
+                    found[stats.identity] = path, stats
             finally:
                 os.close(fd)
         return list(found.values())
 
 
-def _links_to(target: str) -> Iterator[str]:
-    """Yield the links in /proc that lead to an open file, proc_pid_fd(5)."""
+def _links_to(targets: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield the links in /proc that lead to some open files, and their targets, proc_pid_fd(5)."""
     for process in os.listdir("/proc") if os.path.isdir("/proc") else ():
         try:
             descriptors = os.listdir(f"/proc/{process}/fd") if process.isdecimal() else ()
@@ -77,7 +85,8 @@ def _links_to(target: str) -> Iterator[str]:
         for descriptor in descriptors:
             link = f"/proc/{process}/fd/{descriptor}"
             try:
-                if os.readlink(link) == target:
-                    yield link
+                target = os.readlink(link)
             except OSError:
                 continue
+            if target in targets:
+                yield link, target

@@ -16,6 +16,7 @@ import time
 from fstat_cache.changes import Changes, DirectoryEvent, InodeChange
 from fstat_cache.handles import RefusedError, open_handle, take_handle
 from fstat_cache.inotify import (
+    IN_ATTRIB,
     IN_CLOSE_NOWRITE,
     IN_CLOSE_WRITE,
     IN_IGNORED,
@@ -50,12 +51,24 @@ class Nameless:
         disk_bytes: how much of the disk it takes.
         fd: the descriptor that holds a deleted inode; None: it is not held.
         changed_at: when it changed last, by the monotonic clock in seconds.
+        is_moved: whether it was renamed when it was seen last, and not deleted.
         is_dirty: whether it was written after its latest read.
         is_uncounted: whether that was reported, because it cannot be read.
     """
 
     __slots__ = (
-        *("changed_at", "directory", "disk_bytes", "fd", "handle", "is_dirty", "is_uncounted", "links", "stats"),
+        *(
+            "changed_at",
+            "directory",
+            "disk_bytes",
+            "fd",
+            "handle",
+            "is_dirty",
+            "is_moved",
+            "is_uncounted",
+            "links",
+            "stats",
+        ),
     )
 
     def __init__(self, stats: FileStats, handle: bytes | None, directory: str) -> None:
@@ -67,6 +80,7 @@ class Nameless:
         self.fd: int | None = None
         self.changed_at = time.monotonic()
         self.is_dirty = False
+        self.is_moved = False
         self.is_uncounted = False
 
     def release(self) -> None:
@@ -93,12 +107,30 @@ class NamelessInodes(dict[int, Nameless]):
     def __init__(self, session: Session, watches: Watches, changes: Changes, sampled: Sampled) -> None:
         self.handles: dict[int, bytes | None] = {}
         self.are_refused = False
-        self._is_probed = False
         self._session = session
         self._real = session.root.real
         self._watches = watches
         self._changes = changes
         self._sampled = sampled
+
+    def probe(self) -> None:
+        """Find out whether this process may use handles, where a filesystem has some."""
+        for directory in (self._real("/"), "/dev") if self._changes.is_kept else ():
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                if (handle := take_handle(fd)) is not None:
+                    os.close(open_handle(fd, handle))
+                    return
+            except RefusedError as error:
+                self._refuse(error)
+                return
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
 
     # -- while an inode has a name ------------------------------------------------------------------------------------
 
@@ -118,9 +150,6 @@ class NamelessInodes(dict[int, Nameless]):
             if not is_certain or (device, number, birth_ns) != entry.stats.identity:
                 return
             handle = take_handle(fd)
-            if handle is not None and not self._is_probed:
-                os.close(self._open(handle, os.path.dirname(entry.path)))
-                self._is_probed = True
         except RefusedError as error:
             self._refuse(error)
             return
@@ -198,8 +227,8 @@ class NamelessInodes(dict[int, Nameless]):
         if not (status.st_nlink and is_idle) and self._watches.open() is None:
             with contextlib.suppress(OSError):
                 wd = self._watch(fd, ARMED_MASK)
-                if wd not in self and wd not in self._watches.files:
-                    self[wd] = Nameless(stats, handle, directory)
+                if wd not in self._watches.files:
+                    self.setdefault(wd, Nameless(stats, handle, directory)).handle = handle
                     self._read(wd)
         return stats
 
@@ -209,6 +238,7 @@ class NamelessInodes(dict[int, Nameless]):
         """Process the events of a nameless inode."""
         inode = self[wd]
         inode.is_dirty |= bool(mask & IN_MODIFY) or wd in self._sampled
+        inode.is_moved |= bool(mask & IN_MOVE_SELF)
         if mask & IN_IGNORED:
             self._note_uncounted(inode)
             self.drop(wd)
@@ -217,8 +247,9 @@ class NamelessInodes(dict[int, Nameless]):
         self._read(wd)
         if mask & _CLOSED:
             self._renew(wd)
-        if inode.links is None and not mask & (IN_MOVE_SELF | IN_MODIFY):
-            # It cannot be read, so it is searched for: it may have another name in its directory (link(2)).
+        if inode.links is None and mask & IN_ATTRIB and not inode.is_moved:
+            # It cannot be read, and counts as deleted unless its directory has another name of it (link(2)).
+            self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
             self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
 
     def check(self) -> None:

@@ -384,6 +384,7 @@ class Facts:
             if old is not None and old is not inode:
                 inode = self.inodes.renumber(old, stats.identity)
         if inode is not None:
+            self.inodes.deleted.pop(inode.identity, None)
             self._lost.discard(inode)  # before _leave() adds another one, which may exceed the limit
         if before is not None:
             self._leave(name, path, before)

@@ -48,12 +48,12 @@ class Inodes(dict[Identity, Inode]):
         """Return of each deleted inode with a home in the realm how many bytes of the disk it takes."""
         return [size for identity, size in self.deleted.items() if realm in self[identity].realms]
 
-    def observe(self, change: InodeChange) -> None:
-        """Book what is known of an inode by itself; unknown inodes are ignored."""
+    def observe(self, change: InodeChange) -> Inode | None:
+        """Book what is known of an inode by itself; return it, None if it is unknown."""
         stats = change.stats
         inode = self.get(stats.identity)
         if inode is None:
-            return
+            return None
         if change.handle is not None and self.handles.get(inode.identity) != change.handle:
             self.learn(inode, change.handle)
         if not change.is_exact:
@@ -71,6 +71,7 @@ class Inodes(dict[Identity, Inode]):
         if change.is_gone and inode in self.lost:
             self.lost.discard(inode)
             self.forget(inode)
+        return inode
 
     def learn(self, inode: Inode, handle: bytes) -> None:
         """Set an inode's handle."""

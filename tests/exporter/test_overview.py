@@ -228,9 +228,9 @@ def test_deleted_files_that_are_open(tmp_path: Path, show: Callable[..., Shown])
     stats = shown.tracker.cache.get_file_stats(tmp_path / "a.log")
     assert stats is not None
     assert deleted() == [(0, 0), (0, 0)]
-    shown.tracker.facts.observe_inode(InodeChange(stats, links=0, disk_bytes=8192))
+    shown.tracker.facts.inodes.observe(InodeChange(stats, links=0, disk_bytes=8192))
     assert deleted() == [(1, 8192), (0, 0)]
-    shown.tracker.facts.observe_inode(InodeChange(stats, is_gone=True))
+    shown.tracker.facts.inodes.observe(InodeChange(stats, is_gone=True))
     assert deleted() == [(0, 0), (0, 0)]
 
 
