@@ -99,6 +99,7 @@ class Agent:
         checkpoint = Checkpoint(path, tracker.publication, tracker.realms, tracker.clock)
         restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
+            tracker.cache.inodes.restore(tracker.facts.inodes.handles, restored.saved_at_ns)
             # Unknown files are new since the latest save if their pattern was configured then.
             since_ns = tracker.clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
             for number, (group, text) in matcher.patterns.items():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from exporter.ledger.facts import Facts
+from exporter.ledger.inodes import ABSENT
 from exporter.ledger.records import Inode
 from exporter.ledger.uncertain import ABSENCE
 from fstat_cache import FileStats, FStatCache
@@ -40,7 +41,7 @@ class NamelessFiles:
         """Read all by their handles. After a start, count those that are gone: the agent did not see them go."""
         facts, handles = self._facts, self._facts.inodes.handles
         lost = facts.lost()
-        known = [inode for inode in lost if inode.identity in handles]
+        known = [inode for inode in lost if handles.get(inode.identity)]
         found = self._cache.inodes.find(
             (_stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
         )
@@ -48,8 +49,11 @@ class NamelessFiles:
             are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
             with facts.lock:
                 for inode in set(lost) - are_there:
-                    if inode.identity in handles or inode in self._restored:
+                    handle = handles.get(inode.identity)
+                    is_known = inode.last_name and (handle is not None or inode in self._restored)
+                    if is_known and handle != ABSENT:
                         facts.inodes.uncertain.note(inode.realms, ABSENCE)
+                        facts.inodes.learn(inode, ABSENT)
 
     def search(self, name: str) -> list[FileStats]:
         """Return the stats of files that had this path and were deleted before their first stat, but are still open."""

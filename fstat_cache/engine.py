@@ -192,7 +192,7 @@ class Engine:
             entries = watches.files.entries(wd)
             if mask & IN_IGNORED and entries:
                 watches.files.discard(wd)
-                files.nameless.handles.pop(wd, None)
+                handle = files.nameless.handles.pop(wd, None)
                 is_written = files.sampled.pop(wd, None) is not None or mask & IN_MODIFY
                 gone = InodeChange(entries[0].stats, is_gone=not mask & IN_UNMOUNT, is_exact=not is_written)
             for entry in entries:
@@ -202,7 +202,9 @@ class Engine:
                 else:
                     files.on(entry, states.TOUCHED)
             if mask & IN_IGNORED and entries:
-                self._changes.add(gone)
+                directory = os.path.dirname(entries[0].path)
+                if mask & IN_UNMOUNT or not files.nameless.is_open(gone.stats, handle, directory):
+                    self._changes.add(gone)
             if wd in watches.files:
                 busy.append(wd)
             elif wd in files.nameless:

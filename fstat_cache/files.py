@@ -31,7 +31,7 @@ from fstat_cache.states import (
     Event,
     State,
 )
-from fstat_cache.stats import FileStats, file_time_ns, read_again, read_stats
+from fstat_cache.stats import FileStats, read_again, read_stats
 from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,6 @@ class Files:
         self.read_again = session.root.beneath(read_again)
         self._homes = {EVENTS: served, SAMPLED: served, RECHECK: self.doubtful, REMOTE: self.remote}
         self._homes |= dict.fromkeys(POLLED.values(), self.polled)
-        self._began_ns = file_time_ns()
         self._session = session
         self._counts = counts
         self._watches = watches
@@ -131,7 +130,7 @@ class Files:
             self.served[path] = entry
         else:
             self._settle(entry, reason)
-        if stats.birth_ns >= self._began_ns:  # it is young, so it is probably being written
+        if stats.birth_ns >= self.nameless.young_ns:  # it is probably being written
             self.nameless.learn(entry)
         return entry
 
@@ -276,7 +275,7 @@ class Files:
         assert session.inotify is not None
         try:
             held = len(self._table) + len(watches.directories) + len(self.nameless)  # inlines len(watches)
-            if not has_watch and held >= (watches.limit or 0):
+            if not has_watch and held >= (watches.limit or 0) and not self.nameless.give_up_a_watch():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             wd = session.inotify.add_watch(path, ARMED_MASK)
         except (FileNotFoundError, NotADirectoryError):
@@ -366,6 +365,8 @@ class Files:
 
     def give_up_a_watch(self) -> bool:
         """Unwatch one file, so that a directory can have its watch; return whether there was one."""
+        if self.nameless.give_up_a_watch():
+            return True
         wd = self._table.latest()
         if wd is None:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from fstat_cache.life import Life
 from fstat_cache.stats import FileStats
@@ -21,6 +21,17 @@ class Inodes:
 
     def __init__(self, life: Life) -> None:
         self._life = life
+
+    def restore(self, handles: Mapping[tuple[int, int, int], bytes], since_ns: int) -> None:
+        """Use handles from before a restart.
+
+        Args:
+            handles: identity of an inode -> its handle; may change later.
+            since_ns: of files born before then all handles are known that matter; by the clock of files.
+        """
+        self._life.restored = handles, since_ns
+        nameless = self._life.engine.files.nameless
+        nameless.known, nameless.young_ns = self._life.restored
 
     def find(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
         """Read inodes by their handles, wherever their names went. Those that were followed before are read too.

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fstat_cache.changes import Changes
@@ -161,6 +161,7 @@ class Life:
         self.served: dict[str, Entry] = {}
         self.counts = Counts()
         self.is_closed = False
+        self.restored: tuple[Mapping[tuple[int, int, int], bytes], int] | None = None  # see Inodes.restore()
         self._make_shared()
         self._begin()
         _lives_to_reset_in_a_child().add(self)
@@ -181,6 +182,8 @@ class Life:
         )
         watches = Watches(session, settings.max_watches)
         files = Files(session, watches, self.changes, self.served, self.counts)
+        if self.restored is not None:
+            files.nameless.known, files.nameless.young_ns = self.restored
         self.engine = Engine(session, watches, files, self.changes, self.workers, self.counts)
         self.schedule = Schedule(self.engine, session, self.changes)
 

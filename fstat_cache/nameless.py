@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Mapping
 
 from fstat_cache.changes import Changes, DirectoryEvent, InodeChange
 from fstat_cache.handles import RefusedError, open_handle, take_handle
@@ -36,6 +37,8 @@ MOST_NAMELESS = 10_000
 """How many nameless inodes are watched; the one that lost its name first makes room."""
 QUIET_S = 600.0
 """How long a nameless inode that is not deleted stays watched after its last change."""
+NAME_S = 1.0
+"""Within how long after an inode lost its last tracked name a new one is found, if it has one."""
 
 _CLOSED = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
 
@@ -51,24 +54,14 @@ class Nameless:
         disk_bytes: how much of the disk it takes.
         fd: the descriptor that holds a deleted inode; None: it is not held.
         changed_at: when it changed last, by the monotonic clock in seconds.
-        is_moved: whether it was renamed when it was seen last, and not deleted.
         is_dirty: whether it was written after its latest read.
         is_uncounted: whether that was reported, because it cannot be read.
+        has_moved: whether it was renamed.
     """
 
     __slots__ = (
-        *(
-            "changed_at",
-            "directory",
-            "disk_bytes",
-            "fd",
-            "handle",
-            "is_dirty",
-            "is_moved",
-            "is_uncounted",
-            "links",
-            "stats",
-        ),
+        *("changed_at", "directory", "disk_bytes", "fd", "handle", "has_moved", "is_dirty", "is_uncounted", "links"),
+        "stats",
     )
 
     def __init__(self, stats: FileStats, handle: bytes | None, directory: str) -> None:
@@ -80,8 +73,8 @@ class Nameless:
         self.fd: int | None = None
         self.changed_at = time.monotonic()
         self.is_dirty = False
-        self.is_moved = False
         self.is_uncounted = False
+        self.has_moved = False
 
     def release(self) -> None:
         """Close the descriptor that holds it, if any."""
@@ -101,12 +94,18 @@ class NamelessInodes(dict[int, Nameless]):
 
     Attributes:
         handles: watch descriptor of a file with a name -> its handle, None where it has none.
+        known: identity -> its handle, from before the start.
+        young_ns: files born since then get their handles when they are tracked, because they are probably written.
         are_refused: whether this process may not use handles.
+        are_missing: whether there are files without a handle, because their filesystem has none.
     """
 
     def __init__(self, session: Session, watches: Watches, changes: Changes, sampled: Sampled) -> None:
         self.handles: dict[int, bytes | None] = {}
         self.are_refused = False
+        self.are_missing = False
+        self.known: Mapping[tuple[int, int, int], bytes] = {}
+        self.young_ns = file_time_ns()
         self._session = session
         self._real = session.root.real
         self._watches = watches
@@ -160,6 +159,9 @@ class NamelessInodes(dict[int, Nameless]):
         self.handles[entry.wd] = handle
         if handle is not None:
             self._changes.add(InodeChange(entry.stats, handle))
+        elif not self.are_missing:
+            self.are_missing = True
+            log.warning("deleted and moved files cannot be read where the filesystem has no handles: %s", entry.path)
 
     def _refuse(self, error: RefusedError) -> None:
         self.are_refused = True
@@ -175,14 +177,14 @@ class NamelessInodes(dict[int, Nameless]):
             stats: the known ones.
             directory: of that path.
         """
-        handle = self.handles.pop(wd, None)
+        handle = self.handles.pop(wd, None) or self.known.get(stats.identity)
         self[wd] = Nameless(stats, handle, directory)
         if not self._changes.is_kept:
             self.drop(wd)
             return
         limit = self._watches.limit
         if len(self) > MOST_NAMELESS or (limit is not None and len(self._watches) >= limit):
-            self.drop(next(iter(self)))
+            self.give_up_a_watch()
 
     def find(self, known: FileStats, handle: bytes, directory: str) -> bool:
         """Read an inode by its handle, and :meth:`follow` it.
@@ -203,6 +205,22 @@ class NamelessInodes(dict[int, Nameless]):
             elif error.errno == errno.ESTALE:
                 self._changes.add(InodeChange(known, is_gone=True))
             return False
+        return self._find(fd, known, handle, directory)
+
+    def is_open(self, known: FileStats, handle: bytes | None, directory: str) -> bool:
+        """Return whether an inode whose watch has ended is open, and follow it then: see :meth:`find`.
+
+        The kernel ends a watch with the inode's last name, unless it is open by that one.
+        """
+        if handle is None or self.are_refused:
+            return False
+        try:
+            fd = self._open(handle, directory)
+        except OSError:
+            return False
+        return self._find(fd, known, handle, directory)
+
+    def _find(self, fd: int, known: FileStats, handle: bytes, directory: str) -> bool:
         try:
             return os.fstat(fd).st_ino == known.inode and bool(self.follow(fd, directory))
         finally:
@@ -237,18 +255,21 @@ class NamelessInodes(dict[int, Nameless]):
     def take_in(self, wd: int, mask: int) -> None:
         """Process the events of a nameless inode."""
         inode = self[wd]
-        inode.is_dirty |= bool(mask & IN_MODIFY) or wd in self._sampled
-        inode.is_moved |= bool(mask & IN_MOVE_SELF)
+        # A sampled one that is held is read at each close; its writer may have gone on after that, and closed too.
+        is_unread = wd in self._sampled and (inode.links != 0 or bool(mask & IN_CLOSE_WRITE))
+        inode.is_dirty |= bool(mask & IN_MODIFY) or is_unread
         if mask & IN_IGNORED:
-            self._note_uncounted(inode)
             self.drop(wd)
-            self._changes.add(InodeChange(inode.stats, is_gone=not mask & IN_UNMOUNT))
+            if mask & IN_UNMOUNT or not self.is_open(inode.stats, inode.handle, inode.directory):
+                is_exact = inode.is_uncounted or not inode.is_dirty
+                self._changes.add(InodeChange(inode.stats, is_gone=not mask & IN_UNMOUNT, is_exact=is_exact))
             return
         self._read(wd)
         if mask & _CLOSED:
             self._renew(wd)
-        if inode.links is None and mask & IN_ATTRIB and not inode.is_moved:
-            # It cannot be read, and counts as deleted unless its directory has another name of it (link(2)).
+        inode.has_moved |= bool(mask & IN_MOVE_SELF)
+        if inode.links is None and mask & IN_ATTRIB and not inode.has_moved:
+            # It cannot be read. It is deleted, unless it has another name in its directory (link(2)).
             self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
             self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
 
@@ -287,6 +308,13 @@ class NamelessInodes(dict[int, Nameless]):
             self._sampled.pop(wd, None)
             self._watches.remove(wd)
 
+    def give_up_a_watch(self) -> bool:
+        """Drop the inode that lost its name first, so that a file can have its watch; return whether there was one."""
+        for wd in self:
+            self.drop(wd)
+            return True
+        return False
+
     def forget(self) -> None:
         """Drop all but remove no watch, because the session is about to close."""
         for inode in self.values():
@@ -306,7 +334,8 @@ class NamelessInodes(dict[int, Nameless]):
                     raise RefusedError
                 inode.fd = self._open(inode.handle, inode.directory)
             except OSError as error:
-                if error.errno != errno.ESTALE:  # else it is gone, and IN_IGNORED will say so
+                # ESTALE: it is gone, and IN_IGNORED will say so. In the first moments its new name may yet be found.
+                if error.errno != errno.ESTALE and time.monotonic() - inode.changed_at > NAME_S:
                     self._note_uncounted(inode)
                 return False
         has_changed = self._take_over(inode, os.fstat(inode.fd))

@@ -410,6 +410,21 @@ def chrooted(root: Path) -> Iterator[Callable[..., T]]:
         yield lambda function, *arguments: thread.submit(function, *arguments).result()
 
 
+@contextlib.contextmanager
+def without_capability(number: int) -> Iterator[None]:
+    """Have the calling thread do without a capability of capabilities(7) meanwhile."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    effective, sets[0] = sets[0], sets[0] & ~(1 << number)
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or calls chroot(2)")
 
 Mount = Callable[[str], Hanging]

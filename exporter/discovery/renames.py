@@ -58,11 +58,13 @@ class Renames:
 
     Attributes:
         to_stat: path of a followed file to stat again -> its birth if only that tells where it was, else 0.
+        numbered: paths to stat that have the inode number of a lost file, and may be another one that was rotated too.
         arrived: matching path that a rename has reached -> the file's origin, until it is stat'ed.
     """
 
     def __init__(self, folders: Folders, links: Links) -> None:
         self.to_stat: dict[str, int] = {}
+        self.numbered: set[str] = set()
         self.arrived: dict[str, str] = {}
         self._folders = folders
         self._links = links

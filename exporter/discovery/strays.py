@@ -42,7 +42,7 @@ class Strays:
         self._lost = lost
         # Files may have come and gone unseen since then; before the first listing, since the birth of the directory.
         self._since_ns = doubt_ns or (_status(folder.path, root)[1] if is_first else 0)
-        self._found: list[str] = []
+        self._found: set[str] = set()  # names with the number of a lost file
         self._rotated: dict[str, str] = {}  # name -> the name that it may have had
 
     def __bool__(self) -> bool:
@@ -51,28 +51,27 @@ class Strays:
 
     def note(self, entry: os.DirEntry[str]) -> None:
         """Note a file that no pattern matches, and that is no symbolic link."""
-        if self._lost and entry.inode() in self._lost:
-            self._found.append(entry.name)
-        elif self._since_ns and (sibling := self._sibling(entry.name)):
+        sibling = self._sibling(entry.name) if self._since_ns else None
+        if sibling is not None:
             self._rotated[entry.name] = sibling
-
-    def list(self, names: Collection[str]) -> None:
-        """Note all files but those with these names, if the directory can be read."""
-        with contextlib.suppress(OSError), os.scandir(self._root.real(self._folder.path)) as entries:
-            for entry in entries:
-                if entry.name not in names and self._folder.match(entry.name) is None:
-                    self.note(entry)
+        if self._lost and entry.inode() in self._lost:
+            self._found.add(entry.name)
 
     def follow(self, renames: Renames) -> None:
         """Follow those that are strays indeed."""
         folder = self._folder
-        for name in self._found:
-            if renames.origin_of(os.path.join(folder.path, name)) is None:
-                renames.follow(folder, name)
-        for name, sibling in self._rotated.items():
-            path, origin = os.path.join(folder.path, name), os.path.join(folder.path, sibling)
-            if renames.origin_of(path) is None and (birth_ns := self._birth_of_rotated(path, origin)):
+        for name in sorted(self._found | self._rotated.keys()):
+            path = os.path.join(folder.path, name)
+            if renames.origin_of(path) is not None:
+                continue
+            origin = os.path.join(folder.path, self._rotated.get(name, ""))
+            birth_ns = self._birth_of_rotated(path, origin) if name in self._rotated else 0
+            if birth_ns:
                 renames.follow(folder, name, origin, birth_ns)
+                if name in self._found:
+                    renames.numbered.add(path)
+            elif name in self._found:
+                renames.follow(folder, name)
 
     def _sibling(self, name: str) -> str | None:
         """Return the longest matching name to which a rotation has added the rest of this one."""
@@ -89,6 +88,30 @@ class Strays:
             return 0
         mode, successor_ns, _ = _status(sibling, self._root)
         return birth_ns if not mode or birth_ns <= successor_ns else 0
+
+
+def find_strays(
+    folder: Folder, root: Root, lost: Set[int], doubt_ns: int | None, *, besides: Collection[str], renames: Renames
+) -> None:
+    """Find strays in a directory that is not listed: no pattern has a wildcard there, or only a link leads there.
+
+    Args:
+        folder, root, lost, doubt_ns: see :class:`Strays`.
+        besides: names to leave out.
+        renames: follows the strays.
+    """
+    is_first, folder.is_listed = not folder.is_listed, True
+    state = folder.state
+    if not lost and not (state is not None and any(state.match(name) is not None for name in state.names)):
+        return
+    with contextlib.suppress(OSError):
+        if strays := Strays(folder, root, lost, doubt_ns, is_first=is_first):
+            with os.scandir(root.real(folder.path)) as entries:
+                for entry in entries:
+                    is_file = entry.name not in besides and entry.is_file(follow_symlinks=False)
+                    if is_file and folder.match(entry.name) is None:
+                        strays.note(entry)
+            strays.follow(renames)
 
 
 def _status(path: str, root: Root) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Failures, Suspect
@@ -18,7 +18,7 @@ from exporter.discovery.folders import Folder, Folders, identity_of
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
 from exporter.discovery.renames import Renames
-from exporter.discovery.strays import Strays
+from exporter.discovery.strays import Strays, find_strays
 from exporter.discovery.swaps import Swaps
 from exporter.discovery.ways import Ways
 from exporter.matching.automaton import Directory, Match, PathMatcher
@@ -96,10 +96,14 @@ class Tree:
             birth_ns = renames.to_stat.pop(path)
             if (origin := renames.origin_of(path)) is not None:
                 try:
-                    if not (yield Moved(path, origin, birth_ns)):
+                    is_followed = yield Moved(path, origin, birth_ns)
+                    if not is_followed and path in renames.numbered:
+                        is_followed = yield Moved(path, "")
+                    if not is_followed:
                         renames.unfollow(path, is_gone=True)
                 except Exception as error:  # noqa: BLE001 - see Failures
                     self.failures.note(error, os.path.dirname(path))
+        renames.numbered.clear()
 
     def enter_next(self, agenda: Agenda) -> None:
         """Enter the next directory of an agenda."""
@@ -189,17 +193,12 @@ class Tree:
                 self.matches.set(folder.files, path, None)
                 self._swaps.note_loss(folder.path)
                 yield Gone(path)
-        if end is not None:
-            self._find_lost(folder, end)
+        if end is not None and end.reason is None:
+            self._find_strays(end, self.lost.get(folder.path, set()) | self.lost.get(end.path, set()))
 
-    def _find_lost(self, seen_from: Folder, folder: Folder) -> None:
-        """Find renamed files in the directory where a symbolic link leads, which were seen there or by the link."""
-        lost = self.lost.get(seen_from.path, set()) | self.lost.get(folder.path, set())
-        if not lost or folder.reason is not None:
-            return
-        strays = Strays(folder, self._root, lost)
-        strays.list(self.folders.crossed.get(folder.path, ()))
-        strays.follow(self.renames)
+    def _find_strays(self, folder: Folder, lost: Set[int]) -> None:
+        crossed, doubt_ns = self.folders.crossed.get(folder.path, ()), self.doubts.get(folder.path)
+        find_strays(folder, self._root, lost, doubt_ns, besides=crossed, renames=self.renames)
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -263,6 +262,7 @@ class Tree:
         self.remote.pop(path, None)
         if not state.listed:
             self._check_names(folder, state, agenda)
+            self._find_strays(folder, self.lost.get(folder.path, set()))
             self.links.unwatch_if_unneeded(folder, state)
         else:
             self._list(folder, state, agenda)

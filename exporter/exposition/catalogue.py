@@ -47,7 +47,7 @@ AGENT: Mapping[str, str] = {
     "fstat_cache_polled_files": "Files in the cache that cannot be watched and are stat'ed each scrape, by reason.",
     "fstat_cache_late_files": "Files in the cache on remote filesystems whose latest stat failed or timed out.",
     "fstat_cache_reads_deleted_files": "Whether deleted and moved files can be read by file handles, 1 or 0: "
-    "grant CAP_DAC_READ_SEARCH.",
+    "grant CAP_DAC_READ_SEARCH; overlayfs has no handles.",
     "fstat_cache_queue_overflows_total": "How often the kernel's event queue overflowed. "
     "Every file is then stat'ed again; only files that came and went meanwhile are missed.",
     "fstat_cache_watch_failures_total": "Failures to watch a file, by reason.",

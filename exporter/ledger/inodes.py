@@ -16,6 +16,10 @@ from fstat_cache import Data, InodeChange
 JUST_WRITTEN_NS = 1_000_000_000
 """A truncation so soon after growth may have taken bytes away that no stat has seen."""
 
+ABSENT = b""
+"""Instead of the handle of an inode that was not found after a restart, so that the next one does not count it again.
+"""
+
 
 class Inodes(dict[Identity, Inode]):
     """Identity -> inode. The caller holds the facts' lock.
@@ -28,7 +32,7 @@ class Inodes(dict[Identity, Inode]):
 
     Attributes:
         lost: as given.
-        handles: inode -> its file handle, as far as known.
+        handles: inode -> its file handle, as far as known; or :data:`ABSENT`.
         deleted: deleted inode that is still open -> how many bytes of the disk it takes.
         uncertain: how often bytes may have gone uncounted.
         offsets: inode -> the offset where its writer may go on, if that is not its size.
@@ -51,7 +55,7 @@ class Inodes(dict[Identity, Inode]):
     def observe(self, change: InodeChange) -> Inode | None:
         """Book what is known of an inode by itself; return it, None if it is unknown."""
         stats = change.stats
-        inode = self.get(stats.identity)
+        inode = self.get(stats.identity) or self._find_by_handle(stats.identity, change.handle)
         if inode is None:
             return None
         if change.handle is not None and self.handles.get(inode.identity) != change.handle:
@@ -115,6 +119,13 @@ class Inodes(dict[Identity, Inode]):
                 self._books.book(holder, size_bytes=grown)
         if self._books.journal is not None:
             self._books.journal.inodes.add(inode)
+
+    def _find_by_handle(self, identity: Identity, handle: bytes | None) -> Inode | None:
+        """Return the restored inode with this handle, number and birth, whose device has another number now."""
+        for old in self.lost.all() if self.lost.is_restoring and handle else ():
+            if old.identity[1:] == identity[1:] and self.handles.get(old.identity) == handle:
+                return self.renumber(old, identity)
+        return None
 
     def renumber(self, old: Inode, identity: Identity) -> Inode:
         """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""

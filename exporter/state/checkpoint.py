@@ -19,7 +19,17 @@ from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
-from exporter.state.state_file import GroupState, Restored, Row, SavedHome, StateError, StateFile, Statement, whole
+from exporter.state.state_file import (
+    GONE,
+    GroupState,
+    Restored,
+    Row,
+    SavedHome,
+    StateError,
+    StateFile,
+    Statement,
+    whole,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -214,11 +224,12 @@ class Checkpoint:
 
     def _inode_values(self, inode: Inode, home: Path) -> Row:
         offset = self._facts.inodes.offsets.get(inode.identity)
+        last_name = inode.last_name if inode.identity in self._facts.inodes else GONE
         return (
             *_key(inode.identity),
             whole(inode.size),
             whole(inode.mtime_ns),
-            None if inode.last_name == home.name else os.fsencode(inode.last_name),
+            None if last_name == home.name else os.fsencode(last_name),
             None if offset is None else whole(offset),
         )
 

@@ -157,6 +157,10 @@ class Restored:
         return any(pattern in group.paths and set(group.exclude) <= set(exclude) for group in self.groups)
 
 
+GONE = ""
+"""The last name of a path's latest inode if that was known to be gone; another file at the path is a rotation."""
+
+
 class SavedInode(NamedTuple):
     """The saved fields of an inode."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.workload import SEEDS, Workload, Writer, by_path, overflow
+from tests.e2e.workload import SEEDS, Workload, Writer, by_path, overflow, uncertain
 from tests.support import Agent, StartAgent, wait_until
 
 CONFIG = """
@@ -41,8 +41,9 @@ def sizes_on_disk(top: Path, *, with_rotated: bool) -> dict[str, float]:
 def test_counted_is_what_was_written(tmp_path: Path, start_agent: StartAgent, seed: int) -> None:
     """At each scrape the bytes counted lie between the truth before and after it, and equal it at the end.
 
-    Then the truncations are exact too, and the published files and sizes are those on the disk. Two agents watch the
-    same logs: for one the names of rotated files do not match, for the other they do.
+    Then the truncations are exact too, and the published files and sizes are those on the disk. Nothing is uncertain
+    but truncations and deletions right after a write. Two agents watch the same logs: for one the names of rotated
+    files do not match, for the other they do.
     """
     rng = random.Random(seed)
     with Workload(tmp_path, seed) as workload:
@@ -63,6 +64,7 @@ def test_counted_is_what_was_written(tmp_path: Path, start_agent: StartAgent, se
             assert scrape.value("fstat_group_truncations_total") == workload.truncations(), workload.seed
             assert (scrape.value("fstat_group_rotations_total") or 0) > 0
             assert scrape.value("fstat_cache_queue_overflows_total") == 0
+            assert not uncertain(scrape, workload.doubts()), workload.seed
             wait_until(lambda agent=agent, on_disk=on_disk: sizes(agent) == on_disk)  # type: ignore[misc]
             workload.check(agent)
 
@@ -83,7 +85,9 @@ def test_nothing_is_lost_when_the_kernels_queue_overflows(tmp_path: Path, start_
             workload.control.hold()
             overflow(agent, logs, times=2)
             scrape = workload.check(agent)
-            assert (scrape.value("fstat_cache_queue_overflows_total") or 0) >= rounds
+            overflows = scrape.value("fstat_cache_queue_overflows_total") or 0
+            assert overflows >= rounds
+            assert scrape.value("fstat_group_uncertain_total", reason="overflow") == overflows
             workload.control.release()
         workload.stop()
         workload.check(agent)

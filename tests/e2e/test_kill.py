@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.workload import SEEDS, Workload, by_path
+from tests.e2e.workload import SEEDS, Workload, by_path, uncertain
 from tests.support import Agent, Scrape
 
 CONFIG = """
@@ -40,8 +40,8 @@ def went_back(before: dict[str, float], after: dict[str, float]) -> dict[str, tu
 def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
     """Whenever it is killed, the next agent's first scrape is right, with what was written while there was none.
 
-    Logs are renamed and made all the time; nothing is truncated, deleted or moved away just before a kill or without an
-    agent, see Workload.
+    Logs are renamed and made all the time, several times in a row too; nothing is truncated, deleted or moved away just
+    before a kill or without an agent, see Workload. So nothing is uncertain.
     """
     rng = random.Random(seed)
     with Workload(tmp_path, seed) as workload:
@@ -81,6 +81,7 @@ def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
                     assert not lower, (seed, moment)
                 workload.control.release()
             workload.stop()
-            workload.check(agent)
+            scrape = workload.check(agent)
+            assert not uncertain(scrape, workload.doubts()), seed
         finally:
             agent.stop()

@@ -6,13 +6,13 @@ That is one writer, until SIGTERM; `Workload` starts several. A style is the lif
 a generator that yields how long it pauses. What a log does follows from the seed alone, how the logs interleave does
 not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
 
-What can not be seen may be lost: bytes not yet looked at when a file is truncated, loses its last name or leaves the
-watched folders. So each of these waits until the agents have seen the last write: until each of them has answered a
-scrape that began after it, or could run for `known_after_s` since (see AgentClock; the wall clock says nothing of an
-agent on a machine that stands still). Likewise a name that matches is kept until it was seen, before one that does not
-takes its place (except by `hasty`, where the kernel tells of both), and until a truncation was seen less is written
-than was there before. Logs are only truncated to nothing: of a file that was left with some bytes nobody can say when
-these were written.
+What can not be seen may be lost: bytes not yet looked at when a file is truncated, or deleted and closed. So each of
+these waits until the agents have seen the last write: until each of them has answered a scrape that began after it, or
+could run for `known_after_s` since (see AgentClock; the wall clock says nothing of an agent on a machine that stands
+still). A file that is deleted while it is open is kept open until the agents have seen that. A name that matches is
+kept until it was seen, before one that does not takes its place (except by `hasty`, where the kernel tells of both, and
+by `eager` and `fresh`, where births tell), and until a truncation was seen less is written than was there before. Logs
+are only truncated to nothing: of a file that was left with some bytes nobody can say when these were written.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +48,11 @@ SEEDS = (
 MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 FILES = 1 << 15  # that one writer can open
 MOST_WRITERS = 16
+ROTATIONS = ("0.log.20260102-150405{}", "0.log.{}")  # a rotated file's name tells which file it was
 PODS = 25  # that one writer has at a time
 SECOND_NS = 10**9
+SAMPLED_NS = 3 * SECOND_NS // 2
+"""For how long a file may be sampled after its last write."""
 BYTES = b"a line of a log, more or less\n" * 4096
 
 
@@ -268,6 +271,10 @@ class Scene:
         control = self.writer.control
         while control.is_held() or not all(control.was_looked_at(log.written) for log in logs):
             yield 0.02
+        now = control.now()
+        for log in logs:
+            if now.agent_ns - log.written.agent_ns < SAMPLED_NS:
+                self.writer.tell("abrupt", log.path)  # it may be sampled: then nobody can say whether it was written
 
     def known(self, since: Moment) -> Life:
         """Wait until what was made then has been looked at; returns when the agent is away too."""
@@ -466,6 +473,7 @@ def recreate(scene: Scene) -> Life:
         log.write(scene.size())
         if way == "still open":
             yield 0.1
+            yield from scene.quiet()  # else nobody can say whether it was written before that
             old.close()
 
 
@@ -524,10 +532,13 @@ def hardlink(scene: Scene) -> Life:
     while True:
         yield from scene.write(log)
         os.link(there, missing)
+        linked = scene.writer.control.now()
         scene.writer.tell("link", there, missing)
         yield from scene.write(log)
         yield from scene.quiet()
         there, missing = scene.rng.sample((one, other), 2)
+        if not scene.writer.control.was_looked_at(linked):
+            scene.writer.tell("abrupt", missing)  # it may have been a file of its own
         scene.unlink(missing)
         log.write(scene.size())
         if scene.rng.random() < 0.3:
@@ -558,6 +569,129 @@ def hasty(scene: Scene) -> Life:
         yield from retire(scene, rotated, 4)
 
 
+def eager(scene: Scene) -> Life:
+    """Rotates by renaming, several times in a row without a pause, whether the agent is there or not."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    rotated: list[tuple[Path, Log]] = []
+    number = 0
+    yield from scene.write(log)
+    yield from scene.known(log.written)  # it may be older than the agent
+    while True:
+        yield from scene.write(log)
+        for _ in range(scene.rng.randint(1, 4)):
+            number += 1
+            log.write(scene.size())
+            target = scene.folder / scene.rng.choice(ROTATIONS).format(number)
+            scene.rename(path, target)
+            rotated.append((target, log))
+            log = scene.writer.open(path)
+            log.write(scene.size())
+        yield from scene.write(log, *(each for _, each in rotated[-3:]))
+        yield from retire(scene, rotated, 4)
+
+
+def fresh(scene: Scene) -> Life:
+    """Rotates at once in folders just made, then goes on in all generations; the oldest folder is deleted."""
+    folders: list[tuple[Path, list[Log]]] = []
+    number = 0
+    while True:
+        number += 1
+        folder = scene.folder / scene.rng.choice(("{}", "deep/{}", "deep/er/{}")).format(number)
+        folder.mkdir(parents=True)
+        path = folder / "0.log"
+        logs = [scene.writer.open(path)]
+        for rotation in range(scene.rng.randint(1, 3)):
+            logs[-1].write(scene.size())
+            if scene.rng.random() < 0.3:
+                yield 0.001
+            scene.rename(path, folder / scene.rng.choice(ROTATIONS).format(rotation))
+            logs.append(scene.writer.open(path))
+        folders.append((folder, logs))
+        yield from scene.write(*logs)
+        if len(folders) > 3:
+            folder, logs = folders.pop(0)
+            yield from scene.quiet(*logs)
+            for log in logs:
+                log.close()
+            shutil.rmtree(folder)
+            scene.writer.tell("rmtree", folder)
+
+
+def savelog(scene: Scene) -> Life:
+    """Rotates by a hard link and a rename over the old name; a slow writer goes on in the old file."""
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    rotated: list[tuple[Path, Log]] = []
+    number = 0
+    while True:
+        yield from scene.write(log)
+        yield from scene.known(log.born)
+        yield from scene.quiet()
+        number += 1
+        target = scene.folder / f"0.log.{number}"
+        os.link(path, target)
+        scene.writer.tell("link", path, target)
+        if scene.rng.random() < 0.5:
+            yield scene.rng.uniform(0, 0.2)
+        log.write(scene.size())
+        made = scene.folder / "0.new"
+        made.touch()  # just before it comes to its name: an agent that starts in between cannot know that it is new
+        scene.rename(made, path)
+        log.write(scene.size())
+        rotated.append((target, log))
+        log = scene.writer.open(path)
+        yield from scene.write(rotated[-1][1], log)
+        yield from retire(scene, rotated, 2)
+
+
+def late(scene: Scene) -> Life:
+    """Deletes its log or moves it away, out of all watched folders, and goes on in it to a last write before closing.
+
+    Some are renamed first, and some moved ones are deleted while they are open.
+    """
+    path = scene.folder / "0.log"
+    log = scene.writer.open(path)
+    away: list[tuple[Path, Log]] = []
+    number = 0
+    while True:
+        yield from scene.write(log)
+        yield from scene.known(log.born)
+        yield from scene.quiet()
+        number += 1
+        log.write(scene.size())
+        gone = scene.folder / "rotated"
+        if scene.rng.random() < 0.3:
+            scene.rename(path, gone)
+            log.write(scene.size())
+        else:
+            gone = path
+        if scene.rng.random() < 0.5:
+            away.append((scene.elsewhere / str(number), log))
+            scene.rename(gone, away[-1][0])
+            log.write(scene.size())
+            old, log = log, scene.writer.open(path)
+            yield from scene.write(old, log)
+        else:
+            yield from delete_open(scene, gone, log)
+            log = scene.writer.open(path)
+        if len(away) > 2:
+            yield from delete_open(scene, *away.pop(0))
+
+
+def delete_open(scene: Scene, path: Path, log: Log) -> Life:
+    """Deletes a log and writes on; closes it after the last write at once."""
+    yield from scene.quiet()
+    scene.unlink(path)
+    deleted = scene.writer.control.now()
+    log.write(scene.size())
+    yield from scene.write(log, bursts=(1, 10))
+    yield from scene.known(deleted)  # from here on the kernel tells when it is closed
+    yield from scene.quiet()
+    log.write(scene.size())
+    log.close()
+
+
 def reopening(scene: Scene) -> Life:
     """Appends to a log that others rotate; opens it anew when the name leads to another file."""
     path = scene.folder / "0.log"
@@ -585,6 +719,10 @@ STYLES: Mapping[str, Callable[[Scene], Life]] = {
         move,
         hardlink,
         hasty,
+        eager,
+        fresh,
+        savelog,
+        late,
         reopening,
         pods,
     )
@@ -643,6 +781,7 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         self._styles = styles
         self._truths = [Truth(top / f"truth-{number}") for number in range(writers + 1)]
         self._processes: list[Process] = []
+        self._agents: tuple[Agent, ...] = ()
         rng = random.Random(seed)
         for number in range(writers):
             for style in styles:
@@ -670,6 +809,7 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
 
     def follow(self, *agents: Agent) -> None:
         """Have these agents, and no others, see what is done from now on."""
+        self._agents = agents
         self._clock.follow(*(agent.pid for agent in agents))
 
     def scraped(self, agent: Agent, began_ns: int) -> None:
@@ -683,7 +823,13 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         assert all(process.alive() for process in self._processes)
 
     def stop(self) -> None:
-        """Stop the writers; the truth does not change any more."""
+        """Stop the writers; the truth does not change any more.
+
+        They close what is deleted, so the agents see that first.
+        """
+        self.control.hold()
+        for agent in self._agents:
+            agent.scrape()
         while self._processes:
             process = self._processes.pop()
             assert process.alive()
@@ -757,6 +903,13 @@ class Workload(contextlib.AbstractContextManager["Workload"]):
         """How many logs that were not empty have been truncated."""
         return sum(size != "0" for number in range(self.own) for _, size in self._journal(number, "truncate"))
 
+    def doubts(self) -> dict[str, int]:
+        """By reason, how often an agent may rightly be uncertain, at most."""
+        return {"truncated": self.truncations(), "deleted": self._count("abrupt")}
+
+    def _count(self, action: str) -> int:
+        return sum(1 for number in range(self.own) for _ in self._journal(number, action))
+
     def _journal(self, number: int, action: str) -> Iterator[list[str]]:
         path = self.top / f"journal-{number}"
         for line in path.read_text().splitlines() if path.exists() else ():
@@ -790,6 +943,16 @@ def appended_bytes(scrape: Scrape) -> float:
 def by_path(scrape: Scrape, name: str) -> dict[str, float]:
     """The samples of a family of files."""
     return {dict(labels)["path"]: value for (sample, labels), value in scrape.samples.items() if sample == name}
+
+
+def uncertain(scrape: Scrape, doubts: Mapping[str, int]) -> dict[str, float]:
+    """By reason, how often bytes may have gone uncounted in all groups, where that is more than it may be."""
+    found: Counter[str] = Counter()
+    for (name, labels), value in scrape.samples.items():
+        if name == "fstat_group_uncertain_total":
+            found[dict(labels)["reason"]] += int(value)
+    assert len(found) == 6
+    return {reason: count for reason, count in found.items() if count > doubts.get(reason, 0)}
 
 
 def main() -> None:

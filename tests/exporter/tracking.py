@@ -2,10 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.ledger.records import Path as Declared
+from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 from fstat_cache import file_time_ns
 from tests.support import wait_until
@@ -48,3 +53,39 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def uncertain(tracker: Tracker) -> dict[str, int]:
+    """By reason, how often bytes of all groups may have gone uncounted; after a refresh."""
+    tracker.refresh(0)
+    found: Counter[str] = Counter()
+    with tracker.facts.lock:
+        for (_, reason), count in tracker.facts.uncertain.items():
+            found[reason] += count
+    return dict(found)
+
+
+def deleted(tracker: Tracker) -> list[int]:
+    """How many bytes of the disk each deleted file takes that is still open; after a refresh."""
+    tracker.refresh(0)
+    with tracker.facts.lock:
+        return sorted(tracker.facts.deleted_in(0))
+
+
+@contextmanager
+def running(state: Path, *patterns: str) -> Iterator[Tracker]:
+    """An agent with a state file and without a thread, from its first scan to its last save."""
+    tracker = Tracker(Config(logs=(LogGroup("g", patterns),)))
+    checkpoint = Checkpoint(str(state), tracker.publication, tracker.realms)
+    try:
+        restored = checkpoint.load(tracker.matcher.groups_of)
+        if restored.saved_at_ns:
+            tracker.since_ns = dict.fromkeys(tracker.since_ns, restored.saved_at_ns)
+        tracker.scan()
+        tick()
+        yield tracker
+        tracker.refresh(0)
+        assert checkpoint.save(tracker.as_of_ns)
+    finally:
+        tracker.close()
+        checkpoint.close()

@@ -14,8 +14,12 @@ def stats_taken(cache: FStatCache) -> list[tuple[str, FileStats | None]]:
 
 def events_taken(cache: FStatCache) -> list[DirectoryEvent]:
     """What has happened in directories since changes were taken last, without times."""
-    events = [change for change in cache.take() if isinstance(change, DirectoryEvent)]
-    return [event._replace(since_ns=0) for event in events]
+    return [change for change in map(without_times, cache.take()) if isinstance(change, DirectoryEvent)]
+
+
+def without_times(change: Change) -> Change:
+    """A change without what tests of order and place do not ask about."""
+    return change._replace(since_ns=0) if isinstance(change, DirectoryEvent) else change
 
 
 def survey(cache: FStatCache, paths: Set[str], surveyed: Surveyed | None = None) -> dict[str, OSError]:
@@ -26,13 +30,13 @@ def survey(cache: FStatCache, paths: Set[str], surveyed: Surveyed | None = None)
 
 @contextmanager
 def driven(cache: FStatCache, report: Callable[[Change], object]) -> Iterator[FStatCache]:
-    """Have a thread drive a cache and take its changes, until it is closed."""
+    """Have a thread drive a cache and take its changes, without times and causes, until it is closed."""
 
     def drive() -> None:
         while cache.wait():
             cache.advance()
             for change in cache.take():
-                report(change)
+                report(without_times(change))
 
     thread = threading.Thread(target=drive, name="owner")
     thread.start()

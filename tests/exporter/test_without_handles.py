@@ -1,0 +1,136 @@
+"""Where handles cannot be used, files are followed by their names, and one log line says what is missing."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fstat_cache import nameless
+from tests.exporter.tracking import Track, append, appended, deleted, running, uncertain
+from tests.support import as_root, without_capability
+
+CAP_DAC_READ_SEARCH = 2  # capabilities(7)
+LOG_LINE = "deleted and moved files cannot be read"
+
+pytestmark = as_root
+
+
+@pytest.fixture(params=["no capability", "overlayfs"])
+def top(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory whose files have no handles, or none that this thread may open."""
+    top = tmp_path / "top"
+    top.mkdir()
+    if request.param == "no capability":
+        with without_capability(CAP_DAC_READ_SEARCH):
+            yield top
+        return
+    layers = tmp_path / "layers"
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    for each in (top, layers / "lower", layers / "upper", layers / "work"):
+        each.mkdir(parents=True)
+    options = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", top], check=True)
+    yield top
+    subprocess.run(["umount", "--lazy", top], check=True)
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_names_are_followed(top: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
+    """A renamed log goes on counting; one line says what to grant, and the status that deleted files are not read."""
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    for number in range(5):
+        with path.open("ab", buffering=0) as log:
+            log.write(b"12345")
+            if number % 2:
+                assert appended(tracker) == 7 * number + 5
+            path.rename(top / f"a.log.{number}")
+            log.write(b"6")
+            assert appended(tracker) == 7 * number + 6
+            log.write(b"7")
+            assert appended(tracker) == 7 * number + 7
+    assert caplog.text.count(LOG_LINE) == 1
+    assert not tracker.cache.status().reads_deleted_files
+    assert uncertain(tracker) == {}
+
+
+def test_savelog(top: Path, track: Track) -> None:
+    """A log that has another name in its directory when it is replaced is found at once, without a rescan."""
+    path, made = top / "a.log", top / "new"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        os.link(path, top / "a.log.0")
+        made.touch()
+        log.write(b"6")
+        made.rename(path)
+        log.write(b"7")
+        assert appended(tracker) == 7
+        log.write(b"8")
+        assert appended(tracker) == 8
+        assert deleted(tracker) == []
+    assert uncertain(tracker) == {}
+
+
+def test_deleted_files_by_the_watch_alone(top: Path, track: Track) -> None:
+    """A deleted file that is still open is published with its latest known size; its last bytes are uncertain."""
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        path.unlink()
+        assert deleted(tracker) == [5]
+        assert uncertain(tracker) == {}
+        log.write(b"lost")
+        assert deleted(tracker) == [5]
+    assert deleted(tracker) == []
+    assert appended(tracker) == 5
+    assert uncertain(tracker) == {"deleted": 1}
+
+
+def test_moved_to_where_nobody_watches(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that goes on growing there is uncertain, once. It is not deleted, and counts again when it comes back."""
+    path, away = top / "logs/a.log", top / "elsewhere/from/here/a"
+    for each in (path, away):
+        each.parent.mkdir(parents=True)
+    tracker = track("top/logs/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        path.rename(away)
+        log.write(b"6")
+        assert uncertain(tracker) == {}  # its name may yet be found
+        monkeypatch.setattr(nameless, "NAME_S", 0.0)
+        for _ in range(3):
+            log.write(b"7")
+            assert uncertain(tracker) == {"unwatched": 1}
+        assert appended(tracker) == 5
+        assert deleted(tracker) == []
+        away.rename(path)
+        assert appended(tracker) == 9
+        log.write(b"0")
+        assert appended(tracker) == 10
+    assert uncertain(tracker) == {"unwatched": 1}
+
+
+def test_restarts(top: Path, tmp_path: Path) -> None:
+    """A log that was moved away while the agent did not run is uncertain, once over several restarts."""
+    path, away = top / "logs/a.log", top / "elsewhere/from/here/a"
+    for each in (path, away):
+        each.parent.mkdir(parents=True)
+    with running(tmp_path / "state", f"{path.parent}/*.log") as tracker:
+        append(path, "12345")
+        assert appended(tracker) == 5
+    path.rename(away)
+    for _ in range(3):
+        with running(tmp_path / "state", f"{path.parent}/*.log") as tracker:
+            assert uncertain(tracker) == {"absence": 1}
+    away.rename(path)
+    append(path, "6")
+    with running(tmp_path / "state", f"{path.parent}/*.log") as tracker:
+        assert appended(tracker) == 6
+        assert uncertain(tracker) == {"absence": 1}
