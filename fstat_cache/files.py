@@ -130,7 +130,7 @@ class Files:
             self.served[path] = entry
         else:
             self._settle(entry, reason)
-        if stats.birth_ns >= self.nameless.young_ns:  # it is probably being written
+        if stats.mtime_ns >= self.nameless.active_ns:
             self.nameless.learn(entry)
         return entry
 

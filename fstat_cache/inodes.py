@@ -27,11 +27,11 @@ class Inodes:
 
         Args:
             handles: identity of an inode -> its handle; may change later.
-            since_ns: of files born before then all handles are known that matter; by the clock of files.
+            since_ns: files written since then get their handles when they are tracked; by the clock of files.
         """
         self._life.restored = handles, since_ns
         nameless = self._life.engine.files.nameless
-        nameless.known, nameless.young_ns = self._life.restored
+        nameless.known, nameless.active_ns = self._life.restored
 
     def find(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
         """Read inodes by their handles, wherever their names went. Those that were followed before are read too.

@@ -95,7 +95,7 @@ class NamelessInodes(dict[int, Nameless]):
     Attributes:
         handles: watch descriptor of a file with a name -> its handle, None where it has none.
         known: identity -> its handle, from before the start.
-        young_ns: files born since then get their handles when they are tracked, because they are probably written.
+        active_ns: files that were written since then get their handles when they are tracked.
         are_refused: whether this process may not use handles.
         are_missing: whether there are files without a handle, because their filesystem has none.
     """
@@ -105,7 +105,7 @@ class NamelessInodes(dict[int, Nameless]):
         self.are_refused = False
         self.are_missing = False
         self.known: Mapping[tuple[int, int, int], bytes] = {}
-        self.young_ns = file_time_ns()
+        self.active_ns = file_time_ns()
         self._session = session
         self._real = session.root.real
         self._watches = watches
@@ -146,7 +146,8 @@ class NamelessInodes(dict[int, Nameless]):
             *_, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
             assert self._session.inotify is not None
             is_certain = birth_ns or not self._session.inotify.pending_bytes()
-            if not is_certain or (device, number, birth_ns) != entry.stats.identity:
+            stats = entry.stats
+            if not is_certain or (device, number, birth_ns) != (stats.device, stats.inode, stats.birth_ns):
                 return
             handle = take_handle(fd)
         except RefusedError as error:

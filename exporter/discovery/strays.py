@@ -100,9 +100,10 @@ def find_strays(
         besides: names to leave out.
         renames: follows the strays.
     """
-    is_first, folder.is_listed = not folder.is_listed, True
-    state = folder.state
-    if not lost and not (state is not None and any(state.match(name) is not None for name in state.names)):
+    is_first, state = False, folder.state
+    if state is not None and not state.listed and any(state.match(name) is not None for name in state.names):
+        is_first, folder.is_listed = not folder.is_listed, True
+    elif not lost:
         return
     with contextlib.suppress(OSError):
         if strays := Strays(folder, root, lost, doubt_ns, is_first=is_first):

@@ -82,7 +82,7 @@ class FileClock:
         """
         now_ns, offset_ns = self._offset()
         if boot_id and boot_id == self.boot_id and moment_ns is not None and moment_ns <= now_ns:
-            return moment_ns
+            return moment_ns - TOLERANCE_NS  # the clock that gave it has measured another difference
         # The clock may be wrong until it is set after the boot, but everything saved before is older than the boot.
         return min(epoch_ns - offset_ns, 0 if boot_id and boot_id != self.boot_id else now_ns)
 

@@ -119,7 +119,7 @@ def test_flood(tmp_path: Path, track: Track) -> None:
         (tmp_path / "flooded" / "name").touch()
         (tmp_path / "flooded" / "name").unlink()
     assert uncertain(tracker) == {"flood": 1}
-    assert tracker.facts.uncertain[tracker.realms["flooded"], "flood"] == 1
+    assert tracker.facts.inodes.uncertain[tracker.realms["flooded"], "flood"] == 1
 
 
 def test_a_directory_deleted_with_its_files(tmp_path: Path, track: Track) -> None:

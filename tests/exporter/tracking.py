@@ -60,7 +60,7 @@ def uncertain(tracker: Tracker) -> dict[str, int]:
     tracker.refresh(0)
     found: Counter[str] = Counter()
     with tracker.facts.lock:
-        for (_, reason), count in tracker.facts.uncertain.items():
+        for (_, reason), count in tracker.facts.inodes.uncertain.items():
             found[reason] += count
     return dict(found)
 
@@ -69,18 +69,20 @@ def deleted(tracker: Tracker) -> list[int]:
     """How many bytes of the disk each deleted file takes that is still open; after a refresh."""
     tracker.refresh(0)
     with tracker.facts.lock:
-        return sorted(tracker.facts.deleted_in(0))
+        return sorted(tracker.facts.inodes.deleted_in(0))
 
 
 @contextmanager
 def running(state: Path, *patterns: str) -> Iterator[Tracker]:
     """An agent with a state file and without a thread, from its first scan to its last save."""
     tracker = Tracker(Config(logs=(LogGroup("g", patterns),)))
-    checkpoint = Checkpoint(str(state), tracker.publication, tracker.realms)
+    checkpoint = Checkpoint(str(state), tracker.publication, tracker.realms, tracker.clock)
     try:
         restored = checkpoint.load(tracker.matcher.groups_of)
         if restored.saved_at_ns:
-            tracker.since_ns = dict.fromkeys(tracker.since_ns, restored.saved_at_ns)
+            since_ns = tracker.clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
+            tracker.since_ns = dict.fromkeys(tracker.since_ns, since_ns)
+            tracker.cache.inodes.restore(tracker.facts.inodes.handles, restored.saved_at_ns)
         tracker.scan()
         tick()
         yield tracker

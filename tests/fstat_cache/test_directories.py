@@ -504,6 +504,7 @@ def test_a_shared_watch_frees_nothing(tmp_path: Path, folder: Path) -> None:
         assert kernel_watches() == 1
 
 
+@pytest.mark.alone
 def test_without_an_instance(folder: Path) -> None:
     """Without an inotify instance a directory says so, and can be watched once there is one."""
     instances: list[Inotify] = []

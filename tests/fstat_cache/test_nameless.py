@@ -110,10 +110,10 @@ def test_quiet_ones_are_forgotten(
     paths[0].rename(away / "moved")
     paths[1].unlink()
     inodes(cache)
-    cache.find_inodes(())
+    cache.inodes.find(())
     assert kernel_watches() == 2
     monkeypatch.setattr(nameless, "QUIET_S", 0.0)
-    cache.find_inodes(())
+    cache.inodes.find(())
     assert cache.status().watches == kernel_watches() == 1
     for file in files:
         file.write(b"6")
@@ -243,7 +243,7 @@ def test_an_interruption_leaves_nothing_half_done(tmp_path: Path, away: Path) ->
                         file.write(b"6")
                         cache.sync()
                         file.write(b"7")
-                        cache.find_inodes(())
+                        cache.inodes.find(())
                         armed = False
                     except Interruption:
                         armed = False
