@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.clock import AgentClock
 from tests.e2e.test_kill import went_back
-from tests.e2e.workload import SEEDS, Workload, by_path
+from tests.e2e.workload import ALL, SEEDS, SEEN_LATE, Workload, by_path
 from tests.support import Agent, Scrape, Server, StartAgent, Stopwatch, free_port, wait_until
 
 BEGINNING = """
@@ -284,7 +284,7 @@ def test_counted_is_what_was_written_through_reloads(tmp_path: Path, start_agent
     """
     rng = random.Random(seed)
     path = tmp_path / "exporter-0.yml"
-    with Workload(tmp_path, seed) as workload:
+    with Workload(tmp_path, seed, tuple(style for style in ALL if style not in SEEN_LATE)) as workload:
         for number in range(1_000):  # that a reload takes its time
             (workload.logs / f"empty-{number}").mkdir()
 

@@ -729,6 +729,8 @@ STYLES: Mapping[str, Callable[[Scene], Life]] = {
 }
 # Nobody else rotates where `reopening` is; `pods` is for the soak.
 ALL = tuple(style for style in STYLES if style not in ("reopening", "pods"))
+# Of these an agent may see a rotated name first. If only another configuration matches that, its bytes count no more.
+SEEN_LATE = ("eager", "fresh")
 
 
 def folders_of(top: Path, writer: int, style: str) -> tuple[Path, Path]:

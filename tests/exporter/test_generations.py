@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.discovery.generations import birth_of_rotated
+from fstat_cache.paths import Root
+from fstat_cache.stats import read_stats
 from tests.exporter.tracking import Track, append, appended, running, tick
 
 LOGS = ("app.log", "app.log.1", "other.log")  # one name begins with another
@@ -107,9 +110,12 @@ class History:
             rotated.unlink()
 
     def _copy(self, log: Path) -> None:
-        """Copies a log to a name that is not a rotated file's."""
-        if log.exists():
+        """Copies a log, with its times or to a name that is not a rotated file's."""
+        if log.exists() and self._rng.random() < 0.5:
             self._rng.choice((shutil.copy, shutil.copy2))(log, log.with_name(self._name(self._rng.choice(OTHER), log)))
+        elif log.exists():
+            tick()
+            shutil.copy2(log, log.with_name(self._name("{}.8{}", log)))
 
     def _copy_as_rotated(self, log: Path) -> None:
         """Copies a log as logrotate's `copy` and `copytruncate` do."""
@@ -187,3 +193,20 @@ def test_after_an_overflow(tmp_path: Path, track: Track, seed: int) -> None:
         counted += history.take()
         assert appended(tracker) == counted
         assert tracker.cache.status().queue_overflows == 1
+
+
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_births_that_tie(tmp_path: Path, track: Track, patterns: tuple[str, ...]) -> None:
+    """A rotated file may be as old as its successor: here it is the same one. It counts once, and so do its names."""
+    tracker = track(*(f"*/{name}" for name in patterns), has_thread=False)
+    log = tmp_path / "new/other.log"
+    log.parent.mkdir()
+    append(log, "12345")
+    os.link(log, f"{log}.20260102")
+    stats = read_stats(log)
+    assert stats is not None
+    assert birth_of_rotated(f"{log}.20260102", str(log), 1, Root("/")) == stats.birth_ns
+    assert appended(tracker) == 5
+    log.unlink()
+    append(log, "678")
+    assert appended(tracker) == 8
