@@ -13,6 +13,8 @@ from pathlib import Path
 STEP_S = 0.1
 JOB_EVERY_S, JOB_TAKES_S = 40, 12
 """How often a job starts, and how long its pod lives."""
+JOB_RESTS_S = 8.0
+"""How long its log stays after its end."""
 
 
 class Workload:
@@ -85,7 +87,7 @@ logs:
         job = f"pods/batch_import-{number:.0f}_91d3a77e"
         if age < JOB_TAKES_S:
             append(f"{job}/import/0.log", 70_000)
-        elif (self._logs / job).exists():
+        elif age >= JOB_TAKES_S + JOB_RESTS_S and (self._logs / job).exists():
             shutil.rmtree(self._logs / job)
         if self._is_time("rotate", t, 30):
             (self._logs / "nginx/access.log").rename(self._logs / "nginx/access.log.1")

@@ -11,8 +11,8 @@ from io import FileIO
 from pathlib import Path
 
 import pytest
-
 from exporter.discovery.generations import birth_of_rotated
+
 from fstat_cache.paths import Root
 from fstat_cache.stats import read_stats
 from tests.exporter.tracking import Track, append, appended, running, tick
