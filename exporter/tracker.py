@@ -302,8 +302,8 @@ class Tracker:
         match finding:
             case Moved(name, origin, birth_ns):
                 return self._follow(name, origin, birth_ns)
-            case Missed(name):
-                self._miss(name)
+            case Missed(name, is_deleted):
+                self._miss(name, is_deleted=is_deleted)
                 return False
             case Gone(name):
                 self._forget(name)
@@ -321,11 +321,11 @@ class Tracker:
             match = now
         return self._appear(path, match, origin)
 
-    def _miss(self, name: str) -> None:
+    def _miss(self, name: str, *, is_deleted: bool) -> None:
         match = self.matcher.match(name)
         if match is None:
             return
-        if found := self._nameless.search(name):
+        if is_deleted and (found := self._nameless.search(name)):
             self._declare(name, match)
             for stats in found:
                 self._nameless.book(name, stats)

@@ -46,7 +46,7 @@ class CacheStatus:
     """How files are followed now, and which failures were counted since the start.
 
     Attributes:
-        watches: inotify watches held, on files and directories.
+        watches: inotify watches held, on files and directories; held deleted files have another one.
         max_watches: how many the cache may hold now; None: not known before the first watch.
         directories: watches held on directories.
         hot_directories: directories sampled instead of watched, because they had too many events.

@@ -132,11 +132,14 @@ class Engine:
         """
         session = self._session
         now_ns = file_time_ns()
+        closes = session.closes
         try:
+            if closes is not None and any(fd == closes.fd for fd, _ in news):
+                self.files.nameless.take_in_closes(closes.read())  # first, because somebody may wait to unmount
             for fd, _ in news:
                 if session.monitor is not None and fd == session.monitor.fd:
                     self._take_in_mounts(session.monitor.read())
-                elif session.inotify is not None:
+                elif session.inotify is not None and fd == session.inotify.fd:
                     self._take_in_events(session.inotify.read())
         except BaseException:
             self.files.distrust()  # the remaining events are lost

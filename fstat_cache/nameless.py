@@ -25,6 +25,7 @@ from fstat_cache.inotify import (
     IN_MOVE_SELF,
     IN_UNMOUNT,
     NO_WATCH,
+    Events,
 )
 from fstat_cache.session import Session
 from fstat_cache.states import Sampled
@@ -53,6 +54,8 @@ class Nameless:
         links: how many names it has; None: unknown.
         disk_bytes: how much of the disk it takes.
         fd: the descriptor that holds a deleted inode; None: it is not held.
+        closes_wd: its watch in :attr:`Session.closes`.
+        is_complete: whether it was read after its last opener had closed it.
         changed_at: when it changed last, by the monotonic clock in seconds.
         is_dirty: whether it was written after its latest read.
         is_uncounted: whether that was reported, because it cannot be read.
@@ -60,8 +63,8 @@ class Nameless:
     """
 
     __slots__ = (
-        *("changed_at", "directory", "disk_bytes", "fd", "handle", "has_moved", "is_dirty", "is_uncounted", "links"),
-        "stats",
+        *("changed_at", "closes_wd", "directory", "disk_bytes", "fd", "handle", "has_moved", "is_complete"),
+        *("is_dirty", "is_uncounted", "links", "stats"),
     )
 
     def __init__(self, stats: FileStats, handle: bytes | None, directory: str) -> None:
@@ -71,6 +74,8 @@ class Nameless:
         self.links: int | None = None
         self.disk_bytes = stats.size
         self.fd: int | None = None
+        self.closes_wd = NO_WATCH
+        self.is_complete = False
         self.changed_at = time.monotonic()
         self.is_dirty = False
         self.is_uncounted = False
@@ -97,6 +102,7 @@ class NamelessInodes(dict[int, Nameless]):
         known: identity -> its handle, from before the start.
         active_ns: files that were written since then get their handles when they are tracked.
         are_refused: whether this process may not use handles.
+        by_closes: watch in :attr:`Session.closes` of a held inode -> its watch here.
         are_missing: whether there are files without a handle, because their filesystem has none.
     """
 
@@ -104,6 +110,7 @@ class NamelessInodes(dict[int, Nameless]):
         self.handles: dict[int, bytes | None] = {}
         self.are_refused = False
         self.are_missing = False
+        self.by_closes: dict[int, int] = {}
         self.known: Mapping[tuple[int, int, int], bytes] = {}
         self.active_ns = file_time_ns()
         self._session = session
@@ -143,12 +150,14 @@ class NamelessInodes(dict[int, Nameless]):
             return
         try:
             # An inode's number is given again at once, but no birth; without births its IN_IGNORED is queued before.
-            *_, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
+            status, stats = os.fstat(fd), entry.stats
             assert self._session.inotify is not None
-            is_certain = birth_ns or not self._session.inotify.pending_bytes()
-            stats = entry.stats
-            if not is_certain or (device, number, birth_ns) != (stats.device, stats.inode, stats.birth_ns):
+            if (status.st_dev, status.st_ino) != (stats.device, stats.inode):
                 return
+            if self._session.inotify.pending_bytes():
+                birth_ns = status_of(f"/proc/self/fd/{fd}")[-2]
+                if not birth_ns or birth_ns != stats.birth_ns:
+                    return
             handle = take_handle(fd)
         except RefusedError as error:
             self._refuse(error)
@@ -256,23 +265,27 @@ class NamelessInodes(dict[int, Nameless]):
     def take_in(self, wd: int, mask: int) -> None:
         """Process the events of a nameless inode."""
         inode = self[wd]
-        # A sampled one that is held is read at each close; its writer may have gone on after that, and closed too.
-        is_unread = wd in self._sampled and (inode.links != 0 or bool(mask & IN_CLOSE_WRITE))
-        inode.is_dirty |= bool(mask & IN_MODIFY) or is_unread
+        inode.is_dirty |= bool(mask & IN_MODIFY) or (wd in self._sampled and inode.links != 0)
         if mask & IN_IGNORED:
             self.drop(wd)
             if mask & IN_UNMOUNT or not self.is_open(inode.stats, inode.handle, inode.directory):
-                is_exact = inode.is_uncounted or not inode.is_dirty
+                is_exact = inode.is_complete or inode.is_uncounted or not inode.is_dirty
                 self._changes.add(InodeChange(inode.stats, is_gone=not mask & IN_UNMOUNT, is_exact=is_exact))
             return
         self._read(wd)
-        if mask & _CLOSED:
-            self._renew(wd)
         inode.has_moved |= bool(mask & IN_MOVE_SELF)
         if inode.links is None and mask & IN_ATTRIB and not inode.has_moved:
             # It cannot be read. It is deleted, unless it has another name in its directory (link(2)).
             self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
             self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
+
+    def take_in_closes(self, events: Events) -> None:
+        """Read the held inodes that were closed elsewhere, and let go of those that nobody else has open."""
+        for closes_wd in events.notes:
+            wd = self.by_closes.get(closes_wd, NO_WATCH)
+            if wd in self:
+                self._read(wd)
+                self._renew(wd)
 
     def check(self) -> None:
         """Read all of them again, after events were lost or at intervals; drop the idle ones."""
@@ -303,6 +316,8 @@ class NamelessInodes(dict[int, Nameless]):
         """Follow an inode no more; its watch stays if a path leads to it again."""
         inode = self.pop(wd)
         inode.release()
+        if self.by_closes.pop(inode.closes_wd, None) is not None and self._session.closes is not None:
+            self._session.closes.rm_watch(inode.closes_wd)
         if wd in self._watches.files:
             self.handles[wd] = inode.handle
         else:
@@ -322,6 +337,7 @@ class NamelessInodes(dict[int, Nameless]):
             inode.release()
         self.clear()
         self.handles.clear()
+        self.by_closes.clear()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -341,12 +357,21 @@ class NamelessInodes(dict[int, Nameless]):
                 return False
         has_changed = self._take_over(inode, os.fstat(inode.fd))
         inode.is_dirty = False
-        if inode.links:
-            inode.release()
-        elif not was_deleted:
-            self._set_mask(wd)
+        if not inode.links and not was_deleted:
+            self._watch_closes(wd)
             self._renew(wd)  # its last opener may have closed it before that was watched
+        elif inode.links or inode.closes_wd == NO_WATCH:
+            inode.release()
         return has_changed
+
+    def _watch_closes(self, wd: int) -> None:
+        inode = self[wd]
+        assert inode.fd is not None
+        try:
+            inode.closes_wd = self._session.open_closes().watch_fd(inode.fd, _CLOSED)
+            self.by_closes[inode.closes_wd] = wd
+        except OSError as error:  # it cannot be held then, because nothing would say for how long
+            log.debug("the last bytes of a deleted file may be missing: %s", error)
 
     def _note_uncounted(self, inode: Nameless) -> None:
         if inode.is_dirty and not inode.is_uncounted:
@@ -369,16 +394,18 @@ class NamelessInodes(dict[int, Nameless]):
 
     def _renew(self, wd: int) -> None:
         """Let go of a deleted inode, and hold it again if somebody else still has it open."""
-        self[wd].release()
-        if self[wd].links == 0:
+        inode = self[wd]
+        inode.release()
+        if inode.links == 0 and inode.closes_wd != NO_WATCH:
             self._read(wd)
+            inode.is_complete = inode.fd is None
 
     def _set_mask(self, wd: int) -> None:
         inode = self[wd]
         mask = DISARMED_MASK if wd in self._sampled else ARMED_MASK
         with contextlib.suppress(OSError):
             if inode.fd is not None:
-                self._watch(inode.fd, mask | _CLOSED)
+                self._watch(inode.fd, mask)
             elif inode.handle is not None:
                 fd = self._open(inode.handle, inode.directory)
                 try:

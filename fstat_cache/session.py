@@ -41,6 +41,7 @@ class Session:
         self._sleepers_monitor: MountMonitor | None = None
         self.monitor: MountMonitor | None = None
         self.inotify: Inotify | None = None
+        self.closes: Inotify | None = None
         self.sleeper: Sleeper | None = None
         self.is_closed = False
         self.has_failed = False
@@ -101,6 +102,26 @@ class Session:
         self._poll.register(inotify.fd, select.POLLIN)
         return inotify
 
+    def open_closes(self) -> Inotify:
+        """Return the instance that watches for the closes of held inodes; open it the first time.
+
+        It has no other events, so these can end the thread's rest: as long as an inode is held, its filesystem cannot
+        be unmounted.
+
+        Raises:
+            OSError: no descriptor or no inotify instance is left.
+        """
+        if self.closes is None:
+            closes = Inotify()
+            try:
+                self.open_sleeper().watch(closes.fd, select.POLLIN, ends_rest=True)
+            except BaseException:
+                closes.close()
+                raise
+            self.closes = closes
+            self._poll.register(closes.fd, select.POLLIN)
+        return self.closes
+
     def start_thread(self) -> None:
         """Start the thread, unless it runs or there is no work for one."""
         if self.needs_thread:
@@ -137,7 +158,7 @@ class Session:
             self.sleeper.abandon() if in_child else self.sleeper.close()
         if self._thread is not None and not in_child and threading.current_thread() is not self._thread:
             self._thread.join(STOP_TIMEOUT_S)  # with a timeout, because it may be stuck on a dead filesystem
-        for descriptor in (self.inotify, self.monitor, self._sleepers_monitor):
+        for descriptor in (self.inotify, self.closes, self.monitor, self._sleepers_monitor):
             if descriptor is not None:
                 with contextlib.suppress(KeyError):
                     self._poll.unregister(descriptor.fd)

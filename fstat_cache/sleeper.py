@@ -12,24 +12,26 @@ from collections import deque
 GREATEST_REST_S = 0.5
 STOP_TIMEOUT_S = 1.0
 IDLE_S = 0.1
-"""After so long a sleep the first events are processed at once: nothing else may follow, and a truncation may."""
+"""After so long a sleep the first events gather for :data:`LEAST_GATHER_S` only, because a truncation may follow."""
+LEAST_GATHER_S = 0.001
 
 
 class Sleeper:
     """Puts one thread to sleep between its turns of work.
 
     Args:
-        gather_s: seconds for which events gather before they are processed, so that one stat answers many events; not
+        gather_s: seconds for which events gather before they are processed, so that one stat answers many events; less
             after a sleep of :data:`IDLE_S`.
         cpu_budget: the share of one core that the work may take, 0.01 for 1 %; None: no bound. After work of b seconds
-            of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second. When work is due
-            earlier, the remaining rest comes later.
+            of CPU the thread rests for b * (1 / cpu_budget - 1) seconds, at most half a second, less what it has slept
+            before. When work is due earlier, the remaining rest comes later.
     """
 
     def __init__(self, *, gather_s: float, cpu_budget: float | None) -> None:
         self._gather_s = gather_s
         self.cpu_budget = cpu_budget
-        self._owed_s = 0.0
+        self._owed_s = 0.0  # below 0: how much rest it has had ahead
+        self._slept_s = 0.0
         self._worked_since_s: float | None = None  # CPU time of the thread when its turn began; None before the first
         self._stopping = False
         self._asked = deque[threading.Event]()  # set at the thread's next turn, for responds()
@@ -42,14 +44,17 @@ class Sleeper:
         self._anything = select.poll()
         self._anything.register(self._wake_fd, select.POLLIN)
 
-    def watch(self, fd: int, events: int) -> None:
+    def watch(self, fd: int, events: int, *, ends_rest: bool = False) -> None:
         """Also wake up for a descriptor from now on.
 
         Args:
             fd: the descriptor.
             events: the events of poll(2) that wake it.
+            ends_rest: whether they also end a rest, because what they report cannot wait.
         """
         self._anything.register(fd, events)
+        if ends_rest:
+            self._woken.register(fd, events)
         if not self._awake.is_set():
             self.wake()  # its current poll(2) does not include the new descriptor
 
@@ -73,20 +78,22 @@ class Sleeper:
             self._awake.clear()
         try:
             self._answer()
-            began_s = time.monotonic()
-            if not self._rest(due) and self._wait(due) and time.monotonic() - began_s < IDLE_S:
-                left_s = math.inf if due is None else max(0.0, due - time.monotonic())
-                self._is_woken(min(self._gather_s, left_s))
+            if not self._rest(due) and self._wait(due):
+                now_s = time.monotonic()
+                gather_s = self._gather_s if self._slept_s < IDLE_S else min(self._gather_s, LEAST_GATHER_S)
+                self._is_woken(min(gather_s, math.inf if due is None else max(0.0, due - now_s)))
             self._worked_since_s = time.thread_time()
             return not self._stopping
         finally:
             self._awake.set()
 
     def _rest(self, due: float | None) -> bool:
-        """Rest as the budget requires; return whether :meth:`wake` has ended the rest."""
+        """Rest as the budget requires; return whether the rest has ended early."""
         rest_per_work = 1 / self.cpu_budget - 1 if self.cpu_budget else 0.0
         self._owed_s = min(self._owed_s + self.worked_s * rest_per_work, GREATEST_REST_S)
-        rest_s = self._owed_s if due is None else min(self._owed_s, max(0.0, due - time.monotonic()))
+        rest_s = max(0.0, self._owed_s)
+        if due is not None:
+            rest_s = min(rest_s, max(0.0, due - time.monotonic()))
         self._owed_s -= rest_s
         if rest_s <= 0 or not self._is_woken(rest_s):
             return False
@@ -128,20 +135,22 @@ class Sleeper:
             self._asked.popleft().set()
 
     def _is_woken(self, timeout_s: float) -> bool:
-        """Wait for :meth:`wake` alone."""
-        if not self._woken.poll(math.ceil(timeout_s * 1000)):
-            return False
-        if not self._stopping:
+        """Wait for :meth:`wake`, and for what ends a rest."""
+        woken = [fd for fd, _ in self._woken.poll(math.ceil(timeout_s * 1000))]
+        if self._wake_fd in woken and not self._stopping:
             os.eventfd_read(self._wake_fd)
-        return True
+        return bool(woken)
 
     def _wait(self, due: float | None) -> bool:
         """Wait for any event until work is due; return whether there was one besides :meth:`wake`."""
-        timeout_ms = None if due is None else max(0, math.ceil((due - time.monotonic()) * 1000))
+        began_s = time.monotonic()
+        timeout_ms = None if due is None else max(0, math.ceil((due - began_s) * 1000))
         happened = False
         for fd, _ in self._anything.poll(timeout_ms):
             if fd == self._wake_fd and not self._stopping:
                 os.eventfd_read(fd)
             else:
                 happened = True
+        self._slept_s = time.monotonic() - began_s
+        self._owed_s = max(self._owed_s - self._slept_s, -GREATEST_REST_S)
         return happened and not self._stopping

@@ -182,7 +182,7 @@ class Discovery:
             yield from tree.work_off()
             tree.doubts = {}
         while self._unseen.missed:
-            yield Missed(self._unseen.missed.pop())
+            yield Missed(*self._unseen.missed.pop())
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree

@@ -16,11 +16,11 @@ class Unseen:
     """The files that came to matching names in a batch of events: if one goes before its stat, its bytes do not count.
 
     Attributes:
-        missed: the matching path of each that went.
+        missed: the matching path of each that went, and whether it was deleted there.
     """
 
     def __init__(self) -> None:
-        self.missed: list[str] = []
+        self.missed: list[tuple[str, bool]] = []
         self._unseen: dict[str, str] = {}  # path of a file without a stat -> the matching path to which it came
         self._moving: dict[int, str] = {}  # cookie of its rename -> the same
 
@@ -38,7 +38,7 @@ class Unseen:
                 self._moving[event.moved_from] = came_to
             return
         if came_to is not None:  # deleted, or replaced by a rename
-            self.missed.append(came_to)
+            self.missed.append((came_to, not event.moved_to and came_to == path))
         if event.is_created and is_matched:
             self._unseen[path] = path
         elif (came_to := self._moving.pop(event.moved_to, None)) is not None:
@@ -46,7 +46,7 @@ class Unseen:
 
     def end_batch(self) -> None:
         """End the batch, before its files are stat'ed."""
-        self.missed += self._moving.values()
+        self.missed += [(came_to, False) for came_to in self._moving.values()]
         self._unseen.clear()
         self._moving.clear()
 

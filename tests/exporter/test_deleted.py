@@ -261,10 +261,7 @@ def seconds_until_unmounted(path: Path) -> float:
 @as_root
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_umount(tmp_path: Path, volume: Path, start_agent: StartAgent, *, is_busy: bool) -> None:
-    """The moment the writers have closed their deleted, renamed and moved files, nothing keeps the filesystem.
-
-    The agent rests after a burst of events, for half a second at most.
-    """
+    """The moment the writers have closed their deleted, renamed and moved files, nothing keeps the filesystem."""
     logs, away, others = volume / "logs", volume / "away/from/here", tmp_path / "others"
     for folder in (logs, away, others):
         folder.mkdir(parents=True)
