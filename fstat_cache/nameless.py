@@ -208,7 +208,7 @@ class NamelessInodes(dict[int, Nameless]):
             Whether it was found.
         """
         try:
-            fd = self._open(handle, directory)
+            fd = self._open(handle, directory, known.device)
         except OSError as error:
             if isinstance(error, RefusedError):
                 self._refuse(error)
@@ -225,7 +225,7 @@ class NamelessInodes(dict[int, Nameless]):
         if handle is None or self.are_refused:
             return False
         try:
-            fd = self._open(handle, directory)
+            fd = self._open(handle, directory, known.device)
         except OSError:
             return False
         return self._find(fd, known, handle, directory)
@@ -349,7 +349,7 @@ class NamelessInodes(dict[int, Nameless]):
             try:
                 if inode.handle is None:
                     raise RefusedError
-                inode.fd = self._open(inode.handle, inode.directory)
+                inode.fd = self._open(inode.handle, inode.directory, inode.stats.device)
             except OSError as error:
                 # ESTALE: it is gone, and IN_IGNORED will say so. In the first moments its new name may yet be found.
                 if error.errno != errno.ESTALE and time.monotonic() - inode.changed_at > NAME_S:
@@ -407,7 +407,7 @@ class NamelessInodes(dict[int, Nameless]):
             if inode.fd is not None:
                 self._watch(inode.fd, mask)
             elif inode.handle is not None:
-                fd = self._open(inode.handle, inode.directory)
+                fd = self._open(inode.handle, inode.directory, inode.stats.device)
                 try:
                     self._watch(fd, mask)
                 finally:
@@ -417,17 +417,28 @@ class NamelessInodes(dict[int, Nameless]):
         assert self._session.inotify is not None
         return self._session.inotify.watch_fd(fd, mask)
 
-    def _open(self, handle: bytes, directory: str) -> int:
-        """Open an inode by its handle, from the nearest directory above its last place that is still there."""
+    def _open(self, handle: bytes, directory: str, device: int) -> int:
+        """Open an inode by its handle, from the nearest directory above its last place that is still there.
+
+        Raises:
+            OSError: ESTALE: the inode is gone. EXDEV: another device is there now, because its own may be unmounted.
+        """
+        at = self._open_directory(directory)
+        try:
+            return open_handle(at, handle)
+        except OSError as error:
+            if error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), directory) from None
+            raise
+        finally:
+            os.close(at)
+
+    def _open_directory(self, directory: str) -> int:
+        """Open a directory, or the nearest one above it that is still there."""
         while True:
             try:
-                at = os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 if directory == "/":
                     raise
                 directory = os.path.dirname(directory)
-                continue
-            try:
-                return open_handle(at, handle)
-            finally:
-                os.close(at)

@@ -272,3 +272,28 @@ def test_a_rotation_before_the_device_got_another_number(
     assert agent.rotations() == 1
     append(tmp_path / "a/app.log.1", "x" * 3)
     assert agent.appended() == 18
+
+
+# -- no filesystem -----------------------------------------------------------------------------------------------------
+
+
+def test_a_filesystem_that_is_unmounted_for_a_while(tmp_path: Path, follow: Callable[..., Restarts]) -> None:
+    """A rescan does not take its files for gone, though their handles lead nowhere: they count once."""
+    disk, place = tmp_path / "disk", tmp_path / "place"
+    for directory in (disk, place):
+        directory.mkdir()
+    run("mount", "-t", "tmpfs", "none", disk)
+    try:
+        run("mount", "--bind", disk, place)
+        agent = follow(f"{place}/*.log")
+        append(place / "a.log", "x" * OLD)
+        assert agent.appended() == OLD
+        run("umount", place)
+        agent.tracker.scan()
+        append(disk / "a.log", "x" * 10)
+        run("mount", "--bind", disk, place)
+        assert agent.appended() == OLD + 10
+        assert agent.rotations() == 0
+        run("umount", place)
+    finally:
+        run("umount", "--lazy", disk)
