@@ -135,7 +135,7 @@ class Engine:
         closes = session.closes
         try:
             if closes is not None and any(fd == closes.fd for fd, _ in news):
-                self.files.nameless.take_in_closes(closes.read())  # first, because somebody may wait to unmount
+                self.files.nameless.take_in_closes(closes)  # first, because somebody may wait to unmount
             for fd, _ in news:
                 if session.monitor is not None and fd == session.monitor.fd:
                     self._take_in_mounts(session.monitor.read())

@@ -25,7 +25,7 @@ from fstat_cache.inotify import (
     IN_MOVE_SELF,
     IN_UNMOUNT,
     NO_WATCH,
-    Events,
+    Inotify,
 )
 from fstat_cache.session import Session
 from fstat_cache.states import Sampled
@@ -279,9 +279,25 @@ class NamelessInodes(dict[int, Nameless]):
             self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
             self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
 
-    def take_in_closes(self, events: Events) -> None:
-        """Read the held inodes that were closed elsewhere, and let go of those that nobody else has open."""
-        for closes_wd in events.notes:
+    def take_in_closes(self, closes: Inotify) -> None:
+        """Read the held inodes that were closed elsewhere, and let go of those that nobody else has open.
+
+        Kernels before Linux 6.10 report this process's own closes as well. If they were taken in, each would cause
+        another one, without end.
+
+        Args:
+            closes: :attr:`Session.closes`.
+        """
+        others: set[int] = set()
+        for closes_wd in closes.read().notes:
+            wd = self.by_closes.get(closes_wd, NO_WATCH)
+            if wd in self:
+                self._read(wd)
+                self[wd].release()
+                # A close elsewhere may be among these events. Whether the inode opens again shows if it was the last.
+                others |= closes.read().notes.keys() - {closes_wd}
+                self._renew(wd)
+        for closes_wd in others:
             wd = self.by_closes.get(closes_wd, NO_WATCH)
             if wd in self:
                 self._read(wd)

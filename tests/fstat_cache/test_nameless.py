@@ -81,6 +81,33 @@ def test_moved_and_deleted(tmp_path: Path, away: Path, cache: FStatCache, opened
     assert change.is_exact
 
 
+def test_its_own_closes(tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that reports them does not keep the thread busy, and what others write and close still counts.
+
+    Before Linux 6.10 a kernel reports them even of O_PATH descriptors, any kernel those of others.
+    """
+    monkeypatch.setattr(os, "O_PATH", os.O_RDONLY)
+    paths = [tmp_path / str(number) for number in range(3)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    seconds = [opened.enter_context(FileIO(path, "a")) for path in paths]
+    cache.build(paths)
+    inodes(cache)
+    for path in paths:
+        path.unlink()
+    for each_one in (files, seconds):
+        inodes(cache)
+        cache.inodes.find(())  # it lets go of each as well
+        cache.sync()
+        cache.sync()
+        assert not cache._life.session.news()
+        for file in each_one:
+            file.write(b"678")
+            file.close()
+    found = inodes(cache)
+    assert len(found) == 3
+    assert {(change.stats.size, change.is_gone, change.is_exact) for change in found.values()} == {(11, True, True)}
+
+
 def test_only_so_many(tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit the one that lost its name first is forgotten, with its watch and descriptor."""
     monkeypatch.setattr(nameless, "MOST_NAMELESS", 3)
