@@ -99,8 +99,8 @@ class Changes:
         if self.is_kept:
             self._changes.append(FileChange(path, stats))
 
-    def add(self, change: InodeChange | EventsLost) -> None:
-        """Add a change of an inode, or that events were lost."""
+    def add(self, change: Change) -> None:
+        """Add a change as it is; see :meth:`add_events` for many events of directories."""
         if self.is_kept:
             self._changes.append(change)
 

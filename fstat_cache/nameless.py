@@ -277,7 +277,7 @@ class NamelessInodes(dict[int, Nameless]):
         if inode.links is None and mask & IN_ATTRIB and not inode.has_moved:
             # It cannot be read. It is deleted, unless it has another name in its directory (link(2)).
             self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
-            self._changes.add_events([DirectoryEvent(inode.directory, None)], ())
+            self._changes.add(DirectoryEvent(inode.directory, None))
 
     def take_in_closes(self, closes: Inotify) -> None:
         """Read the held inodes that were closed elsewhere, and let go of those that nobody else has open.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import nameless
+from fstat_cache import changes, nameless
 from tests.exporter.tracking import Track, append, appended, deleted, running, uncertain
 from tests.support import as_root, without_capability
 
@@ -90,6 +90,20 @@ def test_deleted_files_by_the_watch_alone(top: Path, track: Track) -> None:
     assert deleted(tracker) == []
     assert appended(tracker) == 5
     assert uncertain(tracker) == {"deleted": 1}
+
+
+def test_new_files_beside_a_deleted_one(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many directory events are pending, none of them goes because a file has lost its name."""
+    monkeypatch.setattr(changes, "MOST_PENDING", 1)
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        path.unlink()
+        for number in range(10):
+            append(top / f"{number}.log", "6")
+        assert appended(tracker) == 5 + 10
 
 
 def test_moved_to_where_nobody_watches(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
