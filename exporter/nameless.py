@@ -57,7 +57,8 @@ class NamelessFiles:
 
     def search(self, name: str) -> list[FileStats]:
         """Return the stats of files that had this path and were deleted before their first stat, but are still open."""
-        return [stats for _, stats in self._find_deleted([name])]
+        known = self._facts.inodes.deleted
+        return [stats for _, stats in self._find_deleted([name]) if stats.identity not in known]
 
     def book(self, name: str, stats: FileStats) -> None:
         """Book a file that :meth:`search` has found, for the declared path that it had."""

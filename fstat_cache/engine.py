@@ -234,6 +234,7 @@ class Engine:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)
         self.files.silent_devices = self.mounts.silent_devices
         if before.overlays != self.mounts.overlays:
+            self.files.nameless.overlays = self.mounts.overlays
             self.files.read_stats = self._session.root.beneath(partial(read_stats, overlays=self.mounts.overlays))
         self._workers.keep(self.mounts.remote)
         places = itertools.chain((os.path.dirname(entry.path) for entry in self.files), self.directories.by_path)

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fstat_cache.changes import Changes, DirectoryEvent, InodeChange
 from fstat_cache.handles import RefusedError, open_handle, take_handle
@@ -103,6 +103,7 @@ class NamelessInodes(dict[int, Nameless]):
         active_ns: files that were written since then get their handles when they are tracked.
         are_refused: whether this process may not use handles.
         by_closes: watch in :attr:`Session.closes` of a held inode -> its watch here.
+        overlays: the IDs of the mounts of overlayfs.
         are_missing: whether there are files without a handle, because their filesystem has none.
     """
 
@@ -110,6 +111,7 @@ class NamelessInodes(dict[int, Nameless]):
         self.handles: dict[int, bytes | None] = {}
         self.are_refused = False
         self.are_missing = False
+        self.overlays: Collection[int] = ()
         self.by_closes: dict[int, int] = {}
         self.known: Mapping[tuple[int, int, int], bytes] = {}
         self.active_ns = file_time_ns()
@@ -244,7 +246,8 @@ class NamelessInodes(dict[int, Nameless]):
             directory: in which it was seen last.
         """
         _, size, mtime_ns, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
-        status, stats = os.fstat(fd), FileStats(size, mtime_ns, number, device, birth_ns)
+        keeps_birth = not (self.overlays and self._is_on_overlay(directory))
+        status, stats = os.fstat(fd), FileStats(size, mtime_ns, number, device, birth_ns, keeps_birth=keeps_birth)
         try:
             handle = None if self.are_refused else take_handle(fd)
         except RefusedError as error:
@@ -446,6 +449,13 @@ class NamelessInodes(dict[int, Nameless]):
             if error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), directory) from None
             raise
+        finally:
+            os.close(at)
+
+    def _is_on_overlay(self, directory: str) -> bool:
+        at = self._open_directory(directory)  # an open file's mount may be that of a process with other mounts
+        try:
+            return status_of(f"/proc/self/fd/{at}")[-1] in self.overlays
         finally:
             os.close(at)
 

@@ -169,6 +169,18 @@ def test_a_log_made_while_nobody_looks(merged: Path, follow: Callable[..., Resta
     assert agent.appended() == 50
 
 
+def test_a_hole(merged: Path, follow: Callable[..., Restarts]) -> None:
+    """It does not count on an overlay either."""
+    log = merged / "hole.log"
+    agent = follow(f"{merged}/*.log")
+    append(log, "x" * 10)
+    assert agent.appended() == 10
+    with log.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"x" * 5)
+    assert agent.appended() == 15
+
+
 # -- other device numbers ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import exporter.nameless
 from fstat_cache import changes, nameless
 from tests.exporter.tracking import Track, append, appended, deleted, running, uncertain
 from tests.support import as_root, without_capability
@@ -90,6 +91,42 @@ def test_deleted_files_by_the_watch_alone(top: Path, track: Track) -> None:
     assert deleted(tracker) == []
     assert appended(tracker) == 5
     assert uncertain(tracker) == {"deleted": 1}
+
+
+def test_deleted_files_through_their_processes(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has a deleted file open shows in /proc what was written to it, and what it takes."""
+    monkeypatch.setattr(exporter.nameless, "SEARCH_S", 0.0)
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        path.unlink()
+        assert deleted(tracker) == [4096]
+        log.write(b"x" * 4096)
+        assert deleted(tracker) == [8192]
+        assert appended(tracker) == 5 + 4096
+    assert deleted(tracker) == []
+
+
+def test_two_deleted_files_of_one_name(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was never stat'ed counts beside a known one, which does not count again."""
+    monkeypatch.setattr(exporter.nameless, "SEARCH_S", 0.0)
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as first:
+        first.write(b"12345")
+        assert appended(tracker) == 5
+        path.unlink()
+        assert deleted(tracker) == [4096]
+        with path.open("ab", buffering=0) as second:
+            second.write(b"678")
+            path.unlink()
+            assert appended(tracker) == 8
+            first.write(b"9")
+            assert deleted(tracker) == [4096, 4096]
+            assert appended(tracker) == 9
+    assert deleted(tracker) == []
 
 
 def test_new_files_beside_a_deleted_one(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
