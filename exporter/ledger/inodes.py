@@ -93,12 +93,13 @@ class Inodes(dict[Identity, Inode]):
     def change(self, inode: Inode, size: int, mtime_ns: int, data: Data | None) -> None:
         """Book that an inode has another size or modification time."""
         grown = appended_bytes = size - inode.size
-        if grown < 0 or data is not None or self.offsets:
-            appended_bytes = self.offsets.append(inode, size, data)
         if grown < 0:
-            if self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
+            is_recent = self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS
+            if is_recent and size < self.offsets.get(inode.identity, inode.size):  # else no data was cut off
                 self.uncertain.note(inode.realms, ABSENCE if self.lost.is_restoring else TRUNCATED)
             self._urgent.set()
+        if grown < 0 or data is not None or self.offsets:
+            appended_bytes = self.offsets.append(inode, size, data)
         inode.size, inode.mtime_ns = size, mtime_ns
         for home in inode.homes:
             if home.has_ended:

@@ -29,6 +29,22 @@ def test_truncated_right_after_growth(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {"truncated": 1}
 
 
+def test_allocated_ahead(tmp_path: Path, track: Track) -> None:
+    """A writer that cuts off what it had only allocated has lost nothing."""
+    path = tmp_path / "a.log"
+    tracker = track(has_thread=False)
+    with path.open("wb", buffering=0) as log:
+        os.posix_fallocate(log.fileno(), 0, 1 << 20)
+        log.write(b"x" * 5000)
+        assert appended(tracker) == 5000
+        log.write(b"x" * 5000)
+        log.truncate()
+        assert appended(tracker) == 10_000
+        assert uncertain(tracker) == {}
+        log.truncate(0)
+    assert uncertain(tracker) == {"truncated": 1}
+
+
 def test_gone_before_its_first_stat(tmp_path: Path, track: Track) -> None:
     """A file that was created, written and unlinked between two stats may have had any number of bytes.
 
