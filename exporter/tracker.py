@@ -290,11 +290,13 @@ class Tracker:
                     finding = findings.send(answer)
 
     def _note_lost(self, directory: str | None) -> None:
-        """Count lost events for the groups with files there, or for all."""
-        files = self.discovery.files_in(directory) if directory is not None else ()
+        """Count lost events for the groups that can match there; an overflow for all that have files."""
         with self.facts.lock:
-            realms = {self._realm_of(match) for match in files} or {path.realm for path in self.facts.paths.values()}
-            self.facts.inodes.uncertain.note(realms, OVERFLOW if directory is None else FLOOD)
+            if directory is None:
+                self.facts.inodes.uncertain.note((path.realm for path in self.facts.paths.values()), OVERFLOW)
+            else:
+                groups = self.matcher.rules.keys() & self.discovery.groups_in(directory)
+                self.facts.inodes.uncertain.note((self.realms[self.matcher.rules[each].name] for each in groups), FLOOD)
 
     # -- findings of discovery ----------------------------------------------------------------------------------------
 

@@ -85,10 +85,10 @@ class Discovery:
         """Return whether there is a directory; False on a remote filesystem, which is not asked."""
         return self._tree.folders.is_directory(path)
 
-    def files_in(self, directory: str) -> Collection[Match]:
-        """Return the matches of the known files in a directory."""
+    def groups_in(self, directory: str) -> Collection[int]:
+        """Return the numbers of the groups that can match in a directory or below it."""
         folder = self._tree.folders.get(directory)
-        return () if folder is None else folder.files.values()
+        return () if folder is None or folder.state is None else folder.state.groups
 
     # -- scanning -----------------------------------------------------------------------------------------------------
 

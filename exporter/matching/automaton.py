@@ -226,6 +226,7 @@ class Directory:
     """A state: what can match in a directory. Made by :class:`PathMatcher` only; equal directories share one object.
 
     Attributes:
+        groups: the numbers of the groups that can match in it or below it.
         names: the names in it without wildcards.
         listed: whether patterns with wildcards apply too, so that it has to be listed.
         follows_links: whether something can match below a symbolic link in it.
@@ -246,6 +247,7 @@ class Directory:
             for group, last in sorted(ends.items())
             if any(step.pattern is not None for step in last)
         )
+        self.groups = frozenset(step.group for step in includes)
         literals = [step.segment.literal for step in includes]
         self.names = tuple(dict.fromkeys(name for name in literals if name is not None))
         self.listed = None in literals
