@@ -68,7 +68,8 @@ class Inodes:
         targets = {}
         for path in paths:
             with contextlib.suppress(OSError):  # its directory is gone
-                targets[self._life.settings.root.real_name(path) + " (deleted)"] = path
+                directory, name = os.path.split(self._life.settings.root.real_name(path))
+                targets[os.path.join(os.path.realpath(directory), name) + " (deleted)"] = path
         found = {}
         for link, target in _links_to(targets):
             path = targets[target]

@@ -88,6 +88,18 @@ def test_gone_before_its_first_stat(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {"deleted": 4}
 
 
+def test_deleted_and_open_behind_a_link(tmp_path: Path, track: Track) -> None:
+    """A file that was unlinked before its first stat is found where the kernel has it, not by the pattern's path."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    tracker = track("link/*.log", has_thread=False)
+    with (tmp_path / "link" / "a.log").open("ab", buffering=0) as log:
+        log.write(b"12345")
+        (tmp_path / "link" / "a.log").unlink()
+        assert appended(tracker) == 5
+    assert uncertain(tracker) == {}
+
+
 def test_written_and_deleted_between_two_stats(tmp_path: Path, track: Track) -> None:
     """A known file that was written and then deleted with its last opener has lost bytes; an unwritten one none."""
     written, replaced, idle = (tmp_path / f"{name}.log" for name in ("written", "replaced", "idle"))
