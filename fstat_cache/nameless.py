@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import time
 from collections.abc import Collection, Mapping
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MOST_NAMELESS = 10_000
 """How many nameless inodes are watched; the one that lost its name first makes room."""
+HELD_SHARE = 4
+"""At most a quarter of the descriptors that the process may have hold deleted inodes: others need some too."""
 QUIET_S = 600.0
 """How long a nameless inode that is not deleted stays watched after its last change."""
 NAME_S = 1.0
@@ -386,6 +389,9 @@ class NamelessInodes(dict[int, Nameless]):
     def _watch_closes(self, wd: int) -> None:
         inode = self[wd]
         assert inode.fd is not None
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY and len(self.by_closes) >= most // HELD_SHARE:
+            return  # it is read at each write, but its last bytes may be missing
         try:
             inode.closes_wd = self._session.open_closes().watch_fd(inode.fd, _CLOSED)
             self.by_closes[inode.closes_wd] = wd

@@ -126,6 +126,24 @@ def test_only_so_many(tmp_path: Path, cache: FStatCache, opened: ExitStack, monk
     assert inodes(cache).keys() == {number(file) for file in files[2:5]}
 
 
+def test_few_descriptors(tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a quarter of the descriptors holds deleted inodes; the others are read at each write, but not held."""
+    monkeypatch.setattr(nameless.resource, "getrlimit", lambda _: (8, 8))
+    paths = [tmp_path / str(number) for number in range(4)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    cache.build(paths)
+    inodes(cache)
+    before = len(os.listdir("/proc/self/fd"))
+    for path in paths:
+        path.unlink()
+    inodes(cache)
+    assert len(os.listdir("/proc/self/fd")) == before + 2 + 1  # and the instance for their closes
+    for file in files:
+        file.write(b"678")
+    assert {change.stats.size for change in inodes(cache).values()} == {8}
+    assert len(os.listdir("/proc/self/fd")) == before + 2 + 1
+
+
 def test_quiet_ones_are_forgotten(
     tmp_path: Path, away: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
