@@ -54,6 +54,7 @@ class NamelessFiles:
                     if is_known and handle != ABSENT:
                         facts.inodes.uncertain.note(inode.realms, ABSENCE)
                         facts.inodes.learn(inode, ABSENT)
+            self._restored.clear()
 
     def search(self, name: str) -> list[FileStats]:
         """Return the stats of files that had this path and were deleted before their first stat, but are still open."""

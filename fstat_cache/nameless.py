@@ -192,7 +192,7 @@ class NamelessInodes(dict[int, Nameless]):
             stats: the known ones.
             directory: of that path.
         """
-        handle = self.handles.pop(wd, None) or self.known.get(stats.identity)
+        handle = self.handles.pop(wd, None) or self.known.get(stats.identity) or None
         self[wd] = Nameless(stats, handle, directory)
         if not self._changes.is_kept:
             self.drop(wd)

@@ -238,6 +238,29 @@ def test_a_name_again(tmp_path: Path, away: Path, cache: FStatCache, opened: Exi
         assert cache.status().watches == kernel_watches() == 1
 
 
+def test_an_inode_that_was_absent(
+    tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved instead of a handle, for an inode that was not found after a start, is not used as one."""
+    used: list[bytes] = []
+    open_handle = nameless.open_handle
+
+    def record(directory: int, handle: bytes) -> int:
+        used.append(handle)
+        return open_handle(directory, handle)
+
+    monkeypatch.setattr(nameless, "open_handle", record)
+    (file,) = write(tmp_path / "a")
+    opened.enter_context(file)
+    stats = cache.get_file_stats_using_stat(tmp_path / "a")
+    assert stats is not None
+    cache.inodes.restore({stats.identity: b""}, stats.mtime_ns + 1)
+    cache.build([tmp_path / "a"])
+    (tmp_path / "a").unlink()
+    assert inodes(cache)[number(file)].links == 0
+    assert b"" not in used
+
+
 def test_a_library_user_pays_nothing(tmp_path: Path, away: Path, opened: ExitStack) -> None:
     """Where no changes are kept no inode without a name is followed, and nothing is held."""
     with FStatCache() as cache:
