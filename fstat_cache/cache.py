@@ -134,6 +134,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     Attributes:
         root: what was given, resolved.
         inodes: finds inodes that no path leads to, see :class:`Inodes`; for the owner of a cache with ``keep_changes``.
+        extents: finds the data of files without their holes, see :class:`Extents`.
 
     Raises:
         ValueError: ``max_files`` is below 1, or ``cpu_budget`` not above 0 and at most 1.
