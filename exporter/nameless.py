@@ -65,7 +65,7 @@ class NamelessFiles:
         """Book a file that :meth:`search` has found, for the declared path that it had."""
         gone = f"{name} (deleted)"  # no path, so its only known name is gone again
         self._facts.set_origin(gone, name)
-        self._facts.observe(gone, stats, is_created=True)
+        self._facts.observe(gone, stats, is_created=True, may_ask=False)  # no path leads to its data
         self._facts.observe(gone, None)
 
     def search_unread(self, unread: list[Inode]) -> None:

@@ -100,6 +100,16 @@ def test_deleted_and_open_behind_a_link(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {}
 
 
+def test_large_and_deleted_before_its_first_stat(tmp_path: Path, track: Track) -> None:
+    """A file that is still open counts whole, even if it is so large that it may have holes."""
+    tracker = track(has_thread=False)
+    with (tmp_path / "a.log").open("ab", buffering=0) as log:
+        log.write(b"x" * 100_000)
+        (tmp_path / "a.log").unlink()
+        assert appended(tracker) == 100_000
+    assert uncertain(tracker) == {}
+
+
 def test_written_and_deleted_between_two_stats(tmp_path: Path, track: Track) -> None:
     """A known file that was written and then deleted with its last opener has lost bytes; an unwritten one none."""
     written, replaced, idle = (tmp_path / f"{name}.log" for name in ("written", "replaced", "idle"))
