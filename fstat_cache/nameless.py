@@ -238,6 +238,9 @@ class NamelessInodes(dict[int, Nameless]):
     def _find(self, fd: int, known: FileStats, handle: bytes, directory: str) -> bool:
         try:
             return os.fstat(fd).st_ino == known.inode and bool(self.follow(fd, directory))
+        except OSError as error:  # it must not end the thread: there is no /proc, or no descriptor left
+            log.debug("an inode cannot be read by its handle: %s", error)
+            return False
         finally:
             os.close(fd)
 

@@ -144,6 +144,22 @@ def test_few_descriptors(tmp_path: Path, cache: FStatCache, opened: ExitStack, m
     assert len(os.listdir("/proc/self/fd")) == before + 2 + 1
 
 
+def test_no_proc(tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where descriptors have no paths, an inode is not found, and nothing else happens."""
+    (file,) = write(tmp_path / "a")
+    opened.enter_context(file)
+    stats = cache.get_file_stats(tmp_path / "a")
+    handle = inodes(cache)[number(file)].handle
+    assert stats is not None
+    assert handle is not None
+
+    def no_proc(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(nameless, "status_of", no_proc)
+    assert cache.inodes.find([(stats, handle, str(tmp_path))]) == [False]
+
+
 def test_quiet_ones_are_forgotten(
     tmp_path: Path, away: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
