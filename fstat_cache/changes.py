@@ -119,10 +119,14 @@ class Changes:
         self._changes += events
         self._directory_events += len(events)
         if self._directory_events > max(MOST_PENDING, 2 * len(directories)):
-            paths = dict.fromkeys(each.directory for each in self._changes if isinstance(each, DirectoryEvent))
-            listed = [DirectoryEvent(path, None, since_ns=self._as_of_ns) for path in paths if path in directories]
-            self._changes = [each for each in self._changes if not isinstance(each, DirectoryEvent)]
-            self._changes += listed
+            dropped = [each for each in self._changes if isinstance(each, DirectoryEvent)]
+            paths = dict.fromkeys(each.directory for each in dropped if each.directory in directories)
+            listed = [DirectoryEvent(path, None, since_ns=self._as_of_ns) for path in paths]
+            # A listing finds all that was created, but not what is gone again.
+            gone = (EventsLost(each.directory) for each in dropped if each.name is not None and not each.is_created)
+            kept = [each for each in self._changes if not isinstance(each, DirectoryEvent | EventsLost)]
+            lost = [each for each in self._changes if isinstance(each, EventsLost)]
+            self._changes = [*kept, *dict.fromkeys((*lost, *gone)), *listed]
             self._directory_events = len(listed)
 
     def take(self) -> list[Change]:

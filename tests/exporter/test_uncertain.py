@@ -4,7 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from exporter.config.groups import LogGroup
+from fstat_cache import changes
 from tests.exporter.tracking import Track, append, appended, uncertain
 from tests.support import wait_until
 
@@ -158,6 +161,22 @@ def test_flood(tmp_path: Path, track: Track) -> None:
         (tmp_path / "flooded" / "name").unlink()
     assert uncertain(tracker) == {"flood": 1}
     assert tracker.facts.inodes.uncertain[tracker.realms["flooded"], "flood"] == 1
+
+
+def test_more_events_than_are_kept(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing finds files that were created, but not those that are gone again."""
+    monkeypatch.setattr(changes, "MOST_PENDING", 10)
+    tracker = track(has_thread=False)
+    paths = [tmp_path / f"{number}.log" for number in range(20)]
+    for path in paths:
+        append(path, "x")
+    assert appended(tracker) == 20
+    assert uncertain(tracker) == {}
+    for path in paths:
+        path.unlink()
+        append(path, "y")
+        path.unlink()
+    assert uncertain(tracker) == {"flood": 1}
 
 
 def test_a_directory_deleted_with_its_files(tmp_path: Path, track: Track) -> None:
