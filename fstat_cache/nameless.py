@@ -344,7 +344,8 @@ class NamelessInodes(dict[int, Nameless]):
         if self.by_closes.pop(inode.closes_wd, None) is not None and self._session.closes is not None:
             self._session.closes.rm_watch(inode.closes_wd)
         if wd in self._watches.files:
-            self.handles[wd] = inode.handle
+            if inode.handle is not None:  # else it is not known yet, perhaps
+                self.handles[wd] = inode.handle
         else:
             self._sampled.pop(wd, None)
             self._watches.remove(wd)

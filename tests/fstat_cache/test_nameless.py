@@ -254,6 +254,20 @@ def test_a_name_again(tmp_path: Path, away: Path, cache: FStatCache, opened: Exi
         assert cache.status().watches == kernel_watches() == 1
 
 
+def test_a_handle_taken_under_another_name(tmp_path: Path, cache: FStatCache, opened: ExitStack) -> None:
+    """A file that was renamed before its first change has its handle taken at that change, as any other."""
+    (file,) = write(tmp_path / "a")
+    opened.enter_context(file)
+    cache.inodes.restore({}, os.fstat(file.fileno()).st_mtime_ns + 1)
+    cache.build([tmp_path / "a"])
+    (tmp_path / "a").rename(tmp_path / "b")
+    cache.sync()
+    assert cache.look(str(tmp_path / "b"))
+    assert not any(change.handle for change in inodes(cache).values())
+    file.write(b"6")
+    assert inodes(cache)[number(file)].handle
+
+
 def test_an_inode_that_was_absent(
     tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
