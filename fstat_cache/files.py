@@ -234,7 +234,8 @@ class Files:
         self.take_over(entry, stats)
         if watch and stats is not None:
             self._settle(entry, reason)
-            if entry.wd not in self.nameless.handles:
+            is_active = stats != was or stats.mtime_ns >= self.nameless.active_ns
+            if is_active and entry.wd not in self.nameless.handles:
                 self.nameless.learn(entry)
 
     def _stat_watched(self, entry: Entry) -> FileStats | None:

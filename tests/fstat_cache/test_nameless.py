@@ -268,6 +268,18 @@ def test_a_handle_taken_under_another_name(tmp_path: Path, cache: FStatCache, op
     assert inodes(cache)[number(file)].handle
 
 
+def test_no_handles_of_quiet_files(tmp_path: Path, cache: FStatCache, opened: ExitStack) -> None:
+    """After an overflow each file is stat'ed, but only of those that change a handle is taken."""
+    paths = [tmp_path / str(number) for number in range(3)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    cache.inodes.restore({}, os.fstat(files[-1].fileno()).st_mtime_ns + 1)
+    cache.build(paths)
+    cache._life.engine.files.distrust()
+    assert not inodes(cache)
+    files[0].write(b"6")
+    assert inodes(cache).keys() == {number(files[0])}
+
+
 def test_an_inode_that_was_absent(
     tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
