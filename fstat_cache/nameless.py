@@ -285,6 +285,7 @@ class NamelessInodes(dict[int, Nameless]):
         inode.has_moved |= bool(mask & IN_MOVE_SELF)
         if inode.links is None and mask & IN_ATTRIB and not inode.has_moved:
             # It cannot be read. It is deleted, unless it has another name in its directory (link(2)).
+            inode.links = 0
             self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
             self._changes.add(DirectoryEvent(inode.directory, None))
 
@@ -370,7 +371,6 @@ class NamelessInodes(dict[int, Nameless]):
     def _read(self, wd: int) -> bool:
         """Read an inode and report it; return whether it has changed."""
         inode = self[wd]
-        was_deleted = inode.links == 0
         if inode.fd is None:
             try:
                 if inode.handle is None:
@@ -383,10 +383,10 @@ class NamelessInodes(dict[int, Nameless]):
                 return False
         has_changed = self._take_over(inode, os.fstat(inode.fd))
         inode.is_dirty = False
-        if not inode.links and not was_deleted:
+        if inode.links == 0 and inode.closes_wd == NO_WATCH:
             self._watch_closes(wd)
             self._renew(wd)  # its last opener may have closed it before that was watched
-        elif inode.links or inode.closes_wd == NO_WATCH:
+        elif inode.links != 0:
             inode.release()
         return has_changed
 

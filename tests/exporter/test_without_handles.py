@@ -143,6 +143,21 @@ def test_new_files_beside_a_deleted_one(top: Path, track: Track, monkeypatch: py
         assert appended(tracker) == 5 + 10
 
 
+def test_deleted_and_quiet(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deleted file is published until it is closed, however long nothing is written to it."""
+    path = top / "a.log"
+    tracker = track("top/*.log", has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        assert appended(tracker) == 5
+        path.unlink()
+        assert len(deleted(tracker)) == 1
+        monkeypatch.setattr(nameless, "QUIET_S", 0.0)
+        tracker.scan()
+        assert len(deleted(tracker)) == 1
+    assert deleted(tracker) == []
+
+
 def test_moved_to_where_nobody_watches(top: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that goes on growing there is uncertain, once. It is not deleted, and counts again when it comes back."""
     path, away = top / "logs/a.log", top / "elsewhere/from/here/a"
