@@ -47,9 +47,14 @@ class Inodes:
         """
         with self._life.lock, self._life as engine:
             engine.open()
-            nameless = engine.files.nameless
-            nameless.check()
-            return [] if nameless.are_refused else [nameless.find(*each) for each in known]
+            engine.files.nameless.check()
+        found = []
+        for each in known:
+            with self._life.lock, self._life as engine:  # once for each, because look-ups wait for it
+                if engine.files.nameless.are_refused:
+                    return []
+                found.append(engine.files.nameless.find(*each))
+        return found
 
     def find_deleted(self, paths: Iterable[str]) -> list[tuple[str, FileStats]]:
         """Find deleted files that had these paths and are still open, though nobody knows their handles.
