@@ -383,17 +383,10 @@ class NamelessInodes(dict[int, Nameless]):
                 return False
         has_changed = self._take_over(inode, os.fstat(inode.fd))
         inode.is_dirty = False
-<<<<<<< HEAD
         if inode.links == 0 and inode.closes_wd == NO_WATCH:
             self._watch_closes(wd)
             self._renew(wd)  # its last opener may have closed it before that was watched
         elif inode.links != 0:
-=======
-        if inode.links == 0 and not was_deleted:
-            self._watch_closes(wd)
-            self._renew(wd)  # its last opener may have closed it before that was watched
-        elif inode.links != 0 or inode.closes_wd == NO_WATCH:
->>>>>>> 91f67ca (nameless: Hold nothing whose identity does not fit; find inode by inode)
             inode.release()
         return has_changed
 
