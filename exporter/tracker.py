@@ -327,6 +327,7 @@ class Tracker:
         match = self.matcher.match(name)
         if match is None:
             return
+        self._keeper.book()  # first, because what is found is booked ahead of the changes that are not taken yet
         if is_deleted and (found := self._nameless.search(name)):
             self._declare(name, match)
             for stats in found:

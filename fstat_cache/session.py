@@ -100,6 +100,9 @@ class Session:
         sleeper.watch(inotify.fd, select.POLLIN)
         self.inotify = inotify
         self._poll.register(inotify.fd, select.POLLIN)
+        if self._work is None:  # only for an owner who takes changes inodes are held
+            with contextlib.suppress(OSError):
+                self.open_closes()
         return inotify
 
     def open_closes(self) -> Inotify:
