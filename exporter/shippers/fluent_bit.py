@@ -1,0 +1,175 @@
+"""fluent-bit: the database of in_tail (option ``db``), a SQLite file with one row for each log.
+
+The offset is of what fluent-bit has read; its output may be behind. fluent-bit writes it after every read, in WAL mode
+(since 1.8): the latest offsets are in the file with the suffix ``-wal``. A stop without a crash removes that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+import urllib.parse
+from typing import NamedTuple
+
+from exporter.shippers.checks import check_inode, check_offset, check_path
+from exporter.shippers.positions import Position, StateFormatError
+
+FLUSH_INTERVAL_S = 1.0
+COMPANIONS = ("-wal",)  # suffixes of the files whose changes change positions too
+
+_ATTEMPTS = 3
+_QUERY = "SELECT name, offset, inode FROM in_tail_files"
+_MAX_VALUE_BYTES = 1 << 20
+_MAX_OPERATIONS = 10_000_000  # of SQLite's virtual machine: about a second; a million rows take seven million
+_UNREADABLE_IN_PLACE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PROTOCOL,
+)
+_CHANGE_COUNTER = slice(24, 28)  # of the header of a database
+_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a journal of an unfinished transaction begins like this
+_WAL_HEADER_BYTES = 32
+
+
+def is_state_name(name: str) -> bool:
+    """Return whether a file of a directory is a database, and not a companion of one."""
+    return name.endswith(".db")
+
+
+def read(path: str, directory: str) -> list[Position]:
+    """Read a database, beside a running fluent-bit or without one. Writes nothing to it, and never waits for a lock.
+
+    If there is a ``-wal``, SQLite reads with shared locks, for one query. Without one it reads without locks, and again
+    if a writer came meanwhile. A database that is locked is copied, with its ``-wal``.
+
+    Args:
+        path: of the database. Only one thread at a time may read it.
+        directory: for copies. If the process is killed, one may stay there.
+
+    Raises:
+        OSError: the database cannot be read.
+        StateFormatError: it is no database of in_tail, is damaged, or is being written.
+    """
+    fault = "is being written, or has an unfinished transaction that fluent-bit has to complete"
+    for _ in range(_ATTEMPTS):
+        before = _Look.at(path)
+        if not before.size:
+            return []
+        if before.has_hot_journal:
+            continue
+        try:
+            positions = _read_beside_writer(path, directory) if before.has_wal else _query(path, "immutable=1")
+        except sqlite3.Error as error:
+            positions, fault = None, _fault(error)
+        if positions is not None and (before.has_wal or before == _Look.at(path)):
+            return positions
+    raise StateFormatError(fault)
+
+
+class _Look(NamedTuple):
+    """What shows whether a database without a ``-wal`` was written between two looks."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+    change_counter: bytes
+    has_wal: bool
+    has_hot_journal: bool
+
+    @classmethod
+    def at(cls, path: str) -> _Look:
+        with _opened(path) as file:
+            status = os.fstat(file.fileno())
+            header = file.read(_CHANGE_COUNTER.stop)
+        journal = b""
+        with contextlib.suppress(FileNotFoundError), _opened(path + "-journal") as file:
+            journal = file.read(len(_HOT_JOURNAL))
+        return cls(
+            status.st_size,
+            status.st_ino,
+            status.st_mtime_ns,
+            header[_CHANGE_COUNTER],
+            os.path.exists(path + "-wal"),
+            journal == _HOT_JOURNAL,
+        )
+
+
+def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
+    """Read a database that has a ``-wal``; None: the writer began the ``-wal`` anew meanwhile."""
+    try:
+        # readonly_shm: SQLite also opens the writer's shared memory only for reading.
+        return _query(path, "mode=ro&readonly_shm=1")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _UNREADABLE_IN_PLACE:
+            raise
+    with tempfile.TemporaryDirectory(dir=directory) as copies:
+        copy = os.path.join(copies, "copy.db")
+        try:
+            with _opened(path + "-wal") as wal, _opened(path) as database:
+                header = wal.read(_WAL_HEADER_BYTES)
+                # What a checkpoint writes to the database meanwhile is in the -wal, which is copied later.
+                _copy(database, copy)
+                _copy(wal, copy + "-wal")
+            with _opened(path + "-wal") as wal:
+                if wal.read(_WAL_HEADER_BYTES) != header:
+                    return None
+        except FileNotFoundError:
+            return None
+        return _query(copy, "mode=ro")
+
+
+def _query(path: str, options: str) -> list[Position]:
+    uri = f"file:{urllib.parse.quote(os.fsencode(os.path.abspath(path)))}?{options}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)) as connection:
+        connection.text_factory = os.fsdecode
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        connection.set_authorizer(_authorize)
+        connection.set_progress_handler(lambda: True, _MAX_OPERATIONS)
+        rows = connection.execute(_QUERY).fetchall()
+    return [Position(check_offset(offset), path=check_path(name), inode=_inode(inode)) for name, offset, inode in rows]
+
+
+def _authorize(action: int, _table: str | None, _column: str | None, _database: str | None, view: str | None) -> int:
+    """Allow to read a table, and no view, which may take any time and memory."""
+    is_allowed = action == sqlite3.SQLITE_SELECT or (action == sqlite3.SQLITE_READ and view is None)
+    return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
+
+
+def _inode(stored: object) -> int:
+    """Return an inode number. SQLite's integers have a sign: numbers from 2**63 on are stored as negative ones."""
+    return check_inode(stored + (1 << 64) if isinstance(stored, int) and stored < 0 else stored)
+
+
+def _opened(path: str) -> io.FileIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: it cannot be opened.
+        StateFormatError: it is not a regular file.
+    """
+    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise StateFormatError("is not a regular file, expected a SQLite database")
+    return file
+
+
+def _copy(file: io.FileIO, path: str) -> None:
+    file.seek(0)
+    with open(path, "xb") as target:
+        shutil.copyfileobj(file, target, 1 << 20)
+
+
+def _fault(error: sqlite3.Error) -> str:
+    """Return a message without SQLite's text, which may quote the content."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if name == "SQLITE_ERROR":
+        return "has no table in_tail_files with name, offset and inode, expected a database of fluent-bit's tail input"
+    return f"is not a readable SQLite database ({name})"
