@@ -17,7 +17,7 @@ FLUSH_INTERVAL_S = 20.0
 # The quantifiers "*+" never backtrack.
 _HEAD = "positions:\n"
 _ENTRY = re.compile(
-    r"""  \? path: (/[\w./@%=,~+-]*+)\n    labels: '[^']*+(?:''[^']*+)*'\n  : "([0-9]{1,18})"\n""", re.ASCII
+    r"""  \? path: (/[\w./@%=,~+-]*+)\n    labels: '[^']*+(?:''[^']*+){0,999}'\n  : "([0-9]{1,18})"\n""", re.ASCII
 )
 
 

@@ -40,7 +40,8 @@ def check_path(path: object) -> str:
     """
     try:
         if isinstance(path, str) and path and "\0" not in path:
-            os.fsencode(path)
+            if not path.isascii():
+                os.fsencode(path)
             return path
     except UnicodeEncodeError:
         pass

@@ -7,11 +7,13 @@ The offset is of what fluent-bit has read; its output may be behind. fluent-bit 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
 import sqlite3
 import stat
+import struct
 import tempfile
 import urllib.parse
 from typing import NamedTuple
@@ -36,6 +38,9 @@ _UNREADABLE_IN_PLACE = (
 _CHANGE_COUNTER = slice(24, 28)  # of the header of a database
 _HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a journal of an unfinished transaction begins like this
 _WAL_HEADER_BYTES = 32
+# A read lock on the bytes that readers of SQLite lock: whoever is last to close a database locks them before it removes
+# the -wal, which SQLite would then create again for us. flock(2)'s struct: type, whence, start, length, pid.
+_SHARED_LOCK = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
 
 
 def is_state_name(name: str) -> bool:
@@ -102,10 +107,16 @@ class _Look(NamedTuple):
 
 
 def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
-    """Read a database that has a ``-wal``; None: the writer began the ``-wal`` anew meanwhile."""
+    """Read a database that has a ``-wal``; None: the writer removed it or began it anew meanwhile."""
     try:
-        # readonly_shm: SQLite also opens the writer's shared memory only for reading.
-        return _query(path, "mode=ro&readonly_shm=1")
+        with _opened(path) as database:
+            fcntl.fcntl(database, fcntl.F_OFD_SETLK, _SHARED_LOCK)
+            if not os.path.exists(path + "-wal"):
+                return None
+            # readonly_shm: SQLite also opens the writer's shared memory only for reading.
+            return _query(path, "mode=ro&readonly_shm=1")
+    except BlockingIOError:
+        pass
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _UNREADABLE_IN_PLACE:
             raise
@@ -133,7 +144,7 @@ def _query(path: str, options: str) -> list[Position]:
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(lambda: True, _MAX_OPERATIONS)
         rows = connection.execute(_QUERY).fetchall()
-    return [Position(check_offset(offset), path=check_path(name), inode=_inode(inode)) for name, offset, inode in rows]
+    return [Position(check_offset(offset), check_path(name), _inode(inode)) for name, offset, inode in rows]
 
 
 def _authorize(action: int, _table: str | None, _column: str | None, _database: str | None, view: str | None) -> int:

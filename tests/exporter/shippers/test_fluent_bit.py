@@ -1,0 +1,337 @@
+"""fluent-bit's database, alone and beside a writer."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.shippers import fluent_bit
+from exporter.shippers.fluent_bit import is_state_name, read
+from exporter.shippers.positions import Position, StateFormatError
+from tests.exporter.shippers.sample_cases import SAMPLES, cases, check_offsets, check_plausible, damaged
+
+TABLE = """
+CREATE TABLE in_tail_files (id INTEGER PRIMARY KEY, name TEXT NOT NULL, offset INTEGER, inode INTEGER, created INTEGER,
+rotated INTEGER DEFAULT 0)
+"""
+
+# Writes as fluent-bit does, one offset a transaction: a line of input is an offset, which is committed at the answer.
+# In a process of its own: SQLite's locks are a process's.
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
+for pragma in sys.argv[2:]:
+    database.execute(f"PRAGMA {pragma}")
+for line in sys.stdin:
+    database.execute("UPDATE in_tail_files SET offset = ?", (int(line),))
+    print("ok", flush=True)
+database.close()
+"""
+
+
+class Writer:
+    def __init__(self, path: str, *pragmas: str) -> None:
+        program = [sys.executable, "-c", WRITER, path, *pragmas]
+        self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def write(self, offset: int) -> None:
+        """Commit an offset; fails if SQLite refuses it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{offset}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "ok\n"
+
+    def crash(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> None:
+        self.process.communicate()
+        assert self.process.returncode == 0
+
+
+@contextmanager
+def writing(path: str, *pragmas: str) -> Iterator[Writer]:
+    writer = Writer(path, *pragmas)
+    try:
+        yield writer
+    finally:
+        writer.crash() if sys.exc_info()[0] else writer.stop()
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> str:
+    (tmp_path / "copies").mkdir()
+    return str(tmp_path / "copies")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """A database with one log, whose offset is 0."""
+    (tmp_path / "of fluent-bit #1%20?").mkdir()
+    path = str(tmp_path / "of fluent-bit #1%20?" / "flb.db")
+    _create(path, [(b"/var/log/a.log", 0, 7)])
+    return path
+
+
+def _create(path: str, rows: list[tuple[bytes, int, int]]) -> None:
+    database = sqlite3.connect(path)
+    database.execute(TABLE)
+    database.executemany("INSERT INTO in_tail_files (name, offset, inode) VALUES (CAST(? AS TEXT), ?, ?)", rows)
+    database.commit()
+    database.close()
+
+
+def _files(path: str) -> dict[str, tuple[int, int, bytes]]:
+    """All files beside a database, with what a write would change."""
+    directory = Path(path).parent
+    return {
+        file.name: (file.stat().st_ino, file.stat().st_mtime_ns, file.read_bytes())
+        for file in directory.iterdir()
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("case", cases("fluent-bit"))
+def test_finds_the_offsets_of_samples(case: Path, tmp_path: Path, copies: str) -> None:
+    """Each log of a sample has the offset that fluent-bit stored, in the database or its -wal."""
+    path = shutil.copytree(case, tmp_path / "case") / "flb_tail.db"
+    before = _files(str(path))
+    check_offsets(case, read(str(path), copies))
+    assert _files(str(path)) == before
+    assert os.listdir(copies) == []
+
+
+@given(
+    logs=st.lists(
+        st.tuples(
+            st.binary(min_size=1).filter(lambda path: 0 not in path),
+            st.integers(0, (1 << 63) - 1),
+            st.integers(1, (1 << 64) - 1),
+        ),
+        max_size=5,
+    )
+)
+def test_reads_what_was_written(logs: list[tuple[bytes, int, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Paths of any bytes and numbers of all sizes are read; inode numbers beyond SQLite's integers are negative."""
+    directory = tmp_path_factory.mktemp("database")
+    _create(str(directory / "a.db"), [(path, to, inode - (inode >> 63 << 64)) for path, to, inode in logs])
+    found = read(str(directory / "a.db"), str(directory))
+    assert found == [Position(offset, os.fsdecode(path), inode) for path, offset, inode in logs]
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("pragmas", [["journal_mode=wal"], ["journal_mode=wal", "locking_mode=exclusive"]])
+def test_reads_beside_a_writer(database: str, copies: str, pragmas: list[str]) -> None:
+    """A read beside a writer gives the latest offset, the writer is never refused, and no file stays."""
+    with writing(database, *pragmas) as writer:
+        for offset in range(1, 1500):  # more pages than the -wal takes before it begins anew
+            writer.write(offset)
+            if offset % 10 == 0:
+                assert read(database, copies) == [Position(offset, "/var/log/a.log", 7)]
+        assert os.path.exists(database + "-wal")
+    assert read(database, copies) == [Position(1499, "/var/log/a.log", 7)]
+    assert os.listdir(os.path.dirname(database)) == ["flb.db"]
+    assert os.listdir(copies) == []
+
+
+def test_reads_while_the_writer_writes(database: str, copies: str) -> None:
+    """Reads at any moment of a write give an offset that is committed, and the writer loses no update."""
+    program = f"""
+import sqlite3
+database = sqlite3.connect({database!r}, isolation_level=None, timeout=0)
+database.execute("PRAGMA journal_mode=wal")
+for _ in range(10_000):
+    database.execute("UPDATE in_tail_files SET offset = offset + 1")
+"""
+    writer = subprocess.Popen([sys.executable, "-c", program])
+    offsets = []
+    while writer.poll() is None:
+        with contextlib.suppress(StateFormatError):  # while it turns to WAL mode
+            offsets += [position.offset for position in read(database, copies)]
+    assert writer.returncode == 0
+    # A copy may have what is written, a microsecond before SQLite shows it to readers.
+    assert all(later >= earlier - 1 for earlier, later in itertools.pairwise(offsets))
+    assert len(set(offsets)) > 10
+    assert [position.offset for position in read(database, copies)] == [10_000]
+
+
+def test_reads_beside_a_writer_that_comes_and_goes(database: str, copies: str) -> None:
+    """A writer that stops just now can neither make a read fail for long nor make it create a -wal."""
+    program = f"""
+import sqlite3
+for _ in range(300):
+    database = sqlite3.connect({database!r}, isolation_level=None, timeout=0)
+    database.execute("PRAGMA journal_mode=wal")
+    database.execute("UPDATE in_tail_files SET offset = offset + 1")
+    database.close()
+"""
+    writer = subprocess.Popen([sys.executable, "-c", program])
+    offset = 0
+    while writer.poll() is None:
+        try:
+            (position,) = read(database, copies)
+        except StateFormatError:  # three times in a row
+            continue
+        # A copy may have what is written, a microsecond before SQLite shows it to readers.
+        assert position.offset >= offset - 1
+        offset = position.offset
+    assert writer.returncode == 0
+    with writing(database, "journal_mode=wal"):  # removes what remains if a read and a stop coincided
+        pass
+    assert read(database, copies)[0].offset == 300
+    for _ in range(3):
+        read(database, copies)
+    assert os.listdir(os.path.dirname(database)) == ["flb.db"]
+
+
+def test_changes_no_file(database: str, copies: str) -> None:
+    """No read writes to the database or a file beside it, whether fluent-bit runs, crashed or stopped."""
+    writer = Writer(database, "journal_mode=wal")
+    writer.write(5)
+    running = _files(database)
+    assert set(running) == {"flb.db", "flb.db-wal", "flb.db-shm"}
+    assert read(database, copies)[0].offset == 5
+    assert _files(database) == running
+    writer.crash()
+    assert read(database, copies)[0].offset == 5
+    assert _files(database) == running
+    with writing(database, "journal_mode=wal"):
+        pass
+    stopped = _files(database)
+    assert set(stopped) == {"flb.db"}
+    assert read(database, copies)[0].offset == 5
+    assert _files(database) == stopped
+
+
+def test_a_rollback_journal_is_waited_for(database: str, copies: str) -> None:
+    """In the journal mode of old versions, a transaction that is not complete hides the database's content."""
+    with writing(database, "journal_mode=persist") as writer:
+        writer.write(5)
+        assert read(database, copies)[0].offset == 5
+    Path(database + "-journal").write_bytes(fluent_bit._HOT_JOURNAL + bytes(512))
+    with pytest.raises(StateFormatError, match="unfinished transaction"):
+        read(database, copies)
+
+
+def test_columns_of_other_versions_do_not_matter(database: str, copies: str) -> None:
+    """Columns may be more or fewer, and in another order."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("ALTER TABLE in_tail_files ADD COLUMN offset_marker INTEGER DEFAULT 0")
+        connection.execute("ALTER TABLE in_tail_files DROP COLUMN rotated")
+    connection.close()
+    assert read(database, copies) == [Position(0, "/var/log/a.log", 7)]
+
+
+def test_rows_of_one_inode_are_all_kept(database: str, copies: str) -> None:
+    """Which of them counts is the caller's decision."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("INSERT INTO in_tail_files (name, offset, inode) VALUES ('/var/log/b.log', 3, 7)")
+    connection.close()
+    assert read(database, copies) == [Position(0, "/var/log/a.log", 7), Position(3, "/var/log/b.log", 7)]
+
+
+def test_an_empty_file_has_no_positions(tmp_path: Path, copies: str) -> None:
+    """SQLite creates its file empty."""
+    (tmp_path / "a.db").touch()
+    assert read(str(tmp_path / "a.db"), copies) == []
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["UPDATE in_tail_files SET offset = -1"],
+        ["UPDATE in_tail_files SET offset = NULL"],
+        ["UPDATE in_tail_files SET offset = 1.5"],
+        ["UPDATE in_tail_files SET offset = 'text'"],
+        ["UPDATE in_tail_files SET inode = 0"],
+        ["UPDATE in_tail_files SET inode = NULL"],
+        ["UPDATE in_tail_files SET inode = 1e30"],
+        ["UPDATE in_tail_files SET name = ''"],
+        ["UPDATE in_tail_files SET name = x'2f61'"],
+        ["UPDATE in_tail_files SET name = '/a' || char(0)"],
+        ["UPDATE in_tail_files SET name = '/' || printf('%2000000s', 'a')"],
+        ["ALTER TABLE in_tail_files RENAME TO in_tail_logs"],
+        ["ALTER TABLE in_tail_files DROP COLUMN offset"],
+        [
+            "DROP TABLE in_tail_files",
+            "CREATE VIEW in_tail_files AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+            "SELECT '/a' AS name, x AS offset, x AS inode FROM n",
+        ],
+    ],
+)
+def test_refuses_what_is_damaged(database: str, copies: str, statements: list[str]) -> None:
+    """A row that no log can have, another table, and a view that never ends raise, and the message quotes nothing."""
+    with sqlite3.connect(database) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+    begin = time.monotonic()
+    with pytest.raises(StateFormatError) as caught:
+        read(database, copies)
+    assert time.monotonic() - begin < 5
+    assert "/a" not in str(caught.value)
+
+
+def test_refuses_what_is_no_database(tmp_path: Path, copies: str) -> None:
+    """Text, a directory, and a pipe without a writer raise at once."""
+    (tmp_path / "text.db").write_text("name /var/log/a.log\n" * 1000)
+    (tmp_path / "directory.db").mkdir()
+    os.mkfifo(tmp_path / "pipe.db")
+    for name in ("text.db", "pipe.db"):
+        with pytest.raises(StateFormatError):
+            read(str(tmp_path / name), copies)
+    for name in ("directory.db", "missing.db"):
+        with pytest.raises(OSError, match=name):
+            read(str(tmp_path / name), copies)
+
+
+def test_damage_raises_nothing_else(tmp_path: Path, copies: str) -> None:
+    """Of any damaged database and -wal the positions are possible ones, or they are refused."""
+    path = str(tmp_path / "a.db")
+    databases = [file.read_bytes() for file in SAMPLES.glob("fluent-bit/*/*.db")]
+    wals = [file.read_bytes() for file in SAMPLES.glob("fluent-bit/*/*.db-wal")]
+    refused = 0
+    for number, (content, wal) in enumerate(zip(damaged(databases, 400), damaged(wals, 400), strict=True)):
+        Path(path).write_bytes(databases[number % len(databases)] if number % 3 == 0 else content)
+        Path(path + "-wal").unlink(missing_ok=True)
+        if number % 2:
+            Path(path + "-wal").write_bytes(wal)
+        try:
+            check_plausible(read(path, copies))
+        except StateFormatError:
+            refused += 1
+    assert refused > 50
+    assert os.listdir(copies) == []
+
+
+@pytest.mark.alone
+def test_is_fast(tmp_path: Path, copies: str) -> None:
+    """5,000 logs take a few milliseconds; generous here, for slow machines."""
+    pod = "/var/log/pods/default_web-{}_0b0f2f6e-1111-2222-3333-444455556666/web/0.log"
+    _create(str(tmp_path / "a.db"), [(pod.format(number).encode(), number, number + 1) for number in range(5000)])
+
+    def took() -> float:
+        begin = time.process_time()
+        assert len(read(str(tmp_path / "a.db"), copies)) == 5000
+        return time.process_time() - begin
+
+    assert min(took() for _ in range(5)) < 0.03
+
+
+def test_names() -> None:
+    """Of a directory, databases count, and not the files that SQLite keeps beside them."""
+    assert is_state_name("flb_kube.db")
+    assert not is_state_name("flb_kube.db-wal")
