@@ -108,18 +108,19 @@ class _Look(NamedTuple):
 
 def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
     """Read a database that has a ``-wal``; None: the writer removed it or began it anew meanwhile."""
-    try:
-        with _opened(path) as database:
-            fcntl.fcntl(database, fcntl.F_OFD_SETLK, _SHARED_LOCK)
-            if not os.path.exists(path + "-wal"):
-                return None
-            # readonly_shm: SQLite also opens the writer's shared memory only for reading.
-            return _query(path, "mode=ro&readonly_shm=1")
-    except BlockingIOError:
-        pass
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _UNREADABLE_IN_PLACE:
-            raise
+    if os.path.exists(path + "-shm"):  # else the writer uses no shared locks (db.locking)
+        try:
+            with _opened(path) as database:
+                fcntl.fcntl(database, fcntl.F_OFD_SETLK, _SHARED_LOCK)
+                if not os.path.exists(path + "-wal"):
+                    return None
+                # readonly_shm: SQLite also opens the writer's shared memory only for reading.
+                return _query(path, "mode=ro&readonly_shm=1")
+        except BlockingIOError:
+            pass
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _UNREADABLE_IN_PLACE:
+                raise
     with tempfile.TemporaryDirectory(dir=directory) as copies:
         copy = os.path.join(copies, "copy.db")
         try:

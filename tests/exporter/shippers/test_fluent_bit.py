@@ -1,6 +1,7 @@
 """fluent-bit's database, alone and beside a writer."""
 
 import contextlib
+import io
 import itertools
 import os
 import shutil
@@ -26,7 +27,7 @@ CREATE TABLE in_tail_files (id INTEGER PRIMARY KEY, name TEXT NOT NULL, offset I
 rotated INTEGER DEFAULT 0)
 """
 
-# Writes as fluent-bit does, one offset a transaction: a line of input is an offset, which is committed at the answer.
+# Writes as fluent-bit does: a line of input is a statement, which is committed at the answer.
 # In a process of its own: SQLite's locks are a process's.
 WRITER = """
 import sqlite3, sys
@@ -34,7 +35,7 @@ database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
 for pragma in sys.argv[2:]:
     database.execute(f"PRAGMA {pragma}")
 for line in sys.stdin:
-    database.execute("UPDATE in_tail_files SET offset = ?", (int(line),))
+    database.execute(line)
     print("ok", flush=True)
 database.close()
 """
@@ -46,10 +47,13 @@ class Writer:
         self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def write(self, offset: int) -> None:
-        """Commit an offset; fails if SQLite refuses it."""
+        """Commit an offset of all logs; fails if SQLite refuses it."""
+        self.execute(f"UPDATE in_tail_files SET offset = {offset}")
+
+    def execute(self, statement: str) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{offset}\n")
+        self.process.stdin.write(f"{statement}\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "ok\n"
 
@@ -58,7 +62,8 @@ class Writer:
         self.process.communicate()
 
     def stop(self) -> None:
-        self.process.communicate()
+        if self.process.poll() is None:
+            self.process.communicate()
         assert self.process.returncode == 0
 
 
@@ -197,6 +202,90 @@ for _ in range(300):
     assert os.listdir(os.path.dirname(database)) == ["flb.db"]
 
 
+def test_does_not_create_a_wal_that_was_just_removed(
+    database: str, copies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the writer removes its -wal after it was seen, SQLite does not open the database: it would create a -wal."""
+    opened = fluent_bit._opened
+    with writing(database, "journal_mode=wal") as writer:
+        writer.write(5)
+
+        def open_after_a_stop(path: str) -> io.FileIO:
+            writer.stop()
+            return opened(path)
+
+        monkeypatch.setattr(fluent_bit, "_opened", open_after_a_stop)
+        assert fluent_bit._read_beside_writer(database, copies) is None
+    assert os.listdir(os.path.dirname(database)) == ["flb.db"]
+
+
+def test_a_writer_that_stops_meanwhile_keeps_its_wal(
+    database: str, copies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database is read the -wal stays, so that SQLite need not create one; the next writer removes it."""
+    query = fluent_bit._query
+    with writing(database, "journal_mode=wal") as writer:
+        writer.write(5)
+
+        def query_after_a_stop(path: str, options: str) -> list[Position]:
+            writer.stop()
+            return query(path, options)
+
+        monkeypatch.setattr(fluent_bit, "_query", query_after_a_stop)
+        wal = os.stat(database + "-wal")
+        assert read(database, copies) == [Position(5, "/var/log/a.log", 7)]
+        assert os.stat(database + "-wal").st_ino == wal.st_ino
+    with writing(database, "journal_mode=wal"):
+        pass
+    assert os.listdir(os.path.dirname(database)) == ["flb.db"]
+    assert read(database, copies) == [Position(5, "/var/log/a.log", 7)]
+
+
+def test_reads_again_if_a_writer_came(database: str, copies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read without locks is not believed if the database was written at the same time."""
+    query = fluent_bit._query
+    journal_modes = ["delete", "wal", "wal"]
+
+    def query_before_a_write(path: str, options: str) -> list[Position]:
+        positions = query(path, options)
+        monkeypatch.setattr(fluent_bit, "_query", query)
+        with writing(database, f"journal_mode={journal_modes.pop(0)}") as writer:
+            writer.write(positions[0].offset + 1)
+        return positions
+
+    for expected in (1, 2, 3):
+        monkeypatch.setattr(fluent_bit, "_query", query_before_a_write)
+        assert read(database, copies)[0].offset == expected
+
+
+def test_copies_again_if_the_wal_began_anew(tmp_path: Path, copies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the database from before a checkpoint does not go with a -wal from after it."""
+    path = str(tmp_path / "a.db")
+    _create(path, [(b"/" + b"a" * 3000, 0, 1), (b"/" + b"b" * 3000, 0, 2)])  # a page each
+    copy = fluent_bit._copy
+    with writing(path, "journal_mode=wal", "locking_mode=exclusive", "wal_autocheckpoint=1") as writer:
+        writer.execute("UPDATE in_tail_files SET offset = 1 WHERE id = 1")
+
+        def copy_before_writes(file: io.FileIO, target: str) -> None:
+            copy(file, target)
+            monkeypatch.setattr(fluent_bit, "_copy", copy)
+            writer.execute("UPDATE in_tail_files SET offset = 2 WHERE id = 1")
+            writer.execute("UPDATE in_tail_files SET offset = 3 WHERE id = 2")
+
+        monkeypatch.setattr(fluent_bit, "_copy", copy_before_writes)
+        assert [position.offset for position in read(path, copies)] == [2, 3]
+
+
+def test_takes_no_lock_beside_an_exclusive_writer(database: str, copies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``db.locking`` a read lock would make fluent-bit fail to start after a crash. It has no -shm."""
+    writer = Writer(database, "journal_mode=wal", "locking_mode=exclusive")
+    writer.write(5)
+    writer.crash()
+    assert not os.path.exists(database + "-shm")
+    monkeypatch.setattr(fluent_bit, "_SHARED_LOCK", None)
+    assert read(database, copies)[0].offset == 5
+
+
 def test_changes_no_file(database: str, copies: str) -> None:
     """No read writes to the database or a file beside it, whether fluent-bit runs, crashed or stopped."""
     writer = Writer(database, "journal_mode=wal")
@@ -265,6 +354,7 @@ def test_an_empty_file_has_no_positions(tmp_path: Path, copies: str) -> None:
         ["UPDATE in_tail_files SET name = '/' || printf('%2000000s', 'a')"],
         ["ALTER TABLE in_tail_files RENAME TO in_tail_logs"],
         ["ALTER TABLE in_tail_files DROP COLUMN offset"],
+        ["ALTER TABLE in_tail_files RENAME TO a", "CREATE VIEW in_tail_files AS SELECT * FROM a"],
         [
             "DROP TABLE in_tail_files",
             "CREATE VIEW in_tail_files AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
@@ -273,7 +363,7 @@ def test_an_empty_file_has_no_positions(tmp_path: Path, copies: str) -> None:
     ],
 )
 def test_refuses_what_is_damaged(database: str, copies: str, statements: list[str]) -> None:
-    """A row that no log can have, another table, and a view that never ends raise, and the message quotes nothing."""
+    """Rows that no log can have, another table, and a view, which may never end, raise; the message quotes nothing."""
     with sqlite3.connect(database) as connection:
         for statement in statements:
             connection.execute(statement)
