@@ -59,7 +59,7 @@ def read(path: str, directory: str) -> list[Position]:
         directory: for copies. If the process is killed, one may stay there.
 
     Raises:
-        OSError: the database cannot be read.
+        OSError: the database cannot be read or copied.
         StateFormatError: it is no database of in_tail, is damaged, or is being written.
     """
     fault = "is being written, or has an unfinished transaction that fluent-bit has to complete"

@@ -64,7 +64,7 @@ def entries(text: str) -> Iterator[tuple[Key, str]]:
     """
     try:
         yield from _entries(_LOADER(text))
-    except (yaml.YAMLError, ValueError):  # ValueError: the number of a character that does not exist
+    except (yaml.YAMLError, ValueError, OverflowError):  # the last two: the number of a character that does not exist
         raise StateFormatError("is not YAML; the file is damaged") from None
 
 

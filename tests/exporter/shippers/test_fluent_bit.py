@@ -232,9 +232,9 @@ def test_a_writer_that_stops_meanwhile_keeps_its_wal(
             return query(path, options)
 
         monkeypatch.setattr(fluent_bit, "_query", query_after_a_stop)
-        wal = os.stat(database + "-wal")
+        size = os.stat(database + "-wal").st_size
         assert read(database, copies) == [Position(5, "/var/log/a.log", 7)]
-        assert os.stat(database + "-wal").st_ino == wal.st_ino
+        assert os.stat(database + "-wal").st_size == size > 0
     with writing(database, "journal_mode=wal"):
         pass
     assert os.listdir(os.path.dirname(database)) == ["flb.db"]

@@ -136,6 +136,7 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter() -> None:
         b'positions:\n  "/\\0": "1"\n',
         b'positions:\n  "/\\ud800": "1"\n',
         b'positions:\n  "/\\UFFFFFFFF": "1"\n',
+        b'positions:\n  "/\\U00110000": "1"\n',
         b'positions:\n  !!binary "=": "1"\n',
         b'positions:\n  !!binary "\xc3\xa4": "1"\n',
         b'positions:\n  ? {path: /a, labels: "{}"}\n  : "-1"\n',
@@ -157,8 +158,12 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter() -> None:
         b"positions: " + b"{a: " * 100_000,
     ],
 )
-def test_refuses_what_is_damaged(parse: Parse, content: bytes) -> None:
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+def test_refuses_what_is_damaged(
+    parse: Parse, content: bytes, loader: type[yaml.SafeLoader], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is not a mapping of logs to offsets raises, and the message quotes nothing of it."""
+    monkeypatch.setattr(yaml_positions, "_LOADER", loader)
     with pytest.raises(StateFormatError) as caught:
         parse(content)
     assert "/a" not in str(caught.value)
