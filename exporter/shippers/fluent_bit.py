@@ -71,7 +71,7 @@ def read(path: str, directory: str) -> list[Position]:
             continue
         try:
             positions = _read_beside_writer(path, directory) if before.has_wal else _query(path, "immutable=1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: of SQLite's message
             positions, fault = None, _fault(error)
         if positions is not None and (before.has_wal or before == _Look.at(path)):
             return positions
@@ -179,7 +179,7 @@ def _copy(file: io.FileIO, path: str) -> None:
         shutil.copyfileobj(file, target, 1 << 20)
 
 
-def _fault(error: sqlite3.Error) -> str:
+def _fault(error: Exception) -> str:
     """Return a message without SQLite's text, which may quote the content."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if name == "SQLITE_ERROR":

@@ -354,6 +354,7 @@ def test_an_empty_file_has_no_positions(tmp_path: Path, copies: str) -> None:
         ["UPDATE in_tail_files SET name = '/' || printf('%2000000s', 'a')"],
         ["ALTER TABLE in_tail_files RENAME TO in_tail_logs"],
         ["ALTER TABLE in_tail_files DROP COLUMN offset"],
+        ["PRAGMA writable_schema = on", "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'CREATE /a'"],
         ["ALTER TABLE in_tail_files RENAME TO a", "CREATE VIEW in_tail_files AS SELECT * FROM a"],
         [
             "DROP TABLE in_tail_files",
