@@ -38,7 +38,7 @@ def parse(data: bytes) -> list[Position]:
         raise StateFormatError("it has no registry")
     positions = []
     for key, entry in registry.items():
-        path = as_path(key.removeprefix("file:")) if key.startswith("file:") else None
+        path = as_path(key.removeprefix("file:"))
         if path is None:
             continue
         offset = entry.get("Offset") if isinstance(entry, dict) else None

@@ -13,7 +13,7 @@ from exporter.shippers.values import as_count, as_path
 
 FLUSH_INTERVAL_S = 15.0
 
-_LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20}) (\d{1,20})(?: [-+.0-9eE]{1,40}(?: (.*))?)?", re.DOTALL)
+_LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20}) (\d{1,20})(?: [-+.0-9eE]{1,40}(?: (.*))?)?")
 # inode, major, minor, position; since version 2 the time and the path, which may have spaces
 
 

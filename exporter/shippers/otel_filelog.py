@@ -54,8 +54,8 @@ def parse(data: bytes) -> list[Position]:
     pages = _Pages(data, page_size)
     for is_bucket, name, bucket in pages.elements(root):
         if is_bucket and bytes(name[:8]) == b"default":
-            for is_nested, key, value in pages.bucket_elements(bucket):
-                if not is_nested and bytes(key[-len(_KEY) :]) == _KEY:
+            for _, key, value in pages.bucket_elements(bucket):
+                if bytes(key[-len(_KEY) :]) == _KEY:
                     return _parse_known_files(bytes(value))
     return []
 

@@ -19,6 +19,7 @@ WRITTEN_BY_MMAP = True
 
 _KEY_STORE = 64
 _HEADER_SIZE = 4096
+_KEY_BLOCK_SIZE = 4096
 _VALUE_HEADER = struct.Struct(">IBB2x")  # size, whether it is in use, version
 _POSITION = "BB2xIIIIIqqii8xqq"
 # Version, byte order; buffer_pos, 4 numbers; raw_stream_pos, pending; raw_buffer_size, pending; file_size, file_inode.
@@ -59,19 +60,16 @@ def _read_keys(data: bytes) -> dict[bytes, int]:
     count = _number(data, 8, len(data))
     at, end = _KEY_STORE, _HEADER_SIZE
     handles: dict[bytes, int] = {}
-    blocks, unread = {at}, len(data)
+    unread = len(data)
     for _ in range(count):
         size = _number(data, at, end)
         while size == 0:  # the end of this block of keys: the next one is elsewhere
             at = _number(data, at + 4, end)
-            if at in blocks or at < _HEADER_SIZE + _VALUE_HEADER.size:
+            start = at - _VALUE_HEADER.size
+            unread -= _KEY_BLOCK_SIZE  # less than none: the blocks overlap, or form a circle
+            if start < _HEADER_SIZE or unread < 0 or _number(data, start, len(data)) != _KEY_BLOCK_SIZE:
                 raise StateFormatError("its blocks of keys are damaged")
-            blocks.add(at)
-            block_size = _number(data, at - _VALUE_HEADER.size, len(data))
-            end = min(at + block_size, len(data))
-            unread -= block_size
-            if unread < 0:  # more than the file has: blocks overlap, and would be read many times
-                raise StateFormatError("its blocks of keys are damaged")
+            end = min(at + _KEY_BLOCK_SIZE, len(data))
             size = _number(data, at, end)
         handle = _number(data, at + 4 + size, end)
         handles[data[at + 4 : at + 4 + size]] = handle

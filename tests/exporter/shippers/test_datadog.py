@@ -30,6 +30,11 @@ def test_samples(case: Path) -> None:
     assert len(positions) == 1
 
 
+def test_other_entries_are_left_out() -> None:
+    """Entries that are of no file have no positions, whatever their offsets are."""
+    assert datadog.parse(registry({"journald:default": "s=abc", "docker:0a1b": "2026-08-22T10:00:00Z"})) == []
+
+
 @given(st.dictionaries(PATHS, st.integers(0, 2**63 - 1)), st.integers(1, 3))
 def test_written_is_read(offsets: dict[str, int], version: int) -> None:
     """What the Agent writes is read back, also of its version 1, where offsets are numbers."""

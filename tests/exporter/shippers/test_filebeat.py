@@ -119,6 +119,7 @@ def test_removed() -> None:
     key, state = log_input(5)
     assert offsets(log=changes((key, state), (key, None))) == []
     assert offsets(log=changes((key, state), (key, None), (key, state))) == [5]
+    assert offsets(c1=checkpoint((key, state)), log=changes((key, None), begin=2)) == []
     assert offsets(log=changes(log_input(5, ttl=0))) == []
     assert offsets(log=changes(filestream("native::1-2", 5, ttl=0))) == []
 

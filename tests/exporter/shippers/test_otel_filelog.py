@@ -108,6 +108,8 @@ def test_newest_meta() -> None:
     broken[40] ^= 1
     assert otel_filelog.parse(data[:PAGE] + broken + data[2 * PAGE :]) == otel_filelog.parse(data)
     assert otel_filelog.parse(bytes(PAGE) + second[PAGE:]) == otel_filelog.parse(data)
+    within = data[:1024] + meta(1, 9, 99)[:1024] + data[2048:]
+    assert otel_filelog.parse(within) == otel_filelog.parse(data)
 
 
 def test_no_checkpoints_yet() -> None:
@@ -146,6 +148,10 @@ DATA = database(checkpoints([Position(5, "/a", fingerprint=first_bytes(b"a"))]))
         (meta(0, 1, 2) + meta(1, 1, 2) + leaf(3), "page is damaged"),
         (meta(0, 1, 2) + meta(1, 1, 2) + leaf(2, flags=16), "page is damaged"),
         (meta(0, 1, 2) + meta(1, 1, 2) + branch(2, 2), "page is damaged"),
+        (
+            database(b"0\n").replace(struct.pack("<II", len(KEY), 2), struct.pack("<II", len(KEY), 9999)),
+            "page is damaged",
+        ),
         (database(b'1\n{"Fingerprint":'), "JSON"),
         (database(b"2\n{}\n"), "number of its checkpoints"),
         (database(b"1\n{}\n"), "fingerprint"),

@@ -164,11 +164,17 @@ def test_blocks_form_a_circle() -> None:
     """Blocks of keys that lead to each other, or overlap, do not keep the parser busy."""
     zeros = persist().ljust(2**20, b"\0")
     endless = (8, 2**32 - 1), (68, 4104)  # the count of keys; the first block leads to the one at 4104
+    one_key = (8, 1), (68, 4104), (4104, 1)
+    assert syslog_ng.parse(put(zeros, *one_key, (4096, 4096))) == []
+    with pytest.raises(StateFormatError, match="blocks of keys"):
+        syslog_ng.parse(put(zeros, *one_key, (4096, 4000)))
+    with pytest.raises(StateFormatError, match="blocks of keys"):
+        syslog_ng.parse(put(zeros, (8, 1), (2**20 - 8, 4096)))
     circle = put(zeros, *endless, (4096, 4096), (4108, 4104))
     with pytest.raises(StateFormatError, match="blocks of keys"):
         syslog_ng.parse(circle)
     overlapping = list(endless)
-    for at in range(4104, 2**20 - 32, 16):  # each block is as large as all that follows, and leads 16 bytes on
-        overlapping += [(at - 8, 2**20 - at), (at + 4, at + 16)]
+    for at in range(4104, 2**20 - 32, 16):  # each block leads to one 16 bytes on
+        overlapping += [(at - 8, 4096), (at + 4, at + 16)]
     with pytest.raises(StateFormatError, match="blocks of keys"):
         syslog_ng.parse(put(zeros, *overlapping))
