@@ -18,8 +18,8 @@ import tempfile
 import urllib.parse
 from typing import NamedTuple
 
-from exporter.shippers.checks import check_inode, check_offset, check_path
 from exporter.shippers.positions import Position, StateFormatError
+from exporter.shippers.values import check_inode, check_offset, check_path
 
 FLUSH_INTERVAL_S = 1.0
 COMPANIONS = ("-wal",)  # suffixes of the files whose changes change positions too

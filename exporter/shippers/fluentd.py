@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 
-from exporter.shippers.checks import check_offset
 from exporter.shippers.positions import Position, StateFormatError
+from exporter.shippers.values import check_offset
 
 FLUSH_INTERVAL_S = 1.0
 

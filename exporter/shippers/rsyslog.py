@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 
-from exporter.shippers.checks import check_inode, check_offset, check_path
 from exporter.shippers.positions import Position, StateFormatError
+from exporter.shippers.values import check_inode, check_offset, check_path
 
 FLUSH_INTERVAL_S = 1.0
 

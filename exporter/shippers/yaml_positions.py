@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from exporter.shippers.checks import check_offset, check_path
 from exporter.shippers.positions import Position, StateFormatError
+from exporter.shippers.values import check_offset, check_path
 
 _LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _BINARY = "tag:yaml.org,2002:binary"  # Go's YAML library writes text that is not UTF-8 in base64
