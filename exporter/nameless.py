@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from exporter.ledger.facts import Facts
 from exporter.ledger.inodes import ABSENT
@@ -56,10 +56,17 @@ class NamelessFiles:
                         facts.inodes.learn(inode, ABSENT)
             self._restored.clear()
 
-    def search(self, name: str) -> list[FileStats]:
-        """Return the stats of files that had this path and were deleted before their first stat, but are still open."""
-        known = self._facts.inodes.deleted
-        return [stats for _, stats in self._find_deleted([name]) if stats.identity not in known]
+    def search(self, names: Collection[str]) -> dict[str, list[FileStats]]:
+        """Find files that had these paths and were deleted before their first stat, but are still open.
+
+        Returns:
+            Path -> the stats of each.
+        """
+        found: dict[str, list[FileStats]] = {}
+        for name, stats in self._find_deleted(names) if names else ():
+            if stats.identity not in self._facts.inodes.deleted:
+                found.setdefault(name, []).append(stats)
+        return found
 
     def book(self, name: str, stats: FileStats) -> None:
         """Book a file that :meth:`search` has found, for the declared path that it had."""

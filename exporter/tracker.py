@@ -7,6 +7,7 @@ import errno
 import logging
 import threading
 import time
+from collections.abc import Iterable
 
 from exporter.bookkeeper import Bookkeeper
 from exporter.config.model import Config
@@ -304,8 +305,8 @@ class Tracker:
         match finding:
             case Moved(name, origin, birth_ns):
                 return self._follow(name, origin, birth_ns)
-            case Missed(name, is_deleted):
-                self._miss(name, is_deleted=is_deleted)
+            case Missed(files):
+                self._miss(files)
                 return False
             case Gone(name):
                 self._forget(name)
@@ -323,18 +324,18 @@ class Tracker:
             match = now
         return self._appear(path, match, origin)
 
-    def _miss(self, name: str, *, is_deleted: bool) -> None:
-        match = self.matcher.match(name)
-        if match is None:
-            return
+    def _miss(self, files: Iterable[tuple[str, bool]]) -> None:
+        missed = [(name, match, is_deleted) for name, is_deleted in files if (match := self.matcher.match(name))]
         self._keeper.book()  # first, because what is found is booked ahead of the changes that are not taken yet
-        if is_deleted and (found := self._nameless.search(name)):
-            self._declare(name, match)
-            for stats in found:
-                self._nameless.book(name, stats)
-        else:
-            with self.facts.lock:
-                self.facts.inodes.uncertain.note([self._realm_of(match)], DELETED)
+        found = self._nameless.search({name for name, _, is_deleted in missed if is_deleted}) if missed else {}
+        for name, match, _ in missed:
+            if name in found:
+                self._declare(name, match)
+                for stats in found.pop(name):
+                    self._nameless.book(name, stats)
+            else:
+                with self.facts.lock:
+                    self.facts.inodes.uncertain.note([self._realm_of(match)], DELETED)
 
     def _appear(self, name: str, match: Match, origin: str) -> bool:
         self.rotated.pop(name, None)

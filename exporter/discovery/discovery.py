@@ -181,8 +181,9 @@ class Discovery:
             tree.queue_directories(unsure)
             yield from tree.work_off()
             tree.doubts = {}
-        while self._unseen.missed:
-            yield Missed(*self._unseen.missed.pop())
+        if self._unseen.missed:
+            missed, self._unseen.missed = tuple(self._unseen.missed), []
+            yield Missed(missed)
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree

@@ -59,15 +59,14 @@ class Rematched:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A file came to a matching path and was gone before it was stat'ed. There is no answer.
+    """Files came to matching paths and were gone before they were stat'ed. There is no answer.
 
     Attributes:
-        path: the path.
-        is_deleted: whether it was deleted there, so that a process may still have it open; not replaced or moved away.
+        files: the path of each, and whether it was deleted there, so that a process may still have it open; not
+            replaced or moved away.
     """
 
-    path: str
-    is_deleted: bool
+    files: tuple[tuple[str, bool], ...]
 
 
 Finding = Appeared | Moved | Gone | Rematched | Missed

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Failures, Suspect
-from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
+from exporter.discovery.findings import Appeared, Findings, Gone, Moved, Rematched
 from exporter.discovery.folders import Folder, Folders, identity_of
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
@@ -69,7 +69,7 @@ class Tree:
         self._root = cache.root
         self._swaps = Swaps(self.folders)
         self._to_stat: dict[str, _Candidate] = {}
-        self._unanswered: deque[Finding] = deque()  # findings that need no answer
+        self._unanswered: deque[Gone | Rematched] = deque()  # findings that need no answer
 
     # -- working off --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_deleted_and_open_behind_a_link(tmp_path: Path, track: Track) -> None:
         log.write(b"12345")
         (tmp_path / "link" / "a.log").unlink()
         assert appended(tracker) == 5
+    assert uncertain(tracker) == {}
+
+
+def test_several_deleted_before_their_first_stat(tmp_path: Path, track: Track) -> None:
+    """All that are still open are found by one search."""
+    tracker = track(has_thread=False)
+    with ExitStack() as stack:
+        for number in range(3):
+            path = tmp_path / f"{number}.log"
+            stack.enter_context(path.open("ab", buffering=0)).write(b"12345")
+            path.unlink()
+        assert appended(tracker) == 15
     assert uncertain(tracker) == {}
 
 
