@@ -427,7 +427,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             raise FileNotFoundError(errno.ENOENT, "No such regular file", path)
 
     def remove_from_watch(self, path: StrPath) -> None:
-        """Drop a file from the cache and unwatch it.
+        """Drop a file from the cache and unwatch it. A file that is no longer at its path is then one without a name.
 
         Raises:
             KeyError: it is not in the cache.
@@ -438,7 +438,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             entry = engine.files.find(path)
             if entry is None:
                 raise KeyError(path)
-            engine.files.untrack(entry)
+            engine.files.remove(entry)
 
     def list_files_in_cache(self) -> list[str]:
         """The absolute paths of all files in the cache, in no particular order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -147,6 +148,15 @@ class Files:
         self.grown.pop(entry.path, None)
         self._unwatch(entry)
         self.directories.release(entry.path)
+
+    def remove(self, entry: Entry) -> None:
+        """Untrack a file that nobody asks for at its path any more: a directory above it may have been renamed."""
+        is_there = False
+        with contextlib.suppress(OSError):
+            is_there = entry.wd == NO_WATCH or self.read_again(entry.path, entry.stats) is not None
+        if not is_there:
+            self._leave(entry)
+        self.untrack(entry)
 
     def forget(self) -> None:
         """Drop every entry but remove no watch, because the session is about to close and ends them all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporter.tracking import Track, append, appended, deleted, uncertain
+from tests.exporter.tracking import Track, append, appended, deleted, present, uncertain
 from tests.support import StartAgent, as_root, wait_until
 
 CLOSED_WITHIN_S = 10.0
@@ -144,6 +144,26 @@ def test_moved_away_and_deleted(tmp_path: Path, track: Track) -> None:
         assert appended(tracker) == 8
         assert deleted(tracker) == [4096]
     assert deleted(tracker) == []
+    assert uncertain(tracker) == {}
+
+
+def test_moved_with_its_directory(tmp_path: Path, track: Track) -> None:
+    """No event says so of the file itself, but what is written to it counts, until it is deleted and closed."""
+    folder, away = tmp_path / "logs/app", tmp_path / "away"
+    folder.mkdir(parents=True)
+    tracker = track("logs/*/*.log")
+    with (folder / "a.log").open("ab", buffering=0) as writer:
+        writer.write(b"12345")
+        assert appended(tracker) == 5
+        folder.rename(away)
+        assert present(tracker) == {}
+        writer.write(b"678")
+        assert appended(tracker) == 8
+        (away / "a.log").unlink()
+        assert deleted(tracker) == [4096]
+        writer.write(b"9")
+    assert deleted(tracker) == []
+    assert appended(tracker) == 9
     assert uncertain(tracker) == {}
 
 
