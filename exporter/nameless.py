@@ -60,19 +60,23 @@ class NamelessFiles:
         """Find files that had these paths and were deleted before their first stat, but are still open.
 
         Returns:
-            Path -> the stats of each.
+            Path -> the stats of each that is not known yet.
         """
         found: dict[str, list[FileStats]] = {}
         for name, stats in self._find_deleted(names) if names else ():
-            if stats.identity not in self._facts.inodes.deleted:
-                found.setdefault(name, []).append(stats)
+            unknown = found.setdefault(name, [])
+            if stats.identity not in self._facts.inodes:
+                unknown.append(stats)
         return found
 
     def book(self, name: str, stats: FileStats) -> None:
-        """Book a file that :meth:`search` has found, for the declared path that it had."""
+        """Book a file that :meth:`search` has found, for the declared path that it had.
+
+        It is booked as an empty one. Its size comes with the cache's changes, which are in order.
+        """
         gone = f"{name} (deleted)"  # no path, so its only known name is gone again
         self._facts.set_origin(gone, name)
-        self._facts.observe(gone, stats, is_created=True, may_ask=False)  # no path leads to its data
+        self._facts.observe(gone, stats.later(0, stats.mtime_ns), is_created=True)
         self._facts.observe(gone, None)
 
     def search_unread(self, unread: list[Inode]) -> None:

@@ -326,11 +326,11 @@ class Tracker:
 
     def _miss(self, files: Iterable[tuple[str, bool]]) -> None:
         missed = [(name, match, is_deleted) for name, is_deleted in files if (match := self.matcher.match(name))]
-        self._keeper.book()  # first, because what is found is booked ahead of the changes that are not taken yet
         found = self._nameless.search({name for name, _, is_deleted in missed if is_deleted}) if missed else {}
         for name, match, _ in missed:
             if name in found:
-                self._declare(name, match)
+                if found[name]:
+                    self._declare(name, match)
                 for stats in found.pop(name):
                     self._nameless.book(name, stats)
             else:

@@ -33,6 +33,7 @@ class InodeChange(NamedTuple):
         disk_bytes: how much of the disk it takes.
         is_gone: whether it does not exist any more.
         is_exact: False if it was written after its latest read and cannot be read any more.
+        is_read: False if it cannot be read: the stats may be older than others of the same inode.
     """
 
     stats: FileStats
@@ -41,6 +42,7 @@ class InodeChange(NamedTuple):
     disk_bytes: int = 0
     is_gone: bool = False
     is_exact: bool = True
+    is_read: bool = True
 
 
 class EventsLost(NamedTuple):

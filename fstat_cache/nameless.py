@@ -286,7 +286,7 @@ class NamelessInodes(dict[int, Nameless]):
         if inode.links is None and mask & IN_ATTRIB and not inode.has_moved:
             # It cannot be read. It is deleted, unless it has another name in its directory (link(2)).
             inode.links = 0
-            self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes))
+            self._changes.add(InodeChange(inode.stats, links=0, disk_bytes=inode.disk_bytes, is_read=False))
             self._changes.add(DirectoryEvent(inode.directory, None))
 
     def take_in_closes(self, closes: Inotify) -> None:

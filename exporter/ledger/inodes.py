@@ -63,7 +63,8 @@ class Inodes(dict[Identity, Inode]):
         if not change.is_exact:
             reason = DELETED if change.is_gone else UNWATCHED
             self.uncertain.note(inode.realms, reason)
-        has_changed = change.links is not None and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
+        is_read = change.links is not None and change.is_read
+        has_changed = is_read and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
         # What was written into a file that is allocated ahead is known only by a name, which it probably still has.
         is_ahead = self.offsets.get(inode.identity, inode.size) < inode.size
         if has_changed and not (is_ahead and change.links):
