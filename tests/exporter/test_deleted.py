@@ -81,6 +81,23 @@ def test_a_reader_keeps_it(tmp_path: Path, track: Track) -> None:
     assert held() == []
 
 
+def test_old_stats_of_another_name(tmp_path: Path, track: Track) -> None:
+    """What a name was stat'ed with long ago is no truncation, when it is the last to go and nothing can be read."""
+    path, link = tmp_path / "a.log", tmp_path / "b.log"
+    tracker = track(has_thread=False)
+    with path.open("ab", buffering=0) as log:
+        log.write(b"12345")
+        os.link(path, link)
+        assert appended(tracker) == 5
+        log.write(b"678")
+        tracker.cache.look(str(path))  # not by the other name
+        tracker.cache._life.engine.files.nameless.handles.clear()
+        link.unlink()
+        path.unlink()
+        assert appended(tracker) == 8
+        assert tracker.publication.groups[0].truncations == 0
+
+
 def test_two_openers(tmp_path: Path, track: Track) -> None:
     """The second of two writers goes on after the first has closed, and counts."""
     path = tmp_path / "a.log"
