@@ -38,7 +38,7 @@ _UNREADABLE_IN_PLACE = (
 _CHANGE_COUNTER = slice(24, 28)  # of the header of a database
 _HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a journal of an unfinished transaction begins like this
 _WAL_HEADER_BYTES = 32
-# A read lock on the bytes that readers of SQLite lock: whoever is last to close a database locks them before it removes
+# A read lock on the bytes that readers of SQLite lock: the last one to close a database locks them before it removes
 # the -wal, which SQLite would then create again for us. flock(2)'s struct: type, whence, start, length, pid.
 _SHARED_LOCK = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
 
