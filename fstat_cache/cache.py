@@ -478,7 +478,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                 guarded=len(engine.directories.covered),
                 polled={reason: files for reason, files in engine.files.polled_for.items() if files},
                 late=len(engine.late),
-                reads_deleted_files=not (engine.files.nameless.are_refused or engine.files.nameless.are_missing),
+                reads_deleted_files=not (engine.files.handles.are_refused or engine.files.handles.are_missing),
                 queue_overflows=counts.queue_overflows,
                 watch_failures=dict(counts.watch_failures),
                 audit_checks=counts.audit_checks,

@@ -82,7 +82,7 @@ class Engine:
             log.debug("cannot read the mounts yet: %s", error)  # no descriptor left; the next watch logs a warning
             return
         self._knows_mounts = True
-        self.files.nameless.probe()
+        self.files.handles.probe()
         self._take_in_mounts(mounts)
 
     def watch_directory(self, path: str) -> str | None:
@@ -195,7 +195,7 @@ class Engine:
             entries = watches.files.entries(wd)
             if mask & IN_IGNORED and entries:
                 watches.files.discard(wd)
-                handle = files.nameless.handles.pop(wd, None)
+                handle = files.handles.pop(wd, None)
                 is_written = files.sampled.pop(wd, None) is not None or mask & IN_MODIFY
                 gone = InodeChange(entries[0].stats, is_gone=not mask & IN_UNMOUNT, is_exact=not is_written)
             for entry in entries:
@@ -234,7 +234,7 @@ class Engine:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)
         self.files.silent_devices = self.mounts.silent_devices
         if before.overlays != self.mounts.overlays:
-            self.files.nameless.overlays = self.mounts.overlays
+            self.files.handles.overlays = self.mounts.overlays
             self.files.read_stats = self._session.root.beneath(partial(read_stats, overlays=self.mounts.overlays))
         self._workers.keep(self.mounts.remote)
         places = itertools.chain((os.path.dirname(entry.path) for entry in self.files), self.directories.by_path)
@@ -302,8 +302,8 @@ class Engine:
             raise
         changed = [entry for entry, _ in found]
         for entry in changed:
-            if entry.wd not in files.nameless.handles:
-                files.nameless.learn(entry)
+            if entry.wd not in files.handles:
+                files.handles.learn(entry)
         for entry in () if is_certain else changed:
             self.files.on(entry, states.WRITTEN)
         for entry in replaced:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from fstat_cache import states
 from fstat_cache.changes import Changes
 from fstat_cache.directories import Directories
+from fstat_cache.handles import Handles
 from fstat_cache.hanging import Found
 from fstat_cache.inotify import NO_WATCH
 from fstat_cache.nameless import NamelessInodes
@@ -83,7 +84,8 @@ class Files:
         self._counts = counts
         self._watches = watches
         self._table = watches.files
-        self.nameless = watches.nameless = NamelessInodes(session, watches, changes, self.sampled)
+        self.handles = Handles(session, changes)
+        self.nameless = watches.nameless = NamelessInodes(session, watches, changes, self.sampled, self.handles)
 
     def __len__(self) -> int:
         return len(self.served) + len(self.doubtful) + len(self.polled) + len(self.remote)
@@ -131,8 +133,8 @@ class Files:
             self.served[path] = entry
         else:
             self._settle(entry, reason)
-        if stats.mtime_ns >= self.nameless.active_ns:
-            self.nameless.learn(entry)
+        if stats.mtime_ns >= self.handles.active_ns:
+            self.handles.learn(entry)
         return entry
 
     def track_remote(self, path: str, stats: FileStats) -> Entry:
@@ -244,9 +246,9 @@ class Files:
         self.take_over(entry, stats)
         if watch and stats is not None:
             self._settle(entry, reason)
-            is_active = stats != was or stats.mtime_ns >= self.nameless.active_ns
-            if is_active and entry.wd not in self.nameless.handles:
-                self.nameless.learn(entry)
+            is_active = stats != was or stats.mtime_ns >= self.handles.active_ns
+            if is_active and entry.wd not in self.handles:
+                self.handles.learn(entry)
 
     def _stat_watched(self, entry: Entry) -> FileStats | None:
         stats = self.read_again(entry.path, entry.stats)
@@ -349,7 +351,7 @@ class Files:
 
     def _remove_unused(self, wd: int) -> None:
         if wd != NO_WATCH and wd not in self._table and wd not in self.nameless:
-            self.nameless.handles.pop(wd, None)
+            self.handles.pop(wd, None)
             self.sampled.pop(wd, None)
             self._watches.remove(wd)
 

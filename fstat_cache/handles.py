@@ -5,8 +5,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import logging
 import os
 import struct
+from collections.abc import Collection, Mapping
+
+from fstat_cache.changes import Changes, InodeChange
+from fstat_cache.inotify import NO_WATCH
+from fstat_cache.session import Session
+from fstat_cache.stats import file_time_ns, status_of
+from fstat_cache.watches import Entry
+
+log = logging.getLogger(__name__)
 
 _AT_EMPTY_PATH = 0x1000
 _MAX_HANDLE_BYTES = 128
@@ -63,3 +73,135 @@ def _call(name: str, *args: object) -> int:
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+class Handles(dict[int, bytes | None]):
+    """Watch descriptor of a file with a name -> its handle, None where it has none. Takes no lock.
+
+    Args:
+        session: has the inotify instance.
+        changes: handles are added to these. Where none are kept, none are taken.
+
+    Attributes:
+        known: identity -> its handle, from before the start.
+        active_ns: files that were written since then get their handles when they are tracked.
+        are_refused: whether this process may not use handles.
+        are_missing: whether there are files without a handle, because their filesystem has none.
+        overlays: the IDs of the mounts of overlayfs.
+    """
+
+    def __init__(self, session: Session, changes: Changes) -> None:
+        self.known: Mapping[tuple[int, int, int], bytes] = {}
+        self.active_ns = file_time_ns()
+        self.are_refused = False
+        self.are_missing = False
+        self.overlays: Collection[int] = ()
+        self._session = session
+        self._real = session.root.real
+        self._changes = changes
+
+    def probe(self) -> None:
+        """Find out whether this process may use handles, where a filesystem has some."""
+        for directory in (self._real("/"), "/dev") if self._changes.is_kept else ():
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                if (handle := take_handle(fd)) is not None:
+                    os.close(open_handle(fd, handle))
+                    return
+            except RefusedError as error:
+                self._refuse(error)
+                return
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+
+    def learn(self, entry: Entry) -> None:
+        """Take the handle of a watched file, for the time when its name leads elsewhere; once for each watch."""
+        if self.are_refused or not self._changes.is_kept or entry.wd == NO_WATCH:
+            return
+        try:
+            fd = os.open(self._real(entry.path), os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            # An inode's number is given again at once, but no birth; without births its IN_IGNORED is queued before.
+            status, stats = os.fstat(fd), entry.stats
+            assert self._session.inotify is not None
+            if (status.st_dev, status.st_ino) != (stats.device, stats.inode):
+                return
+            if self._session.inotify.pending_bytes():
+                birth_ns = status_of(f"/proc/self/fd/{fd}")[-2]
+                if not birth_ns or birth_ns != stats.birth_ns:
+                    return
+            handle = take_handle(fd)
+        except RefusedError as error:
+            self._refuse(error)
+            return
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+        self[entry.wd] = handle
+        if handle is not None:
+            self._changes.add(InodeChange(entry.stats, handle))
+        elif not self.are_missing:
+            self.are_missing = True
+            log.warning("deleted and moved files cannot be read where the filesystem has no handles: %s", entry.path)
+
+    def take(self, fd: int) -> bytes | None:
+        """Return the handle of an open file; None where it has none, or this process may not use handles."""
+        try:
+            return None if self.are_refused else take_handle(fd)
+        except RefusedError as error:
+            self._refuse(error)
+            return None
+
+    def open(self, handle: bytes, directory: str, device: int) -> int:
+        """Open an inode by its handle, from the nearest directory above its last place that is still there.
+
+        Args:
+            handle: of the inode.
+            directory: in which it was seen last.
+            device: the inode's.
+
+        Raises:
+            OSError: ESTALE: the inode is gone. EXDEV: another device is there now, because its own may be unmounted.
+        """
+        at = self._open_directory(directory)
+        try:
+            return open_handle(at, handle)
+        except OSError as error:
+            if isinstance(error, RefusedError):
+                self._refuse(error)
+            elif error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), directory) from None
+            raise
+        finally:
+            os.close(at)
+
+    def is_on_overlay(self, directory: str) -> bool:
+        """Return whether files seen last in a directory are on overlayfs."""
+        at = self._open_directory(directory)  # an open file's mount may be that of a process with other mounts
+        try:
+            return status_of(f"/proc/self/fd/{at}")[-1] in self.overlays
+        finally:
+            os.close(at)
+
+    def _open_directory(self, directory: str) -> int:
+        """Open a directory, or the nearest one above it that is still there."""
+        while True:
+            try:
+                return os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                if directory == "/":
+                    raise
+                directory = os.path.dirname(directory)
+
+    def _refuse(self, error: RefusedError) -> None:
+        if not self.are_refused:
+            self.are_refused = True
+            log.warning("deleted and moved files cannot be read; grant CAP_DAC_READ_SEARCH: %s", error.strerror)

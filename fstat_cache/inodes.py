@@ -30,8 +30,8 @@ class Inodes:
             since_ns: files written since then get their handles when they are tracked; by the clock of files.
         """
         self._life.restored = handles, since_ns
-        nameless = self._life.engine.files.nameless
-        nameless.known, nameless.active_ns = self._life.restored
+        files = self._life.engine.files
+        files.handles.known, files.handles.active_ns = self._life.restored
 
     def find(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
         """Read inodes by their handles, wherever their names went. Those that were followed before are read too.
@@ -51,7 +51,7 @@ class Inodes:
         found = []
         for each in known:
             with self._life.lock, self._life as engine:  # once for each, because look-ups wait for it
-                if engine.files.nameless.are_refused:
+                if engine.files.handles.are_refused:
                     return []
                 found.append(engine.files.nameless.find(*each))
         return found

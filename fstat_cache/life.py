@@ -183,7 +183,7 @@ class Life:
         watches = Watches(session, settings.max_watches)
         files = Files(session, watches, self.changes, self.served, self.counts)
         if self.restored is not None:
-            files.nameless.known, files.nameless.active_ns = self.restored
+            files.handles.known, files.handles.active_ns = self.restored
         self.engine = Engine(session, watches, files, self.changes, self.workers, self.counts)
         self.schedule = Schedule(self.engine, session, self.changes)
 

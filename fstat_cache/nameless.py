@@ -13,10 +13,9 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Collection, Mapping
 
 from fstat_cache.changes import Changes, DirectoryEvent, InodeChange
-from fstat_cache.handles import RefusedError, open_handle, take_handle
+from fstat_cache.handles import Handles
 from fstat_cache.inotify import (
     IN_ATTRIB,
     IN_CLOSE_NOWRITE,
@@ -31,7 +30,7 @@ from fstat_cache.inotify import (
 from fstat_cache.session import Session
 from fstat_cache.states import Sampled
 from fstat_cache.stats import FileStats, file_time_ns, status_of
-from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches
+from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Watches
 
 log = logging.getLogger(__name__)
 
@@ -99,88 +98,21 @@ class NamelessInodes(dict[int, Nameless]):
         watches: of files; those of nameless inodes count too.
         changes: what is read is added to these. Where none are kept, no inode is followed without a name.
         sampled: the disarmed watches of files.
+        handles: open their inodes.
 
     Attributes:
-        handles: watch descriptor of a file with a name -> its handle, None where it has none.
-        known: identity -> its handle, from before the start.
-        active_ns: files that were written since then get their handles when they are tracked.
-        are_refused: whether this process may not use handles.
         by_closes: watch in :attr:`Session.closes` of a held inode -> its watch here.
-        overlays: the IDs of the mounts of overlayfs.
-        are_missing: whether there are files without a handle, because their filesystem has none.
     """
 
-    def __init__(self, session: Session, watches: Watches, changes: Changes, sampled: Sampled) -> None:
-        self.handles: dict[int, bytes | None] = {}
-        self.are_refused = False
-        self.are_missing = False
-        self.overlays: Collection[int] = ()
+    def __init__(
+        self, session: Session, watches: Watches, changes: Changes, sampled: Sampled, handles: Handles
+    ) -> None:
         self.by_closes: dict[int, int] = {}
-        self.known: Mapping[tuple[int, int, int], bytes] = {}
-        self.active_ns = file_time_ns()
+        self._handles = handles
         self._session = session
-        self._real = session.root.real
         self._watches = watches
         self._changes = changes
         self._sampled = sampled
-
-    def probe(self) -> None:
-        """Find out whether this process may use handles, where a filesystem has some."""
-        for directory in (self._real("/"), "/dev") if self._changes.is_kept else ():
-            try:
-                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            try:
-                if (handle := take_handle(fd)) is not None:
-                    os.close(open_handle(fd, handle))
-                    return
-            except RefusedError as error:
-                self._refuse(error)
-                return
-            except OSError:
-                continue
-            finally:
-                os.close(fd)
-
-    # -- while an inode has a name ------------------------------------------------------------------------------------
-
-    def learn(self, entry: Entry) -> None:
-        """Take the handle of a watched file, for the time when its name leads elsewhere; once for each watch."""
-        if self.are_refused or not self._changes.is_kept or entry.wd == NO_WATCH:
-            return
-        try:
-            fd = os.open(self._real(entry.path), os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            # An inode's number is given again at once, but no birth; without births its IN_IGNORED is queued before.
-            status, stats = os.fstat(fd), entry.stats
-            assert self._session.inotify is not None
-            if (status.st_dev, status.st_ino) != (stats.device, stats.inode):
-                return
-            if self._session.inotify.pending_bytes():
-                birth_ns = status_of(f"/proc/self/fd/{fd}")[-2]
-                if not birth_ns or birth_ns != stats.birth_ns:
-                    return
-            handle = take_handle(fd)
-        except RefusedError as error:
-            self._refuse(error)
-            return
-        except OSError:
-            return
-        finally:
-            os.close(fd)
-        self.handles[entry.wd] = handle
-        if handle is not None:
-            self._changes.add(InodeChange(entry.stats, handle))
-        elif not self.are_missing:
-            self.are_missing = True
-            log.warning("deleted and moved files cannot be read where the filesystem has no handles: %s", entry.path)
-
-    def _refuse(self, error: RefusedError) -> None:
-        self.are_refused = True
-        log.warning("deleted and moved files cannot be read; grant CAP_DAC_READ_SEARCH: %s", error.strerror)
 
     # -- when its last name is gone -----------------------------------------------------------------------------------
 
@@ -192,7 +124,7 @@ class NamelessInodes(dict[int, Nameless]):
             stats: the known ones.
             directory: of that path.
         """
-        handle = self.handles.pop(wd, None) or self.known.get(stats.identity) or None
+        handle = self._handles.pop(wd, None) or self._handles.known.get(stats.identity) or None
         self[wd] = Nameless(stats, handle, directory)
         if not self._changes.is_kept:
             self.drop(wd)
@@ -213,11 +145,9 @@ class NamelessInodes(dict[int, Nameless]):
             Whether it was found.
         """
         try:
-            fd = self._open(handle, directory, known.device)
+            fd = self._handles.open(handle, directory, known.device)
         except OSError as error:
-            if isinstance(error, RefusedError):
-                self._refuse(error)
-            elif error.errno == errno.ESTALE:
+            if error.errno == errno.ESTALE:
                 self._changes.add(InodeChange(known, is_gone=True))
             return False
         return self._find(fd, known, handle, directory)
@@ -227,10 +157,10 @@ class NamelessInodes(dict[int, Nameless]):
 
         The kernel ends a watch with the inode's last name, unless it is open by that one.
         """
-        if handle is None or self.are_refused:
+        if handle is None or self._handles.are_refused:
             return False
         try:
-            fd = self._open(handle, directory, known.device)
+            fd = self._handles.open(handle, directory, known.device)
         except OSError:
             return False
         return self._find(fd, known, handle, directory)
@@ -252,13 +182,9 @@ class NamelessInodes(dict[int, Nameless]):
             directory: in which it was seen last.
         """
         _, size, mtime_ns, number, device, birth_ns, _ = status_of(f"/proc/self/fd/{fd}")
-        keeps_birth = not (self.overlays and self._is_on_overlay(directory))
+        keeps_birth = not (self._handles.overlays and self._handles.is_on_overlay(directory))
         status, stats = os.fstat(fd), FileStats(size, mtime_ns, number, device, birth_ns, keeps_birth=keeps_birth)
-        try:
-            handle = None if self.are_refused else take_handle(fd)
-        except RefusedError as error:
-            handle = None
-            self._refuse(error)
+        handle = self._handles.take(fd)
         self._changes.add(InodeChange(stats, handle, status.st_nlink, 512 * status.st_blocks))
         is_idle = file_time_ns() - mtime_ns > QUIET_S * 1e9
         if not (status.st_nlink and is_idle) and self._watches.open() is None:
@@ -346,7 +272,7 @@ class NamelessInodes(dict[int, Nameless]):
             self._session.closes.rm_watch(inode.closes_wd)
         if wd in self._watches.files:
             if inode.handle is not None:  # else it is not known yet, perhaps
-                self.handles[wd] = inode.handle
+                self._handles[wd] = inode.handle
         else:
             self._sampled.pop(wd, None)
             self._watches.remove(wd)
@@ -363,7 +289,7 @@ class NamelessInodes(dict[int, Nameless]):
         for inode in self.values():
             inode.release()
         self.clear()
-        self.handles.clear()
+        self._handles.clear()
         self.by_closes.clear()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -374,8 +300,8 @@ class NamelessInodes(dict[int, Nameless]):
         if inode.fd is None:
             try:
                 if inode.handle is None:
-                    raise RefusedError
-                inode.fd = self._open(inode.handle, inode.directory, inode.stats.device)
+                    raise OSError
+                inode.fd = self._handles.open(inode.handle, inode.directory, inode.stats.device)
             except OSError as error:
                 # ESTALE: it is gone, and IN_IGNORED will say so. In the first moments its new name may yet be found.
                 if error.errno != errno.ESTALE and time.monotonic() - inode.changed_at > NAME_S:
@@ -436,7 +362,7 @@ class NamelessInodes(dict[int, Nameless]):
             if inode.fd is not None:
                 self._watch(inode.fd, mask)
             elif inode.handle is not None:
-                fd = self._open(inode.handle, inode.directory, inode.stats.device)
+                fd = self._handles.open(inode.handle, inode.directory, inode.stats.device)
                 try:
                     self._watch(fd, mask)
                 finally:
@@ -445,36 +371,3 @@ class NamelessInodes(dict[int, Nameless]):
     def _watch(self, fd: int, mask: int) -> int:
         assert self._session.inotify is not None
         return self._session.inotify.watch_fd(fd, mask)
-
-    def _open(self, handle: bytes, directory: str, device: int) -> int:
-        """Open an inode by its handle, from the nearest directory above its last place that is still there.
-
-        Raises:
-            OSError: ESTALE: the inode is gone. EXDEV: another device is there now, because its own may be unmounted.
-        """
-        at = self._open_directory(directory)
-        try:
-            return open_handle(at, handle)
-        except OSError as error:
-            if error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), directory) from None
-            raise
-        finally:
-            os.close(at)
-
-    def _is_on_overlay(self, directory: str) -> bool:
-        at = self._open_directory(directory)  # an open file's mount may be that of a process with other mounts
-        try:
-            return status_of(f"/proc/self/fd/{at}")[-1] in self.overlays
-        finally:
-            os.close(at)
-
-    def _open_directory(self, directory: str) -> int:
-        """Open a directory, or the nearest one above it that is still there."""
-        while True:
-            try:
-                return os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except (FileNotFoundError, NotADirectoryError):
-                if directory == "/":
-                    raise
-                directory = os.path.dirname(directory)

@@ -91,7 +91,7 @@ def test_old_stats_of_another_name(tmp_path: Path, track: Track) -> None:
         assert appended(tracker) == 5
         log.write(b"678")
         tracker.cache.look(str(path))  # not by the other name
-        tracker.cache._life.engine.files.nameless.handles.clear()
+        tracker.cache._life.engine.files.handles.clear()
         link.unlink()
         path.unlink()
         assert appended(tracker) == 8

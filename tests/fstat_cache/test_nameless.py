@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FStatCache, InodeChange, nameless
+from fstat_cache import FStatCache, InodeChange, handles, nameless
 from tests.fstat_cache.kernel import kernel_watches
 from tests.support import as_root, wait_until
 
@@ -285,13 +285,13 @@ def test_an_inode_that_was_absent(
 ) -> None:
     """What is saved instead of a handle, for an inode that was not found after a start, is not used as one."""
     used: list[bytes] = []
-    open_handle = nameless.open_handle
+    open_handle = handles.open_handle
 
     def record(directory: int, handle: bytes) -> int:
         used.append(handle)
         return open_handle(directory, handle)
 
-    monkeypatch.setattr(nameless, "open_handle", record)
+    monkeypatch.setattr(handles, "open_handle", record)
     (file,) = write(tmp_path / "a")
     opened.enter_context(file)
     stats = cache.get_file_stats_using_stat(tmp_path / "a")
