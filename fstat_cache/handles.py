@@ -21,11 +21,10 @@ log = logging.getLogger(__name__)
 _AT_EMPTY_PATH = 0x1000
 _MAX_HANDLE_BYTES = 128
 _HEADER = struct.Struct("=Ii")  # struct file_handle without its bytes: their number, and their type
-_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
-
-
-class RefusedError(OSError):
-    """This process may not open handles at all: it lacks CAP_DAC_READ_SEARCH, or a seccomp profile forbids the call."""
+_REFUSED = (errno.EPERM, errno.ENOSYS)
+"""What both calls say to a process that lacks CAP_DAC_READ_SEARCH, or whose seccomp profile forbids them."""
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EOVERFLOW)
+"""What name_to_handle_at(2) says of a filesystem without handles. The second one also if a handle is too long."""
 
 
 def take_handle(fd: int) -> bytes | None:
@@ -34,16 +33,16 @@ def take_handle(fd: int) -> bytes | None:
     A handle stays valid after renames, moves and restarts, until the inode is gone.
 
     Raises:
-        RefusedError: the call is forbidden.
+        OSError: EPERM, ENOSYS: this process may not use handles. Else only this file's failed.
     """
     handle = ctypes.create_string_buffer(_HEADER.size + _MAX_HANDLE_BYTES)
     _HEADER.pack_into(handle, 0, _MAX_HANDLE_BYTES, 0)
     try:
         _call("name_to_handle_at", fd, b"", handle, ctypes.byref(ctypes.c_int()), _AT_EMPTY_PATH)
-    except RefusedError:
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return None
         raise
-    except OSError:
-        return None
     size, _ = _HEADER.unpack_from(handle)
     return handle.raw[: _HEADER.size + size]
 
@@ -56,8 +55,7 @@ def open_handle(directory: int, handle: bytes) -> int:
         handle: what :func:`take_handle` has returned.
 
     Raises:
-        RefusedError: handles cannot be opened by this process.
-        OSError: ESTALE: the inode is gone.
+        OSError: EPERM, ENOSYS: this process may not use handles. ESTALE: the inode is gone.
     """
     return _call("open_by_handle_at", directory, handle, os.O_PATH | os.O_CLOEXEC)
 
@@ -66,7 +64,7 @@ def _call(name: str, *args: object) -> int:
     result: int = getattr(_libc(), name)(*args)
     if result < 0:
         number = ctypes.get_errno()
-        raise (RefusedError if number in _REFUSED else OSError)(number, os.strerror(number))
+        raise OSError(number, os.strerror(number))
     return result
 
 
@@ -111,11 +109,8 @@ class Handles(dict[int, bytes | None]):
                 if (handle := take_handle(fd)) is not None:
                     os.close(open_handle(fd, handle))
                     return
-            except RefusedError as error:
-                self._refuse(error)
-                return
-            except OSError:
-                continue
+            except OSError as error:
+                self._note(error)
             finally:
                 os.close(fd)
 
@@ -138,10 +133,8 @@ class Handles(dict[int, bytes | None]):
                 if not birth_ns or birth_ns != stats.birth_ns:
                     return
             handle = take_handle(fd)
-        except RefusedError as error:
-            self._refuse(error)
-            return
-        except OSError:
+        except OSError as error:
+            self._note(error)
             return
         finally:
             os.close(fd)
@@ -156,8 +149,8 @@ class Handles(dict[int, bytes | None]):
         """Return the handle of an open file; None where it has none, or this process may not use handles."""
         try:
             return None if self.are_refused else take_handle(fd)
-        except RefusedError as error:
-            self._refuse(error)
+        except OSError as error:
+            self._note(error)
             return None
 
     def open(self, handle: bytes, directory: str, device: int) -> int:
@@ -175,9 +168,8 @@ class Handles(dict[int, bytes | None]):
         try:
             return open_handle(at, handle)
         except OSError as error:
-            if isinstance(error, RefusedError):
-                self._refuse(error)
-            elif error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
+            self._note(error)
+            if error.errno == errno.ESTALE and os.fstat(at).st_dev != device:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), directory) from None
             raise
         finally:
@@ -201,7 +193,8 @@ class Handles(dict[int, bytes | None]):
                     raise
                 directory = os.path.dirname(directory)
 
-    def _refuse(self, error: RefusedError) -> None:
-        if not self.are_refused:
+    def _note(self, error: OSError) -> None:
+        """Use no handles from now on if an error says that this process may not."""
+        if error.errno in _REFUSED and not self.are_refused:
             self.are_refused = True
             log.warning("deleted and moved files cannot be read; grant CAP_DAC_READ_SEARCH: %s", error.strerror)

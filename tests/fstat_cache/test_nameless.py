@@ -1,5 +1,6 @@
 """Inodes without a tracked name: limits, sampling, names that come back, interruptions."""
 
+import errno
 import os
 import random
 import signal
@@ -301,6 +302,42 @@ def test_an_inode_that_was_absent(
     (tmp_path / "a").unlink()
     assert inodes(cache)[number(file)].links == 0
     assert b"" not in used
+
+
+@pytest.mark.parametrize(
+    ("number", "are_used"),
+    [
+        (errno.EACCES, True),
+        (errno.ENOMEM, True),
+        (errno.EPERM, False),
+        (errno.ENOSYS, False),
+        (errno.EOPNOTSUPP, False),
+    ],
+)
+def test_an_error(
+    tmp_path: Path,
+    cache: FStatCache,
+    opened: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    number: int,
+    are_used: bool,
+) -> None:
+    """An error of one file says nothing of others, nor of itself later, unless it is about process or filesystem."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (file,) = write(tmp_path / "a")
+    opened.enter_context(file)
+    cache.sync()
+    with monkeypatch.context() as patch:
+        patch.setattr(handles, "_call", fail)
+        cache.build([tmp_path / "a"])
+        assert cache.status().reads_deleted_files == are_used
+    file.write(b"6")
+    change = inodes(cache).get(os.fstat(file.fileno()).st_ino)
+    assert (change is not None and change.handle is not None) == are_used
 
 
 def test_a_library_user_pays_nothing(tmp_path: Path, away: Path, opened: ExitStack) -> None:
