@@ -32,7 +32,8 @@ class InodeChange(NamedTuple):
         links: how many names it has, 0 if it is deleted and still open; None: unknown.
         disk_bytes: how much of the disk it takes.
         is_gone: whether it does not exist any more.
-        is_exact: False if it was written after its latest read and cannot be read any more.
+        is_exact: False if it was written after its latest read and cannot be read any more, or if it is deleted, open
+            and not watched any more.
         is_read: False if it cannot be read: the stats may be older than others of the same inode.
     """
 

@@ -35,7 +35,7 @@ from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Watches
 log = logging.getLogger(__name__)
 
 MOST_NAMELESS = 10_000
-"""How many nameless inodes are watched; the one that lost its name first makes room."""
+"""How many nameless inodes are watched; one that has links makes room, else the one that lost its name first."""
 HELD_SHARE = 4
 """At most a quarter of the descriptors that the process may have hold deleted inodes: others need some too."""
 QUIET_S = 600.0
@@ -278,11 +278,20 @@ class NamelessInodes(dict[int, Nameless]):
             self._watches.remove(wd)
 
     def give_up_a_watch(self) -> bool:
-        """Drop the inode that lost its name first, so that a file can have its watch; return whether there was one."""
-        for wd in self:
-            self.drop(wd)
-            return True
-        return False
+        """Drop an inode, so that a file can have its watch; return whether there was one.
+
+        Those with links go first, because a scan reads them again; then those that lost their names first.
+        """
+        wd = next((wd for wd, inode in self.items() if inode.links), next(iter(self), None))
+        if wd is None:
+            return False
+        inode = self[wd]
+        if inode.links is None:  # no event of it has come yet
+            self._read(wd)
+        if inode.is_dirty or (inode.links == 0 and not inode.is_complete):
+            self._note_uncounted(inode)
+        self.drop(wd)
+        return True
 
     def forget(self) -> None:
         """Drop all but remove no watch, because the session is about to close."""
@@ -304,7 +313,7 @@ class NamelessInodes(dict[int, Nameless]):
                 inode.fd = self._handles.open(inode.handle, inode.directory, inode.stats.device)
             except OSError as error:
                 # ESTALE: it is gone, and IN_IGNORED will say so. In the first moments its new name may yet be found.
-                if error.errno != errno.ESTALE and time.monotonic() - inode.changed_at > NAME_S:
+                if error.errno != errno.ESTALE and inode.is_dirty and time.monotonic() - inode.changed_at > NAME_S:
                     self._note_uncounted(inode)
                 return False
         has_changed = self._take_over(inode, os.fstat(inode.fd))
@@ -329,7 +338,7 @@ class NamelessInodes(dict[int, Nameless]):
             log.debug("the last bytes of a deleted file may be missing: %s", error)
 
     def _note_uncounted(self, inode: Nameless) -> None:
-        if inode.is_dirty and not inode.is_uncounted:
+        if not inode.is_uncounted:
             inode.is_uncounted = True
             self._changes.add(InodeChange(inode.stats, is_exact=False))
 

@@ -19,7 +19,8 @@ REASONS = (TRUNCATED, OVERFLOW, DELETED, FLOOD, UNWATCHED, ABSENCE)
 - overflow: the kernel dropped events.
 - deleted: a file was written after the latest stat, and gone with its last opener before the next one.
 - flood: a directory had too many events, so names in it came and went unseen.
-- unwatched: a file was written where nothing reads it, after it was moved out of the watched directories.
+- unwatched: a file was written where nothing reads it, after it was moved out of the watched directories; or a deleted
+  one was open when its watch was given up.
 - absence: a file was deleted, moved away or truncated while the agent did not run.
 """
 

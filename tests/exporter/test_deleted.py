@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fstat_cache import nameless
 from tests.exporter.tracking import Track, append, appended, deleted, present, uncertain
 from tests.support import StartAgent, as_root, wait_until
 
@@ -96,6 +97,27 @@ def test_old_stats_of_another_name(tmp_path: Path, track: Track) -> None:
         path.unlink()
         assert appended(tracker) == 8
         assert tracker.publication.groups[0].truncations == 0
+
+
+def test_too_many(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deleted file that makes room for another one is uncertain from then on, and ends when it is gone."""
+    monkeypatch.setattr(nameless, "MOST_NAMELESS", 1)
+    tracker = track("*.log", has_thread=False)
+    with (tmp_path / "a.log").open("ab", buffering=0) as first, (tmp_path / "b.log").open("ab", buffering=0) as second:
+        for writer in (first, second):
+            writer.write(b"12345")
+        assert appended(tracker) == 10
+        (tmp_path / "a.log").unlink()
+        assert uncertain(tracker) == {}
+        (tmp_path / "b.log").unlink()
+        assert uncertain(tracker) == {"unwatched": 1}
+        first.write(b"6")
+        second.write(b"7")
+        assert appended(tracker) == 11
+        assert len(deleted(tracker)) == 2
+    tracker.scan()
+    assert deleted(tracker) == []
+    assert uncertain(tracker) == {"unwatched": 1}
 
 
 def test_two_openers(tmp_path: Path, track: Track) -> None:

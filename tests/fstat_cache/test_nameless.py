@@ -127,6 +127,29 @@ def test_only_so_many(tmp_path: Path, cache: FStatCache, opened: ExitStack, monk
     assert inodes(cache).keys() == {number(file) for file in files[2:5]}
 
 
+def test_a_deleted_one_stays_longest(
+    tmp_path: Path, away: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest that has links makes room. A deleted one goes only after these, and may have uncounted bytes."""
+    monkeypatch.setattr(nameless, "MOST_NAMELESS", 2)
+    paths = [tmp_path / str(number) for number in range(5)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    cache.build(paths)
+    inodes(cache)
+    paths[0].unlink()
+    for path in paths[1:3]:
+        inodes(cache)
+        path.rename(away / path.name)
+    assert all(change.is_exact for change in inodes(cache).values())
+    for file in files[:3]:
+        file.write(b"6")
+    assert inodes(cache).keys() == {number(files[0]), number(files[2])}
+    for path in paths[3:]:
+        path.unlink()
+        found = inodes(cache)
+    assert [inode for inode, change in found.items() if not change.is_exact] == [number(files[0])]
+
+
 def test_few_descriptors(tmp_path: Path, cache: FStatCache, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a quarter of the descriptors holds deleted inodes; the others are read at each write, but not held."""
     monkeypatch.setattr(nameless.resource, "getrlimit", lambda _: (8, 8))
@@ -200,6 +223,23 @@ def test_at_the_limit_of_watches(tmp_path: Path, away: Path, opened: ExitStack) 
             assert cache.get_file_stats(path) is not None
         assert not cache.status().polled
         assert cache.status().watches == kernel_watches() == 4
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_at_the_limit_of_watches_alone(tmp_path: Path, opened: ExitStack, *, is_open: bool) -> None:
+    """A deleted file that is open may have uncounted bytes if it makes room at once; one that is closed has none."""
+    with FStatCache(keep_changes=True, max_watches=1) as cache:
+        (file,) = write(tmp_path / "a")
+        opened.enter_context(file)
+        cache.build([tmp_path / "a"])
+        inodes(cache)
+        (tmp_path / "a").unlink()
+        if not is_open:
+            file.close()
+        changes = inodes(cache).values()
+        assert len(changes) == 1
+        assert {change.is_exact for change in changes} == {not is_open}
+        assert kernel_watches() == 0
 
 
 def test_a_busy_one_is_sampled_and_armed_again(
