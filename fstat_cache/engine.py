@@ -170,7 +170,6 @@ class Engine:
             self._overflowed_at = now
             self._changes.add(EventsLost(None))
             files.distrust()
-            files.nameless.check()
         written: list[Entry] = []
         busy = []
         if names:
@@ -216,6 +215,8 @@ class Engine:
             self._stat_written([each for each in written if each.state in BELIEVED and each.wd != NO_WATCH], within)
         if overflow:
             busy = list(dict.fromkeys(busy))
+            if not files.doubtful:
+                self.recover()
         elif within != math.inf:
             return
         elif busy:
@@ -322,6 +323,8 @@ class Engine:
         self.open()
         for entry in tuple(itertools.islice(self.files.doubtful.values(), files)):
             self.files.on(entry, states.ASKED)
+        if self.files.nameless.have_lost_events and not self.files.doubtful:  # else more may lose their names
+            self.files.nameless.recover()
 
     def stat_polled(self) -> None:
         """Stat the polled files, and try again to watch those that a watch would help.

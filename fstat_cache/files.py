@@ -207,6 +207,7 @@ class Files:
         """Mark all entries for a new watch and stat before they are served again: events may have been lost."""
         self.directories.recheck(self.directories.by_path.values())
         self.grown.clear()  # a missing event proves nothing now
+        self.nameless.have_lost_events = True
         self.doubtful.update(self.served)
         for entry in self.served.values():
             entry.state = TABLE[entry.state, states.LOST][0]

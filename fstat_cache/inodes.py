@@ -47,7 +47,8 @@ class Inodes:
         """
         with self._life.lock, self._life as engine:
             engine.open()
-            engine.files.nameless.check()
+            for wd in tuple(engine.files.nameless):
+                engine.files.nameless.check(wd)
         found = []
         for each in known:
             with self._life.lock, self._life as engine:  # once for each, because look-ups wait for it

@@ -128,6 +128,15 @@ class Inotify:
             if error.errno != errno.EINVAL:
                 raise
 
+    def watches(self) -> set[int]:
+        """Return the watches that exist: the kernel ends that of a gone inode, also when its IN_IGNORED is lost.
+
+        Raises:
+            OSError: there is no /proc.
+        """
+        with open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as info:
+            return {int(line.split(" ", 2)[1][3:], 16) for line in info if line.startswith("inotify wd:")}
+
     def read(self) -> Events:
         """Read all events queued now, without waiting for more."""
         fcntl.ioctl(self.fd, termios.FIONREAD, self._pending_bytes)  # inlines pending_bytes(), as this is called most

@@ -101,12 +101,14 @@ class NamelessInodes(dict[int, Nameless]):
         handles: open their inodes.
 
     Attributes:
+        have_lost_events: whether their events may have been lost.
         by_closes: watch in :attr:`Session.closes` of a held inode -> its watch here.
     """
 
     def __init__(
         self, session: Session, watches: Watches, changes: Changes, sampled: Sampled, handles: Handles
     ) -> None:
+        self.have_lost_events = False
         self.by_closes: dict[int, int] = {}
         self._handles = handles
         self._session = session
@@ -225,7 +227,10 @@ class NamelessInodes(dict[int, Nameless]):
             closes: :attr:`Session.closes`.
         """
         others: set[int] = set()
-        for closes_wd in closes.read().notes:
+        notes = closes.read().notes
+        for wd in tuple(self) if NO_WATCH in notes else ():  # closes were lost
+            self.check(wd)
+        for closes_wd in notes:
             wd = self.by_closes.get(closes_wd, NO_WATCH)
             if wd in self:
                 self._read(wd)
@@ -239,15 +244,28 @@ class NamelessInodes(dict[int, Nameless]):
                 self._read(wd)
                 self._renew(wd)
 
-    def check(self) -> None:
-        """Read all of them again, after events were lost or at intervals; drop the idle ones."""
+    def recover(self) -> None:
+        """Read all of them again after events were lost, and end those whose IN_IGNORED was."""
+        self.have_lost_events = False
+        if not self:
+            return
+        assert self._session.inotify is not None
+        with contextlib.suppress(OSError):  # there is no /proc
+            for wd in self.keys() - self._session.inotify.watches():
+                self.take_in(wd, IN_IGNORED)
         for wd in tuple(self):
-            inode = self[wd]
-            if inode.links != 0 and time.monotonic() - inode.changed_at > QUIET_S:
-                self.drop(wd)
-            else:
-                self._read(wd)
-                self._renew(wd)
+            self.check(wd)
+
+    def check(self, wd: int) -> None:
+        """Read an inode again, after events were lost or at intervals; drop an idle one. An unknown one is no error."""
+        inode = self.get(wd)
+        if inode is None:
+            return
+        if inode.links != 0 and time.monotonic() - inode.changed_at > QUIET_S:
+            self.drop(wd)
+        else:
+            self._read(wd)
+            self._renew(wd)
 
     def sample(self) -> list[int]:
         """Read the sampled ones; return the watches of those that have changed."""

@@ -59,6 +59,11 @@ def number(file: FileIO) -> int:
     return os.fstat(file.fileno()).st_ino
 
 
+def half_a_queue() -> range:
+    """As many rounds as there may be pairs of events, and one more."""
+    return range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2 + 1)
+
+
 def test_moved_and_deleted(tmp_path: Path, away: Path, cache: FStatCache, opened: ExitStack) -> None:
     """A handle is reported with the first stat; afterwards size, links and disk space by the handle alone."""
     moved, unlinked = (opened.enter_context(file) for file in write(tmp_path / "moved", tmp_path / "unlinked"))
@@ -342,6 +347,72 @@ def test_an_inode_that_was_absent(
     (tmp_path / "a").unlink()
     assert inodes(cache)[number(file)].links == 0
     assert b"" not in used
+
+
+@pytest.mark.parametrize("has_handle", [False, True])
+def test_an_overflow(tmp_path: Path, cache: FStatCache, opened: ExitStack, *, has_handle: bool) -> None:
+    """Without its events an inode is forgotten if it is gone, and found if it lost its name; also during recovery."""
+    paths = [tmp_path / str(number) for number in range(4)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    numbers = [number(file) for file in files]
+    cache.build(paths)
+    inodes(cache)
+    if not has_handle:
+        cache._life.engine.files.handles.clear()
+    paths[0].unlink()
+    inodes(cache)
+    for _ in half_a_queue():
+        for file in files[2:]:
+            file.write(b"6")
+    for file in files[:2]:
+        file.close()
+    for path in paths[1:3]:
+        path.unlink()
+    found = inodes(cache)
+    assert cache.status().queue_overflows == 1
+    assert {inode for inode, change in found.items() if change.is_gone} == {*numbers[:2]}
+    assert {inode for inode, change in found.items() if change.links == 0} == ({numbers[2]} if has_handle else set())
+    assert [inode.stats.inode for inode in cache._life.engine.files.nameless.values()] == [numbers[2]]
+
+
+def test_an_overflow_without_names(tmp_path: Path, away: Path, cache: FStatCache, opened: ExitStack) -> None:
+    """The same where no file has a name any more."""
+    paths = [tmp_path / str(number) for number in range(3)]
+    files = [opened.enter_context(file) for file in write(*paths)]
+    cache.build(paths)
+    inodes(cache)
+    paths[0].unlink()
+    for path in paths[1:]:
+        path.rename(away / path.name)
+    gone = number(files[0])
+    inodes(cache)
+    for _ in half_a_queue():
+        for file in files[1:]:
+            file.write(b"6")
+    files[0].close()
+    assert inodes(cache)[gone].is_gone
+    assert len(cache._life.engine.files.nameless) == 2
+
+
+def test_an_overflow_of_closes(tmp_path: Path, cache: FStatCache) -> None:
+    """When more files are closed than the kernel reports, none is held longer than by others."""
+    paths = [tmp_path / str(number) for number in range(3)]
+    files = write(*paths)
+    cache.build(paths)
+    inodes(cache)
+    for path in paths:
+        path.unlink()
+    inodes(cache)
+    for _ in half_a_queue():
+        for file in files[:2]:
+            os.close(os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY))
+    numbers = {number(file) for file in files}
+    for file in files:
+        file.close()
+    cache.sync()
+    found = inodes(cache)
+    assert {inode for inode, change in found.items() if change.is_gone} == numbers
+    assert all(change.is_exact for change in found.values())
 
 
 @pytest.mark.parametrize(
