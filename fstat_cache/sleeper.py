@@ -10,6 +10,10 @@ import time
 from collections import deque
 
 GREATEST_REST_S = 0.5
+MOST_CUT_S = 5.0
+CUT_SHARE = 0.1
+"""How much of their rests urgent events may cut off at once, and which share of the time in the long run. Beyond that
+they wait for the end of a rest, because frequent ones would exceed the budget."""
 STOP_TIMEOUT_S = 1.0
 IDLE_S = 0.1
 """After so long a sleep the first events gather for :data:`LEAST_GATHER_S` only, because a truncation may follow."""
@@ -31,6 +35,8 @@ class Sleeper:
         self._gather_s = gather_s
         self.cpu_budget = cpu_budget
         self._owed_s = 0.0  # below 0: how much rest it has had ahead
+        self._cut_s = 0.0  # how much rest was cut off until _cut_at_s, less CUT_SHARE of the time
+        self._cut_at_s = 0.0
         self._slept_s = 0.0
         self._worked_since_s: float | None = None  # CPU time of the thread when its turn began; None before the first
         self._stopping = False
@@ -41,6 +47,8 @@ class Sleeper:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = select.poll()
         self._woken.register(self._wake_fd, select.POLLIN)
+        self._urgent = select.poll()
+        self._urgent.register(self._wake_fd, select.POLLIN)
         self._anything = select.poll()
         self._anything.register(self._wake_fd, select.POLLIN)
 
@@ -54,7 +62,7 @@ class Sleeper:
         """
         self._anything.register(fd, events)
         if ends_rest:
-            self._woken.register(fd, events)
+            self._urgent.register(fd, events)
         if not self._awake.is_set():
             self.wake()  # its current poll(2) does not include the new descriptor
 
@@ -81,7 +89,7 @@ class Sleeper:
             if not self._rest(due) and self._wait(due):
                 now_s = time.monotonic()
                 gather_s = self._gather_s if self._slept_s < IDLE_S else min(self._gather_s, LEAST_GATHER_S)
-                self._is_woken(min(gather_s, math.inf if due is None else max(0.0, due - now_s)))
+                self._wait_for_wake(self._urgent, min(gather_s, math.inf if due is None else max(0.0, due - now_s)))
             self._worked_since_s = time.thread_time()
             return not self._stopping
         finally:
@@ -92,11 +100,19 @@ class Sleeper:
         rest_per_work = 1 / self.cpu_budget - 1 if self.cpu_budget else 0.0
         self._owed_s = min(self._owed_s + self.worked_s * rest_per_work, GREATEST_REST_S)
         rest_s = max(0.0, self._owed_s)
+        began_s = time.monotonic()
         if due is not None:
-            rest_s = min(rest_s, max(0.0, due - time.monotonic()))
+            rest_s = min(rest_s, max(0.0, due - began_s))
         self._owed_s -= rest_s
-        if rest_s <= 0 or not self._is_woken(rest_s):
+        if rest_s <= 0:
             return False
+        self._cut_s = max(0.0, self._cut_s - CUT_SHARE * (began_s - self._cut_at_s))
+        self._cut_at_s = began_s
+        woken = self._wait_for_wake(self._urgent if self._cut_s < MOST_CUT_S else self._woken, rest_s)
+        if not woken:
+            return False
+        if self._wake_fd not in woken:
+            self._cut_s += max(0.0, began_s + rest_s - time.monotonic())
         self._answer()
         return True
 
@@ -134,12 +150,12 @@ class Sleeper:
         while self._asked:
             self._asked.popleft().set()
 
-    def _is_woken(self, timeout_s: float) -> bool:
-        """Wait for :meth:`wake`, and for what ends a rest."""
-        woken = [fd for fd, _ in self._woken.poll(math.ceil(timeout_s * 1000))]
+    def _wait_for_wake(self, poll: select.poll, timeout_s: float) -> list[int]:
+        """Wait for :meth:`wake`, and for other descriptors if `poll` has some; return those that have something."""
+        woken = [fd for fd, _ in poll.poll(math.ceil(timeout_s * 1000))]
         if self._wake_fd in woken and not self._stopping:
             os.eventfd_read(self._wake_fd)
-        return bool(woken)
+        return woken
 
     def _wait(self, due: float | None) -> bool:
         """Wait for any event until work is due; return whether there was one besides :meth:`wake`."""

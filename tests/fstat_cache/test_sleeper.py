@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fstat_cache import Change, FileChange, FStatCache
-from fstat_cache.sleeper import GREATEST_REST_S, Sleeper
+from fstat_cache.sleeper import CUT_SHARE, GREATEST_REST_S, MOST_CUT_S, Sleeper
 from tests.fstat_cache.driven import driven
 from tests.support import wait_until
 
@@ -176,6 +176,22 @@ def test_a_rest_ends_when_the_work_is_asked_for(pipe: tuple[int, int], start: St
     sleeper.wake()
     wait_until(lambda: len(began) == 2)
     assert began[1] - began[0] < GREATEST_REST_S
+
+
+def test_what_ends_a_rest_stays_within_the_budget(pipe: tuple[int, int], start: Start) -> None:
+    """Urgent events are processed at once, but if they do not end, the thread rests from them too."""
+    began: list[float] = []
+
+    def work() -> None:
+        began.append(time.monotonic())
+        work_for(0.001)
+
+    sleeper = start(work)
+    sleeper.watch(pipe[0], select.POLLIN, ends_rest=True)
+    os.write(pipe[1], b"x")  # and never read
+    wait_until(lambda: len(began) > 60)
+    assert began[20] - began[0] < 20 * 0.099
+    assert began[60] - began[0] >= (60 * 0.099 - MOST_CUT_S) / (1 + CUT_SHARE)
 
 
 def test_who_asks_is_answered(pipe: tuple[int, int], start: Start) -> None:
