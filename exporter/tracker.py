@@ -193,9 +193,10 @@ class Tracker:
             self.perform(self.discovery.take_remote(found.files, found.left_out))
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
-        with self.lock:
-            self._nameless.find()
-            self._keeper.book()
+        for inodes in self._nameless.lost():
+            with self.lock:
+                self._nameless.find(inodes)
+                self._keeper.book()
         self.facts.end_restoring()
         _log.log(
             logging.INFO if first else logging.DEBUG,

@@ -170,7 +170,8 @@ class Engine:
             self._overflowed_at = now
             self._changes.add(EventsLost(None))
             files.distrust()
-            files.nameless.check()
+            for wd in tuple(files.nameless):
+                files.nameless.check(wd)
         written: list[Entry] = []
         busy = []
         if names:

@@ -313,15 +313,16 @@ class NamelessInodes(dict[int, Nameless]):
                 self._read(wd)
                 self._renew(wd)
 
-    def check(self) -> None:
-        """Read all of them again, after events were lost or at intervals; drop the idle ones."""
-        for wd in tuple(self):
-            inode = self[wd]
-            if inode.links != 0 and time.monotonic() - inode.changed_at > QUIET_S:
-                self.drop(wd)
-            else:
-                self._read(wd)
-                self._renew(wd)
+    def check(self, wd: int) -> None:
+        """Read an inode again, after events were lost or at intervals; drop an idle one. An unknown one is no error."""
+        inode = self.get(wd)
+        if inode is None:
+            return
+        if inode.links != 0 and time.monotonic() - inode.changed_at > QUIET_S:
+            self.drop(wd)
+        else:
+            self._read(wd)
+            self._renew(wd)
 
     def sample(self) -> list[int]:
         """Read the sampled ones; return the watches of those that have changed."""
