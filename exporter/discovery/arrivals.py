@@ -1,14 +1,29 @@
-"""How names came into watched directories: shows whether a file is new where no birth does, or a wrong one."""
+"""How names came into watched directories: shows which files are new where no birth does, and which went unseen."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 from fstat_cache import DirectoryEvent, FileStats
 
+T = TypeVar("T")
+
 MOST_ARRIVALS = 10_000
-"""How many names are remembered until their files are stat'ed, and how many renames until their second event."""
+"""How many names are remembered until their files are stat'ed."""
+MOST_MOVES = 10_000
+"""How many renames are remembered until the event of the new name."""
+
+
+class Moves(dict[int, T]):
+    """Pairs the two events of each rename: its number -> a value of the file, until the second event."""
+
+    def put(self, cookie: int, value: T) -> None:
+        """Set the value of a file at the first event."""
+        self[cookie] = value
+        if len(self) > MOST_MOVES:
+            del self[next(iter(self))]
 
 
 class Arrivals:
@@ -18,27 +33,33 @@ class Arrivals:
         real_name: gives where a name is, see :meth:`fstat_cache.paths.Root.real_name`.
 
     Attributes:
-        names: path -> True if its file was created, False if it was renamed from an unknown place.
+        names: path -> the path at which its file was created; "" if it was renamed from an unknown place.
     """
 
     def __init__(self, real_name: Callable[[str], str]) -> None:
         self._real_name = real_name
-        self.names: dict[str, bool] = {}
-        self._moves: dict[int, bool] = {}  # the same of renames without their second event
+        self.names: dict[str, str] = {}
+        self._moves = Moves[str]()  # the same of renames without their second event; none from unknown places
+        self._missed: list[tuple[str, bool]] = []
 
     def note(self, event: DirectoryEvent) -> None:
         """Process an event; the order counts."""
         if event.name is None:
             self.forget()  # any events may be lost
+        if event.name is None or event.is_directory:
             return
         path = os.path.join(event.directory, event.name)
-        is_created = self.names.pop(path, None)
-        if event.is_created:
-            _put(self.names, path, True)
-        elif event.moved_to:
-            _put(self.names, path, self._moves.pop(event.moved_to, False))
-        elif event.moved_from and is_created is not None:
-            _put(self._moves, event.moved_from, is_created)
+        created_at = self.names.pop(path, "")
+        if event.moved_from:
+            if created_at:
+                self._moves.put(event.moved_from, created_at)
+            return
+        if created_at:  # deleted, or replaced by a rename
+            self._missed.append((created_at, not event.moved_to and created_at == path))
+        if event.is_created or event.moved_to:
+            self.names[path] = path if event.is_created else self._moves.pop(event.moved_to, "")
+            if len(self.names) > MOST_ARRIVALS:
+                del self.names[next(iter(self.names))]
 
     def take(self, path: str, stats: FileStats | None) -> bool | None:
         """Return how the file of a stat came to a path, and forget it.
@@ -52,10 +73,10 @@ class Arrivals:
         Returns:
             True if it was created, also if renamed since; False if it was renamed from an unknown place; else None.
         """
-        is_created = self.names.pop(path, None)
-        if stats is None:
+        created_at = self.names.pop(path, None)
+        if stats is None or created_at is None:
             return None
-        if is_created:
+        if created_at:
             try:
                 status = os.lstat(self._real_name(path))
             except OSError:
@@ -63,15 +84,20 @@ class Arrivals:
             # A symbolic link has another inode than its file.
             if status.st_nlink > 1 or (status.st_dev, status.st_ino) != (stats.device, stats.inode):
                 return None
-        return is_created
+        return bool(created_at)
+
+    def take_missed(self) -> list[tuple[str, bool]]:
+        """Return the files that went before their first stat, and forget them. No event may be pending.
+
+        Returns:
+            The path at which each was created, and whether it was deleted there, so that a process may still have it
+            open; not replaced or moved away.
+        """
+        missed = self._missed + [(created_at, False) for created_at in self._moves.values()]
+        self._missed = []
+        self._moves.clear()
+        return missed
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Forget the names."""
         self.names.clear()
-        self._moves.clear()
-
-
-def _put(into: dict[str, bool] | dict[int, bool], key: str | int, is_created: bool) -> None:
-    into[key] = is_created  # type: ignore[index]
-    if len(into) > MOST_ARRIVALS:
-        del into[next(iter(into))]  # type: ignore[arg-type]

@@ -14,15 +14,20 @@ def created(path: Path | str) -> DirectoryEvent:
     return DirectoryEvent(*os.path.split(path), is_created=True)
 
 
-def test_lost_events_leave_nothing_certain() -> None:
-    """A directory to be listed had any events, perhaps of names and renames that are remembered."""
+def test_lost_events() -> None:
+    """A directory to be listed had any events, perhaps of names that are remembered; a rename has its number."""
     arrivals = Arrivals(os.fspath)
     arrivals.note(created("/logs/new"))
     arrivals.note(created("/logs/other"))
     arrivals.note(DirectoryEvent("/logs", "other", moved_from=1))
     arrivals.note(DirectoryEvent("/logs", None))
     arrivals.note(DirectoryEvent("/logs", "renamed", moved_to=1))
-    assert arrivals.names == {"/logs/renamed": False}
+    assert arrivals.names == {"/logs/renamed": "/logs/other"}
+    arrivals.note(DirectoryEvent("/logs", None))
+    arrivals.note(DirectoryEvent("/logs", "renamed", moved_from=2))
+    arrivals.note(DirectoryEvent("/logs", "again", moved_to=2))
+    assert arrivals.names == {"/logs/again": ""}
+    assert arrivals.take_missed() == []
 
 
 def test_names_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
