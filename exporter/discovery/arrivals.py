@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,6 +42,7 @@ class Arrivals:
         self.names: dict[str, str] = {}
         self._moves = Moves[str]()  # the same of renames without their second event; none from unknown places
         self._missed: list[tuple[str, bool]] = []
+        self._gone: list[str] = []  # names whose files were gone at their stat
 
     def note(self, event: DirectoryEvent) -> None:
         """Process an event; the order counts."""
@@ -62,7 +64,7 @@ class Arrivals:
                 del self.names[next(iter(self.names))]
 
     def take(self, path: str, stats: FileStats | None) -> bool | None:
-        """Return how the file of a stat came to a path, and forget it.
+        """Return how the file of a stat came to a path, and forget it, unless it has gone since.
 
         A new name of an old file is created too, so a created name shows nothing if its file has another one.
 
@@ -73,17 +75,18 @@ class Arrivals:
         Returns:
             True if it was created, also if renamed since; False if it was renamed from an unknown place; else None.
         """
+        status = None
+        with contextlib.suppress(OSError):
+            status = os.lstat(self._real_name(path))
+        if stats is None and status is None:
+            self._gone.append(path)  # the event that tells how it went is pending
+            return None
         created_at = self.names.pop(path, None)
         if stats is None or created_at is None:
             return None
-        if created_at:
-            try:
-                status = os.lstat(self._real_name(path))
-            except OSError:
-                return None
-            # A symbolic link has another inode than its file.
-            if status.st_nlink > 1 or (status.st_dev, status.st_ino) != (stats.device, stats.inode):
-                return None
+        # A symbolic link has another inode than its file.
+        if created_at and (status is None or status.st_nlink > 1 or status[1:3] != (stats.inode, stats.device)):
+            return None
         return bool(created_at)
 
     def take_missed(self) -> list[tuple[str, bool]]:
@@ -94,7 +97,9 @@ class Arrivals:
             open; not replaced or moved away.
         """
         missed = self._missed + [(created_at, False) for created_at in self._moves.values()]
-        self._missed = []
+        for path in self._gone:  # without an event: its directory was renamed
+            self.names.pop(path, None)
+        self._missed, self._gone = [], []
         self._moves.clear()
         return missed
 
