@@ -17,14 +17,32 @@ MOST_MOVES = 10_000
 """How many renames are remembered until the event of the new name."""
 
 
-class Moves(dict[int, T]):
-    """Pairs the two events of each rename: its number -> a value of the file, until the second event."""
+class Moves(dict[int, dict[str, T]]):
+    """Pairs the two events of each rename: its number -> directory of the old name -> a value of the file.
 
-    def put(self, cookie: int, value: T) -> None:
-        """Set the value of a file at the first event."""
-        self[cookie] = value
+    It has both events more than once if several watched paths lead to a directory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest: tuple[int, dict[str, T]] = 0, {}  # the rename that was paired last, because more events may come
+
+    def put(self, cookie: int, directory: str, value: T) -> None:
+        """Set the value of a file that was renamed away from a directory."""
+        self.setdefault(cookie, {})[directory] = value
         if len(self) > MOST_MOVES:
             del self[next(iter(self))]
+
+    def pair(self, cookie: int, directory: str) -> T | None:
+        """Return the value of a file that was renamed to a directory: of the same, or of the one with the most similar
+        path. None if there is none.
+        """
+        if cookie in self:
+            self._latest = cookie, self.pop(cookie)
+        latest, values = self._latest
+        if cookie != latest:
+            return None
+        return values[max(values, key=lambda old: (old == directory, len(os.path.commonpath((old, directory)))))]
 
 
 class Arrivals:
@@ -54,12 +72,12 @@ class Arrivals:
         created_at = self.names.pop(path, "")
         if event.moved_from:
             if created_at:
-                self._moves.put(event.moved_from, created_at)
+                self._moves.put(event.moved_from, event.directory, created_at)
             return
         if created_at:  # deleted, or replaced by a rename
             self._missed.append((created_at, not event.moved_to and created_at == path))
         if event.is_created or event.moved_to:
-            self.names[path] = path if event.is_created else self._moves.pop(event.moved_to, "")
+            self.names[path] = path if event.is_created else self._moves.pair(event.moved_to, event.directory) or ""
             if len(self.names) > MOST_ARRIVALS:
                 del self.names[next(iter(self.names))]
 
@@ -96,7 +114,7 @@ class Arrivals:
             The path at which each was created, and whether it was deleted there, so that a process may still have it
             open; not replaced or moved away.
         """
-        missed = self._missed + [(created_at, False) for created_at in self._moves.values()]
+        missed = self._missed + [(created_at, False) for move in self._moves.values() for created_at in move.values()]
         for path in self._gone:  # without an event: its directory was renamed
             self.names.pop(path, None)
         self._missed, self._gone = [], []

@@ -37,11 +37,11 @@ class Renames:
     def move_away(self, folder: Folder, name: str, cookie: int) -> None:
         """Remember a rename away from a name, if its file is of interest."""
         if (origin := self._origin_of(folder, name)) is not None:
-            self._moves.put(cookie, origin)
+            self._moves.put(cookie, folder.path, origin)
 
     def move_to(self, folder: Folder, name: str, cookie: int, *, is_matched: bool) -> None:
         """Follow a file that was renamed to this name, if it is of interest and no pattern matches the name."""
-        origin = self._moves.pop(cookie, None)
+        origin = self._moves.pair(cookie, folder.path)
         if origin is not None and is_matched:
             self.arrived[os.path.join(folder.path, name)] = origin
         elif origin is not None:
