@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+from exporter.discovery.agenda import Failures
 from exporter.discovery.arrivals import Moves
+from exporter.discovery.findings import Findings, Moved
 from exporter.discovery.folders import Folder, Folders
 from exporter.discovery.links import Links
 
@@ -58,6 +60,25 @@ class Renames:
         for name in names or followed:
             if name in followed:
                 self.to_stat.setdefault(os.path.join(directory, name), 0)
+
+    def work_off(self, failures: Failures) -> Findings:
+        """Stat the queued files; stop following those that are gone or others.
+
+        Args:
+            failures: gets the errors.
+        """
+        for path in tuple(self.to_stat):
+            birth_ns = self.to_stat.pop(path)
+            if (origin := self.origin_of(path)) is not None:
+                try:
+                    is_followed = yield Moved(path, origin, birth_ns)
+                    if not is_followed and path in self.numbered:
+                        is_followed = yield Moved(path, "")
+                    if not is_followed:
+                        self.unfollow(path, is_gone=True)
+                except Exception as error:  # noqa: BLE001 - see Failures
+                    failures.note(error, os.path.dirname(path))
+        self.numbered.clear()
 
     def origin_of(self, path: str) -> str | None:
         """Return a followed file's origin, "" if unknown; None if it is not followed."""
