@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from exporter.ledger.facts import Facts
 from exporter.ledger.inodes import ABSENT
@@ -15,6 +15,9 @@ from fstat_cache import FileStats, FStatCache
 
 SEARCH_S = 10.0
 """How often at most all processes are searched for a file that was created and deleted between two stats."""
+
+INODES_AT_ONCE = 100
+"""After how many inodes a rescan releases the lock."""
 
 
 class NamelessFiles:
@@ -37,24 +40,31 @@ class NamelessFiles:
             with self._facts.lock:
                 self._restored = {path.inode for path in self._facts.paths.values() if path.inode is not None}
 
-    def find(self) -> None:
-        """Read all by their handles. After a start, count those that are gone: the agent did not see them go."""
-        facts, handles = self._facts, self._facts.inodes.handles
-        lost = facts.lost()
-        known = [inode for inode in lost if handles.get(inode.identity)]
+    def lost(self) -> Iterator[list[Inode]]:
+        """Yield all in batches for :meth:`find`, after those that are followed were read. Needs no lock."""
+        self._cache.inodes.check()
+        lost = self._facts.lost()
+        yield from (lost[first : first + INODES_AT_ONCE] for first in range(0, len(lost), INODES_AT_ONCE))
+        self._restored.clear()
+
+    def find(self, lost: list[Inode]) -> None:
+        """Read some by their handles. After a start, count those that are gone: the agent did not see them go."""
+        inodes = self._facts.inodes
+        with self._facts.lock:  # some may be known as others by now, or forgotten
+            lost = [inode for inode in lost if inode in inodes.lost and inodes.get(inode.identity) is inode]
+            handles = {inode: handle for inode in lost if (handle := inodes.handles.get(inode.identity))}
         found = self._cache.inodes.find(
-            (_stats_of(inode), handles[inode.identity], os.path.dirname(inode.last_name)) for inode in known
+            (_stats_of(inode), handle, os.path.dirname(inode.last_name)) for inode, handle in handles.items()
         )
-        if facts.inodes.lost.is_restoring:
-            are_there = {inode for inode, is_there in zip(known, found, strict=False) if is_there}
-            with facts.lock:
+        if inodes.lost.is_restoring:
+            are_there = {inode for inode, is_there in zip(handles, found, strict=False) if is_there}
+            with self._facts.lock:
                 for inode in set(lost) - are_there:
-                    handle = handles.get(inode.identity)
+                    handle = inodes.handles.get(inode.identity)
                     is_known = inode.last_name and (handle is not None or inode in self._restored)
                     if is_known and handle != ABSENT:
-                        facts.inodes.uncertain.note(inode.realms, ABSENCE)
-                        facts.inodes.learn(inode, ABSENT)
-            self._restored.clear()
+                        inodes.uncertain.note(inode.realms, ABSENCE)
+                        inodes.learn(inode, ABSENT)
 
     def search(self, names: Collection[str]) -> dict[str, list[FileStats]]:
         """Find files that had these paths and were deleted before their first stat, but are still open.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from exporter.bookkeeper import Bookkeeper
 from exporter.config.model import Config
 from exporter.discovery.discovery import Discovery
-from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Missed, Moved, Rematched
+from exporter.discovery.findings import Appeared, Finding, Findings, Gone, Moved, Rematched
 from exporter.discovery.remote_scan import RemoteScanner
 from exporter.ledger.facts import Facts
 from exporter.ledger.uncertain import DELETED, FLOOD, OVERFLOW
@@ -193,9 +193,10 @@ class Tracker:
             self.perform(self.discovery.take_remote(found.files, found.left_out))
         self.as_of_ns = max(self.as_of_ns, as_of_ns)
         self.is_ready = True
-        with self.lock:
-            self._nameless.find()
-            self._keeper.book()
+        for inodes in self._nameless.lost():
+            with self.lock:
+                self._nameless.find(inodes)
+                self._keeper.book()
         self.facts.end_restoring()
         _log.log(
             logging.INFO if first else logging.DEBUG,
@@ -276,7 +277,10 @@ class Tracker:
                 for name in sorted(vanished):
                     self.perform(self.discovery.check(name))
             if not events:
-                return
+                missed = self._keeper.arrivals.take_missed()
+                if not missed:
+                    return
+                self._miss(missed)
 
     def perform(self, findings: Findings) -> None:
         """Perform discovery's findings in order and answer each; an error is thrown into the generator."""
@@ -305,9 +309,6 @@ class Tracker:
         match finding:
             case Moved(name, origin, birth_ns):
                 return self._follow(name, origin, birth_ns)
-            case Missed(files):
-                self._miss(files)
-                return False
             case Gone(name):
                 self._forget(name)
                 return False
@@ -326,7 +327,7 @@ class Tracker:
 
     def _miss(self, files: Iterable[tuple[str, bool]]) -> None:
         missed = [(name, match, is_deleted) for name, is_deleted in files if (match := self.matcher.match(name))]
-        found = self._nameless.search({name for name, _, is_deleted in missed if is_deleted}) if missed else {}
+        found = self._nameless.search({name for name, _, is_deleted in missed if is_deleted})
         for name, match, _ in missed:
             if name in found:
                 if found[name]:

@@ -33,8 +33,21 @@ class Inodes:
         files = self._life.engine.files
         files.handles.known, files.handles.active_ns = self._life.restored
 
+    def check(self) -> None:
+        """Read again all that are followed, and stop following those that are idle.
+
+        Raises:
+            CacheClosedError: the cache is closed.
+        """
+        with self._life.lock, self._life as engine:
+            engine.open()
+            followed = tuple(engine.files.nameless)
+        for wd in followed:
+            with self._life.lock, self._life as engine:  # once for each, because look-ups wait for it
+                engine.files.nameless.check(wd)
+
     def find(self, known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
-        """Read inodes by their handles, wherever their names went. Those that were followed before are read too.
+        """Read inodes by their handles, wherever their names went.
 
         Args:
             known: of each inode the known stats, the handle, and the directory in which it was seen last.
@@ -45,13 +58,10 @@ class Inodes:
         Raises:
             CacheClosedError: the cache is closed.
         """
-        with self._life.lock, self._life as engine:
-            engine.open()
-            for wd in tuple(engine.files.nameless):
-                engine.files.nameless.check(wd)
         found = []
         for each in known:
-            with self._life.lock, self._life as engine:  # once for each, because look-ups wait for it
+            with self._life.lock, self._life as engine:  # once for each, as above
+                engine.open()
                 if engine.files.handles.are_refused:
                     return []
                 found.append(engine.files.nameless.find(*each))

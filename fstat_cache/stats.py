@@ -26,6 +26,7 @@ FRACTIONS_NS = 20_000_000
 _KEYS = ("size", "ts", "mtime", "mtime_ns", "inode", "device", "birth_ns")
 
 _AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
 _AT_NO_AUTOMOUNT = 0x800  # stat(2) has it implied
 _STATX_BTIME = 0x800
 _STATX_MNT_ID = 0x1000  # since Linux 5.8
@@ -219,11 +220,12 @@ def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     return known.later(size, mtime_ns)
 
 
-def status_of(path: str | bytes | os.PathLike[str]) -> Status:
-    """Read a file's status by statx(2), or else by stat(2); symbolic links are followed.
+def status_of(path: str | bytes | os.PathLike[str], *, follow_symlinks: bool = True) -> Status:
+    """Read a file's status by statx(2), or else by stat(2).
 
     Args:
         path: the file.
+        follow_symlinks: False: of a symbolic link itself.
 
     Raises:
         OSError: what ``os.stat`` raises.
@@ -234,12 +236,13 @@ def status_of(path: str | bytes | os.PathLike[str]) -> Status:
         raise ValueError(f"embedded null character in path: {path!r}")  # C would end the name there
     statx = _statx()
     if statx is None:
-        return _by_stat(path)
+        return _by_stat(path, follow_symlinks=follow_symlinks)
     buffer = _buffers.buffer
-    if statx(_AT_FDCWD, name, _AT_NO_AUTOMOUNT, _WANTED, buffer):
+    flags = _AT_NO_AUTOMOUNT if follow_symlinks else _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW
+    if statx(_AT_FDCWD, name, flags, _WANTED, buffer):
         number = ctypes.get_errno()
         if number in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that forbids the call
-            return _by_stat(path)
+            return _by_stat(path, follow_symlinks=follow_symlinks)
         raise OSError(number, os.strerror(number), path)
     mask, mode, inode, size, birth_s, birth_ns, mtime_s, mtime_ns, major, minor, mount_id = _STATX.unpack_from(buffer)
     birth_ns = birth_s * 1_000_000_000 + birth_ns if mask & _STATX_BTIME else 0
@@ -248,8 +251,8 @@ def status_of(path: str | bytes | os.PathLike[str]) -> Status:
     return mode, size, mtime_s * 1_000_000_000 + mtime_ns, inode, _device(major, minor), birth_ns, mount_id
 
 
-def _by_stat(path: str | bytes | os.PathLike[str]) -> Status:
-    status = os.stat(path)
+def _by_stat(path: str | bytes | os.PathLike[str], *, follow_symlinks: bool) -> Status:
+    status = os.stat(path, follow_symlinks=follow_symlinks)
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, 0, 0
 
 

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from exporter.discovery.agenda import DIRECTORY, Suspect
-from exporter.discovery.findings import Findings, Missed
+from exporter.discovery.findings import Findings
 from exporter.discovery.folders import Folder
 from exporter.discovery.remote_files import RemoteFiles
-from exporter.discovery.renames import Unseen
 from exporter.discovery.tree import Tree
 from exporter.matching.automaton import Directory, Match, PathMatcher
 from exporter.ops.log import fields
@@ -46,7 +45,6 @@ class Discovery:
         self.shadowed: Counter[int] = self._tree.matches.shadowed
         """Pattern number -> number of those of them that belong to an earlier group."""
         self._remote_files = RemoteFiles(self._tree)
-        self._unseen = Unseen()
         self._scan = self._tree.scan
         self._suspects: dict[str, Suspect] = {}
         self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
@@ -174,16 +172,12 @@ class Discovery:
                 unsure[folder.path] = min(event.since_ns, unsure.get(folder.path) or event.since_ns)
                 if self._suspects:
                     self._notified.add(folder.path)
-        self._unseen.end_batch()
         yield from tree.work_off()
         if unsure:
             tree.doubts = unsure
             tree.queue_directories(unsure)
             yield from tree.work_off()
             tree.doubts = {}
-        if self._unseen.missed:
-            missed, self._unseen.missed = tuple(self._unseen.missed), []
-            yield Missed(missed)
 
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree
@@ -197,8 +191,6 @@ class Discovery:
         if path in folder.folders and (below := tree.folders.get(path)) is not None:
             below.identity = None  # treat it as another directory, even if it is the same
         tree.queue_name(folder, name, is_directory=event.is_directory)
-        if not event.is_directory:
-            self._unseen.take_in(path, event, is_matched=folder.match(name) is not None)
         if event.moved_to and not event.is_directory:
             is_matched = folder.match(name) is not None
             if is_matched and self._to_restate:  # the directory may still have the old matcher

@@ -57,19 +57,7 @@ class Rematched:
     match: Match
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Files came to matching paths and were gone before they were stat'ed. There is no answer.
-
-    Attributes:
-        files: the path of each, and whether it was deleted there, so that a process may still have it open; not
-            replaced or moved away.
-    """
-
-    files: tuple[tuple[str, bool], ...]
-
-
-Finding = Appeared | Moved | Gone | Rematched | Missed
+Finding = Appeared | Moved | Gone | Rematched
 
 Findings = Generator[Finding, bool | None, None]
 """Findings in order. The caller sends the answer to each, and throws in an error that it had while performing it."""

@@ -4,51 +4,11 @@ from __future__ import annotations
 
 import os
 
+from exporter.discovery.agenda import Failures
+from exporter.discovery.arrivals import Moves
+from exporter.discovery.findings import Findings, Moved
 from exporter.discovery.folders import Folder, Folders
 from exporter.discovery.links import Links
-from fstat_cache import DirectoryEvent
-
-MOST_MOVES = 1_000
-"""How many renames are remembered while the event of the new name is missing."""
-
-
-class Unseen:
-    """The files that came to matching names in a batch of events: if one goes before its stat, its bytes do not count.
-
-    Attributes:
-        missed: the matching path of each that went, and whether it was deleted there.
-    """
-
-    def __init__(self) -> None:
-        self.missed: list[tuple[str, bool]] = []
-        self._unseen: dict[str, str] = {}  # path of a file without a stat -> the matching path to which it came
-        self._moving: dict[int, str] = {}  # cookie of its rename -> the same
-
-    def take_in(self, path: str, event: DirectoryEvent, *, is_matched: bool) -> None:
-        """Process an event of a file.
-
-        Args:
-            path: the file.
-            event: the event.
-            is_matched: whether a pattern matches the path.
-        """
-        came_to = self._unseen.pop(path, None)
-        if event.moved_from:
-            if came_to is not None:
-                self._moving[event.moved_from] = came_to
-            return
-        if came_to is not None:  # deleted, or replaced by a rename
-            self.missed.append((came_to, not event.moved_to and came_to == path))
-        if event.is_created and is_matched:
-            self._unseen[path] = path
-        elif (came_to := self._moving.pop(event.moved_to, None)) is not None:
-            self._unseen[path] = came_to
-
-    def end_batch(self) -> None:
-        """End the batch, before its files are stat'ed."""
-        self.missed += [(came_to, False) for came_to in self._moving.values()]
-        self._unseen.clear()
-        self._moving.clear()
 
 
 class Renames:
@@ -68,7 +28,7 @@ class Renames:
         self.arrived: dict[str, str] = {}
         self._folders = folders
         self._links = links
-        self._moves: dict[int, str] = {}  # cookie of a rename away from a name of interest -> the file's origin
+        self._moves = Moves[str]()  # away from names of interest: the file's origin
         self._left: dict[str, str] = {}  # followed path that was gone at its stat -> the file's origin
         self._just_left: dict[str, str] = {}  # the same, of the batch before
 
@@ -79,13 +39,11 @@ class Renames:
     def move_away(self, folder: Folder, name: str, cookie: int) -> None:
         """Remember a rename away from a name, if its file is of interest."""
         if (origin := self._origin_of(folder, name)) is not None:
-            self._moves[cookie] = origin
-            if len(self._moves) > MOST_MOVES:
-                del self._moves[next(iter(self._moves))]
+            self._moves.put(cookie, folder.path, origin)
 
     def move_to(self, folder: Folder, name: str, cookie: int, *, is_matched: bool) -> None:
         """Follow a file that was renamed to this name, if it is of interest and no pattern matches the name."""
-        origin = self._moves.pop(cookie, None)
+        origin = self._moves.pair(cookie, folder.path)
         if origin is not None and is_matched:
             self.arrived[os.path.join(folder.path, name)] = origin
         elif origin is not None:
@@ -102,6 +60,25 @@ class Renames:
         for name in names or followed:
             if name in followed:
                 self.to_stat.setdefault(os.path.join(directory, name), 0)
+
+    def work_off(self, failures: Failures) -> Findings:
+        """Stat the queued files; stop following those that are gone or others.
+
+        Args:
+            failures: gets the errors.
+        """
+        for path in tuple(self.to_stat):
+            birth_ns = self.to_stat.pop(path)
+            if (origin := self.origin_of(path)) is not None:
+                try:
+                    is_followed = yield Moved(path, origin, birth_ns)
+                    if not is_followed and path in self.numbered:
+                        is_followed = yield Moved(path, "")
+                    if not is_followed:
+                        self.unfollow(path, is_gone=True)
+                except Exception as error:  # noqa: BLE001 - see Failures
+                    failures.note(error, os.path.dirname(path))
+        self.numbered.clear()
 
     def origin_of(self, path: str) -> str | None:
         """Return a followed file's origin, "" if unknown; None if it is not followed."""

@@ -41,7 +41,7 @@ class Strays:
         self._root = root
         self._lost = lost
         # Files may have come and gone unseen since then; before the first listing, since the birth of the directory.
-        self._since_ns = doubt_ns or (_status(folder.path, root)[1] if is_first else 0)
+        self._since_ns = doubt_ns or (_status(folder.path, root, follows=True)[1] if is_first else 0)
         self._found: set[str] = set()  # names with the number of a lost file
         self._rotated: dict[str, str] = {}  # name -> the name that it may have had
 
@@ -115,10 +115,11 @@ def find_strays(
             strays.follow(renames)
 
 
-def _status(path: str, root: Root) -> tuple[int, int, int]:
-    """Return mode, birth and mtime; zeros if nothing is there."""
+def _status(path: str, root: Root, *, follows: bool = False) -> tuple[int, int, int]:
+    """Return mode, birth and mtime, by default of a symbolic link itself; zeros if nothing is there."""
     try:
-        mode, _, mtime_ns, _, _, birth_ns, _ = status_of(root.real(path))
+        real_path = root.real(path) if follows else root.real_name(path)
+        mode, _, mtime_ns, _, _, birth_ns, _ = status_of(real_path, follow_symlinks=follows)
     except (FileNotFoundError, NotADirectoryError):
         return 0, 0, 0
     return mode, birth_ns, mtime_ns

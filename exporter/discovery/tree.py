@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from exporter.discovery.agenda import DIRECTORY, LAST, MAYBE_LINK, Agenda, Failures, Suspect
-from exporter.discovery.findings import Appeared, Findings, Gone, Moved, Rematched
+from exporter.discovery.findings import Appeared, Findings, Gone, Rematched
 from exporter.discovery.folders import Folder, Folders, identity_of
 from exporter.discovery.links import Links
 from exporter.discovery.matches import Matches
@@ -91,19 +91,7 @@ class Tree:
                     yield from self._stat(path, candidate)
                 except Exception as error:  # noqa: BLE001 - see Failures
                     self.failures.note(error, candidate.folder.path)
-        renames = self.renames
-        for path in tuple(renames.to_stat):
-            birth_ns = renames.to_stat.pop(path)
-            if (origin := renames.origin_of(path)) is not None:
-                try:
-                    is_followed = yield Moved(path, origin, birth_ns)
-                    if not is_followed and path in renames.numbered:
-                        is_followed = yield Moved(path, "")
-                    if not is_followed:
-                        renames.unfollow(path, is_gone=True)
-                except Exception as error:  # noqa: BLE001 - see Failures
-                    self.failures.note(error, os.path.dirname(path))
-        renames.numbered.clear()
+        yield from self.renames.work_off(self.failures)
 
     def enter_next(self, agenda: Agenda) -> None:
         """Enter the next directory of an agenda."""

@@ -124,10 +124,10 @@ class Inodes(dict[Identity, Inode]):
 
     def _find_by_handle(self, identity: Identity, handle: bytes | None) -> Inode | None:
         """Return the restored inode with this handle, number and birth, whose device has another number now."""
-        for old in self.lost.all() if self.lost.is_restoring and handle else ():
-            if old.identity[1:] == identity[1:] and self.handles.get(old.identity) == handle:
-                return self.renumber(old, identity)
-        return None
+        if handle is None or not self.lost.is_restoring:
+            return None
+        old = self.lost.find_by_handle(identity, handle, self.handles)
+        return None if old is None else self.renumber(old, identity)
 
     def renumber(self, old: Inode, identity: Identity) -> Inode:
         """Give a restored inode another identity. An inode that has this one gets the old: devices may swap numbers."""

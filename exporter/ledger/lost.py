@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from exporter.ledger.records import Identity, Inode
 
@@ -30,6 +30,7 @@ class LostInodes:
         self.forgotten_ns = _LONG_AGO
         self._inodes: dict[Identity, Inode] = {}  # the longest lost first
         self._restored: dict[tuple[int, int, str], Inode] = {}  # by number, birth and place, see _place
+        self._by_handle: dict[tuple[int, int, bytes], Inode] | None = None  # the restored ones by number, birth, handle
         self.is_restoring = False
 
     def __contains__(self, inode: Inode) -> bool:
@@ -60,10 +61,19 @@ class LostInodes:
         inode = self._restored.get(_place(identity, name)) if self._restored else None
         return inode if inode is not None and inode in self else None
 
+    def find_by_handle(self, identity: Identity, handle: bytes, handles: Mapping[Identity, bytes]) -> Inode | None:
+        """Find a restored inode by its number, birth and handle, on any device; `handles` are those of all inodes."""
+        if self._by_handle is None:  # the first one after a reboot
+            by_identity = self._inodes.items()
+            self._by_handle = {(*old[1:], handles[old]): inode for old, inode in by_identity if old in handles}
+        inode = self._by_handle.get((*identity[1:], handle))
+        return inode if inode is not None and self._inodes.get(inode.identity) is inode else None
+
     def end_restoring(self) -> None:
         """Apply the limit :data:`LOST_INODES` from now on; :meth:`pop_surplus` returns the inodes beyond it."""
         self.is_restoring = False
         self._restored.clear()
+        self._by_handle = None
 
     def discard(self, inode: Inode) -> None:
         """Stop remembering an inode, because it has a name again or was replaced by another record."""

@@ -170,6 +170,6 @@ def test_names_are_forgotten_when_others_match(tmp_path: Path, track: Track) -> 
     assert not noted(tracker)
 
 
-def noted(tracker: Tracker) -> dict[str, bool]:
+def noted(tracker: Tracker) -> dict[str, str]:
     """The names whose files have had no stat yet."""
     return tracker._keeper.arrivals.names

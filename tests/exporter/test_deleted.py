@@ -3,13 +3,14 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fstat_cache import nameless
-from tests.exporter.tracking import Track, append, appended, deleted, present, uncertain
+import exporter.nameless
+from fstat_cache import FileStats, nameless
+from tests.exporter.tracking import Track, append, appended, deleted, present, tick, uncertain
 from tests.support import StartAgent, as_root, wait_until
 
 CLOSED_WITHIN_S = 10.0
@@ -204,6 +205,40 @@ def test_moved_with_its_directory(tmp_path: Path, track: Track) -> None:
     assert deleted(tracker) == []
     assert appended(tracker) == 9
     assert uncertain(tracker) == {}
+
+
+def test_scrapes_during_a_rescan(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rescan that reads the files that were moved away lets scrapes go on in between."""
+    monkeypatch.setattr(exporter.nameless, "INODES_AT_ONCE", 2)
+    for folder in ("logs", "away"):
+        (tmp_path / folder).mkdir()
+    tracker = track("logs/*.log", has_thread=False)
+    for number in range(5):
+        append(tmp_path / f"logs/{number}.log", "12345")
+    assert appended(tracker) == 25
+    for number in range(5):
+        (tmp_path / f"logs/{number}.log").rename(tmp_path / f"away/{number}")
+    tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(nameless, "QUIET_S", 0.0)
+        tracker.scan()  # none of them is watched any more
+    for number in range(5):
+        append(tmp_path / f"away/{number}", "678")
+    find, release, seen = tracker.cache.inodes.find, tracker.lock.release, list[int]()
+
+    def noted_find(known: Iterable[tuple[FileStats, bytes, str]]) -> list[bool]:
+        seen.append(len(batch := list(known)))
+        return find(batch)
+
+    def noted_release() -> None:
+        seen.append(0)
+        release()
+
+    monkeypatch.setattr(tracker.cache.inodes, "find", noted_find)
+    monkeypatch.setattr(tracker.lock, "release", noted_release)
+    tracker.scan()
+    assert seen[-6:] == [2, 0, 2, 0, 1, 0]
+    assert appended(tracker) == 5 * 8
 
 
 def test_deleted_with_its_directory(tmp_path: Path, track: Track) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.groups import LogGroup
 from tests.exporter.tracking import Track, append, appended, running, tick
 
 LOGS = ("app.log", "app.log.1", "other.log")  # one name begins with another
@@ -204,3 +205,22 @@ def test_births_that_tie(tmp_path: Path, track: Track, patterns: tuple[str, ...]
     log.unlink()
     append(log, "678")
     assert appended(tracker) == 8
+
+
+@pytest.mark.parametrize("has_rootfs", [False, True])
+def test_a_link_beside_a_copy(tmp_path: Path, track: Track, *, has_rootfs: bool) -> None:
+    """A copy is younger than the link that has its name without an ending, whatever the link leads to now."""
+    top, rootfs = ("", str(tmp_path)) if has_rootfs else (str(tmp_path), "/")
+    tracker = track(groups=(LogGroup("g", (f"{top}/logs/*/*.log",)),), rootfs=rootfs, has_thread=False)
+    new, logs = tmp_path / "new", tmp_path / "logs"
+    for folder in (new, logs):
+        folder.mkdir()
+    append(tmp_path / "now", "12345")
+    (new / "app.log").symlink_to("../../now")
+    tick()
+    append(new / "app.log.1", "12345")
+    tick()
+    (tmp_path / "now").unlink()
+    append(tmp_path / "now", "678")
+    new.rename(logs / "app")
+    assert appended(tracker) == 3

@@ -92,6 +92,33 @@ def test_gone_before_its_first_stat(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {"deleted": 4}
 
 
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_gone_between_its_event_and_its_stat(
+    tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch, *, is_renamed: bool
+) -> None:
+    """A new file that goes while its event is processed is missed, unless it is found under another name."""
+    path = tmp_path / "a.log"
+    tracker = track(has_thread=False)
+    look = tracker.cache.look
+
+    def look_too_late(name: str) -> bool:
+        if is_renamed and path.exists():
+            path.rename(tmp_path / "a.log.1")
+        path.unlink(missing_ok=True)
+        return look(name)
+
+    monkeypatch.setattr(tracker.cache, "look", look_too_late)
+    append(path, "12345")
+    assert uncertain(tracker) == ({} if is_renamed else {"deleted": 1})
+    assert appended(tracker) == 5 * is_renamed
+    append(path, "12345")
+    assert uncertain(tracker) == ({} if is_renamed else {"deleted": 2})
+    (tmp_path / "b.log").symlink_to("nowhere")
+    tracker.refresh(0)
+    (tmp_path / "b.log").unlink()
+    assert uncertain(tracker) == ({} if is_renamed else {"deleted": 2})
+
+
 def test_deleted_and_open_behind_a_link(tmp_path: Path, track: Track) -> None:
     """A file that was unlinked before its first stat is found where the kernel has it, not by the pattern's path."""
     (tmp_path / "real").mkdir()

@@ -102,7 +102,7 @@ def test_its_own_closes(tmp_path: Path, cache: FStatCache, opened: ExitStack, mo
         path.unlink()
     for each_one in (files, seconds):
         inodes(cache)
-        cache.inodes.find(())  # it lets go of each as well
+        cache.inodes.check()  # it lets go of each as well
         cache.sync()
         cache.sync()
         assert not cache._life.session.news()
@@ -200,10 +200,10 @@ def test_quiet_ones_are_forgotten(
     paths[0].rename(away / "moved")
     paths[1].unlink()
     inodes(cache)
-    cache.inodes.find(())
+    cache.inodes.check()
     assert kernel_watches() == 3  # two of the unlinked one
     monkeypatch.setattr(nameless, "QUIET_S", 0.0)
-    cache.inodes.find(())
+    cache.inodes.check()
     assert cache.status().watches + 1 == kernel_watches() == 2
     for file in files:
         file.write(b"6")
@@ -501,7 +501,7 @@ def test_an_interruption_leaves_nothing_half_done(tmp_path: Path, away: Path) ->
                         file.write(b"6")
                         cache.sync()
                         file.write(b"7")
-                        cache.inodes.find(())
+                        cache.inodes.check()
                         armed = False
                     except Interruption:
                         armed = False
