@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,6 +62,25 @@ Bookings = dict[Path, Booking]
 
 
 @dataclass(slots=True, eq=False)
+class InodeBooking:
+    """What happened to an inode since its reader last took the bookings.
+
+    Attributes:
+        is_new: whether it began to count from its first byte.
+        cuts: of each truncation up to where there was data before.
+        replaces: the record of the same inode before, which had another identity.
+    """
+
+    is_new: bool = False
+    cuts: list[int] = field(default_factory=list)
+    replaces: Inode | None = None
+
+
+InodeBookings = dict[Inode, InodeBooking]
+"""Inode -> booking, ordered by first change. Any change of an inode adds one: also another name, or its end."""
+
+
+@dataclass(slots=True, eq=False)
 class Journal:
     """The paths and inodes that have changed since the state was saved last, and those with a new handle."""
 
@@ -82,11 +103,15 @@ class Books:
 
     Attributes:
         readers: the bookings of each reader, until it takes them.
+        inodes: the bookings of inodes, until their reader takes them; None while nothing reads them.
+        departed: set when a name leaves an inode, when an inode is truncated, and when it has ended.
         journal: changes that the state must save; None while no state is saved.
     """
 
     def __init__(self) -> None:
         self.readers: list[Bookings] = []
+        self.inodes: InodeBookings | None = None
+        self.departed = threading.Event()
         self.journal: Journal | None = None
 
     def book(
@@ -120,3 +145,22 @@ class Books:
         """Note that an inode has changed, or was forgotten."""
         if self.journal is not None:
             self.journal.inodes.add(inode)
+        if self.inodes is not None and inode not in self.inodes:
+            self.inodes[inode] = InodeBooking()
+
+    def read_inodes(self, inodes: Iterable[Inode], *, has_ended: bool) -> InodeBookings:
+        """Register the reader of inodes, with the bookings that it has not taken and these inodes; or end it."""
+        if has_ended:
+            self.inodes = None
+            return {}
+        self.inodes = {**{inode: InodeBooking() for inode in inodes}, **(self.inodes or {})}
+        return self.inodes
+
+    def note_departure(self, inode: Inode) -> None:
+        """Note that a name has left an inode, or that it was truncated or has ended."""
+        self.note_inode(inode)
+        self.departed.set()
+
+    def of_inode(self, inode: Inode) -> InodeBooking:
+        """Return the booking of an inode, for more than that it has changed."""
+        return InodeBooking() if self.inodes is None else self.inodes.setdefault(inode, InodeBooking())

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Set
 
 from exporter.ledger.attribution import Attribution
-from exporter.ledger.books import Booking, Bookings, Books, Counters, Journal
+from exporter.ledger.books import Booking, Bookings, Books, Counters, InodeBookings, Journal
 from exporter.ledger.inodes import Inodes
 from exporter.ledger.lost import LostInodes
 from exporter.ledger.offsets import LARGE_BYTES, PAGE_BYTES, Question
@@ -35,6 +35,7 @@ class Facts:
         paths: the declared paths by their names; those of gone files stay until :meth:`end`.
         inodes: the known inodes.
         followed: undeclared name -> the known inode to which it leads.
+        departed: see :class:`Books`.
         hidden: the paths of the files that currently fail to stat; may be read without the lock.
     """
 
@@ -50,6 +51,7 @@ class Facts:
         self._origins: dict[str, str] = {}  # undeclared name -> the file's name before, until the next stat
         self.hidden: frozenset[str] = frozenset()
         self._books = Books()
+        self.departed = self._books.departed
         self._attribution = Attribution(self.paths, self._books, moment_of)
         self._urgent = urgent or threading.Event()
         self._lost = LostInodes(moment_of)
@@ -261,6 +263,11 @@ class Facts:
             self._books.readers.append(bookings)
             return bookings
 
+    def inode_reader(self, *, has_ended: bool = False) -> InodeBookings:
+        """Register the only reader of inodes, or end it; return its bookings, at first of all. It clears them."""
+        with self.lock:
+            return self._books.read_inodes(() if has_ended else self.inodes.values(), has_ended=has_ended)
+
     def discard(self, bookings: Bookings) -> None:
         """Unregister a reader."""
         with self.lock:
@@ -401,6 +408,7 @@ class Facts:
                 home.is_counting = True
                 is_new = self._attribution.is_born_since(home, stats.birth_ns, self._lost.forgotten_ns, is_created)
                 self._books.book(home, appended_bytes=size if is_new else 0, rotations=1)
+                self._books.of_inode(inode).is_new = is_new
         inode.names = (*inode.names, name)
         inode.last_name = name
         if path is None:
@@ -443,6 +451,7 @@ class Facts:
             path.is_counting = True
             if self._attribution.is_born_since(path, stats.birth_ns, self._lost.forgotten_ns, is_created):
                 appended_bytes = size
+                self._books.of_inode(inode).is_new |= len(inode.homes) == 1
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(
@@ -461,7 +470,7 @@ class Facts:
             if (forgotten := self._lost.add(inode)) is not None:
                 self.inodes.forget(forgotten)
             self._urgent.set()
-        self._books.note_inode(inode)
+        self._books.note_departure(inode)
 
     def _vanish(self, path: Path) -> None:
         """Book that no file is at a declared path any more."""

@@ -89,15 +89,18 @@ class Inodes(dict[Identity, Inode]):
         del self[inode.identity]
         for known in (self.offsets, self.handles, self.deleted):
             known.pop(inode.identity, None)
-        self._books.note_inode(inode)
+        self._books.note_departure(inode)
 
     def change(self, inode: Inode, size: int, mtime_ns: int, data: Data | None) -> None:
         """Book that an inode has another size or modification time."""
         grown = appended_bytes = size - inode.size
         if grown < 0:
-            is_recent = self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS
-            if is_recent and size < self.offsets.get(inode.identity, inode.size):  # else no data was cut off
-                self.uncertain.note(inode.realms, ABSENCE if self.lost.is_restoring else TRUNCATED)
+            end = min(inode.size, self.offsets.get(inode.identity, inode.size))
+            if size < end:  # else no data was cut off
+                self._books.of_inode(inode).cuts.append(end)
+                self._books.note_departure(inode)
+                if self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
+                    self.uncertain.note(inode.realms, ABSENCE if self.lost.is_restoring else TRUNCATED)
             self._urgent.set()
         if grown < 0 or data is not None or self.offsets:
             appended_bytes = self.offsets.append(inode, size, data)
@@ -119,8 +122,7 @@ class Inodes(dict[Identity, Inode]):
         if grown and not is_held_at_home:
             for holder in inode.holders:
                 self._books.book(holder, size_bytes=grown)
-        if self._books.journal is not None:
-            self._books.journal.inodes.add(inode)
+        self._books.note_inode(inode)
 
     def _find_by_handle(self, identity: Identity, handle: bytes | None) -> Inode | None:
         """Return the restored inode with this handle, number and birth, whose device has another number now."""
@@ -151,4 +153,5 @@ class Inodes(dict[Identity, Inode]):
                 self.learn(inode, handle)
             self.lost.restore(inode)
             self._books.note_inode(inode)
+            self._books.of_inode(inode).replaces = before
         return self[identity]
