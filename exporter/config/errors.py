@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,13 +54,18 @@ class Report:
 
     Args:
         source: the name of the file.
+
+    Attributes:
+        first_lines: kind of section -> name of a section -> the line of the first one with this name.
+        group_references: the names of groups that other sections refer to, each with its node and key path.
     """
 
     def __init__(self, source: str) -> None:
+        self.first_lines: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self.group_references: list[tuple[str, yaml.Node, str]] = []
         self._source = source
         self._mistakes: list[Mistake] = []
         self._spent = 0
-        self._first_lines: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         """Whether there is a mistake."""
@@ -97,11 +103,11 @@ class Report:
             self.wrong(node, key_path, f"exceeds the limit of {bound} {what}")
             raise self.error()
 
-    def first_line(self, name: str, node: yaml.Node) -> int:
-        """Return the line of the first node with this name, 0 if this is the first, and remember it."""
-        line = self._first_lines.get(name, 0)
-        self._first_lines.setdefault(name, node.start_mark.line + 1)
-        return line
+    def name_once(self, what: str, name: str, node: yaml.Node, key_path: str) -> None:
+        """Remember the name of a section, and report that another one of the same kind has it."""
+        if line := self.first_lines[what].get(name):
+            self.wrong(node, key_path, f"the {what} '{shortened(name)}' is defined twice, first in line {line}")
+        self.first_lines[what].setdefault(name, node.start_mark.line + 1)
 
     def error(self) -> ConfigError:
         """Return the error with all mistakes, in the order of the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,9 @@ from exporter.config.presets import PRESETS
 
 FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
 """The metrics of a file."""
+UNREAD = "unread"
+"""The metric of a file and a shipper."""
+_METRICS = (*FILE_METRICS, UNREAD)  # what `metrics` may name
 DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 
 _MAX_GLOBS = 20_000  # of all patterns; compiling so many takes seconds
@@ -88,7 +91,7 @@ class _Pattern(Scalar[globs.Pattern]):
         return pattern
 
 
-def _pattern(compiler: type[globs.Pattern], *known_bad: str) -> Kind[Any]:
+def pattern(compiler: Callable[[str], globs.Pattern], *known_bad: str) -> Kind[Any]:
     """A pattern that `compiler` checks and compiles.
 
     Args:
@@ -96,11 +99,11 @@ def _pattern(compiler: type[globs.Pattern], *known_bad: str) -> Kind[Any]:
         known_bad: regular expressions of bad patterns, added to those for all patterns.
     """
 
-    def compile_pattern(pattern: str) -> globs.Pattern:
+    def compile_pattern(text: str) -> globs.Pattern:
         try:
-            return compiler(pattern)
+            return compiler(text)
         except globs.PatternError as error:
-            raise ValueError(f"bad pattern '{shortened(pattern)}': {error}" if pattern else str(error)) from None
+            raise ValueError(f"bad pattern '{shortened(text)}': {error}" if text else str(error)) from None
 
     not_good = {"pattern": "|".join((*_KNOWN_BAD, *known_bad))}
     schema = {"type": "string", "minLength": 1, "maxLength": globs.MAX_LENGTH, "not": not_good}
@@ -114,7 +117,7 @@ class _Metrics(Kind[frozenset[str]]):
 
     def __init__(self) -> None:
         if_empty = "at least one metric; to drop the series of single files write 'per_file: false'"
-        self._list = ListOf("metrics", one_of("metric", FILE_METRICS), if_empty, distinct=True)
+        self._list = ListOf("metrics", one_of("metric", _METRICS), if_empty, distinct=True)
 
     def read(self, node: yaml.Node, key_path: str, report: Report) -> frozenset[str] | None:
         names = self._list.read(node, key_path, report)
@@ -134,6 +137,8 @@ _KNOWN_BAD = (
     r"\0",
     r"[^\\]\\$",
 )
+INCLUDE = pattern(globs.Include, "^[^/{]", "/$")
+EXCLUDE = pattern(globs.Exclude, "^[^/{]+/")
 _LABELS = MappingOf(
     text("a string", str),
     _label_complaint,
@@ -161,13 +166,13 @@ class LogGroup:
     group: str = field(metadata=key(NONEMPTY, "The name of the group: the label 'group' of its series."))
     paths: tuple[str, ...] = field(
         metadata=key(
-            ListOf("patterns", _pattern(globs.Include, "^[^/{]", "/$"), "at least one pattern"),
+            ListOf("patterns", INCLUDE, "at least one pattern"),
             "Patterns of its files: * and ? and [a-z] match within one component of the path, ** matches directories "
             "of any depth, {a,b} is for alternatives. A file belongs to the first group that matches it.",
         )
     )
     exclude: tuple[str, ...] = optional(
-        ListOf("patterns", _pattern(globs.Exclude, "^[^/{]+/")),
+        ListOf("patterns", EXCLUDE),
         (),
         "Patterns of files to leave out. Without a / they match the base name, else the whole path.",
     )
@@ -228,9 +233,8 @@ class GroupSection(Section[LogGroup]):
     def check(
         self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
     ) -> None:
-        if (group := made.get("group")) is not None and (line := report.first_line(group, nodes["group"])):
-            what = f"the group '{shortened(group)}' is defined twice, first in line {line}"
-            report.wrong(nodes["group"], joined(key_path, "group"), what)
+        if (group := made.get("group")) is not None:
+            report.name_once("group", group, nodes["group"], joined(key_path, "group"))
         labels = made.get("labels", {})
         regex = made.get("path_regex")
         named = regex.groupindex if regex is not None else {}

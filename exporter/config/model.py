@@ -7,16 +7,21 @@ generated from them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from exporter.config import globs, yaml_file
 from exporter.config.errors import ConfigError, Mistake, Report, shortened
 from exporter.config.fields import scalars
+from exporter.config.fields.nodes import hint
 from exporter.config.fields.scalars import ListenAddress
 from exporter.config.fields.sections import ListOf, Section, key, optional
 from exporter.config.groups import GroupSection, LogGroup
+from exporter.config.shippers import ShipperConfig, ShipperSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,23 @@ class Config:
         "stale_grace",
         written="1m",
     )
+    shippers: tuple[ShipperConfig, ...] = optional(
+        ListOf("shippers", ShipperSection()), (), "The log shippers, whose positions show which bytes are unread."
+    )
+
+
+class _Root(Section[Config]):
+    """The whole file."""
+
+    def check(
+        self, made: Mapping[str, Any], nodes: Mapping[str, yaml.Node], key_path: str, report: Report, *, is_whole: bool
+    ) -> None:
+        known = report.first_lines["group"]
+        # A group without a valid name, or with that of another one, may be the one that a shipper names.
+        if known and len(known) == len(nodes["logs"].value):
+            for name, node, path in report.group_references:
+                if name not in known:
+                    report.wrong(node, path, f"unknown group '{shortened(name)}', {hint(name, tuple(known))}")
 
 
 def load(path: str | Path) -> Config:
@@ -117,7 +139,7 @@ def parse(text: str, file: str) -> Config:
     if root is None:
         raise ConfigError([Mistake(file, "is empty, expected at least the key 'logs'")])
     report = Report(file)
-    config = Section(Config).read(root, "", report)
+    config = _Root(Config).read(root, "", report)
     if config is None or report:
         raise report.error()
     return config

@@ -15,6 +15,7 @@ from exporter.config import yaml_file
 from exporter.config.errors import MAX_MISTAKES, ConfigError
 from exporter.config.model import Config, load, parse
 from exporter.config.presets import PRESETS
+from exporter.config.shippers import SHIPPER_TYPES
 from tests.support import REPOSITORY
 
 DEFAULT_FILE = (REPOSITORY / "config" / "exporter.yml").read_text()
@@ -130,6 +131,30 @@ GROUPS = st.lists(
 def test_any_groups(groups: list[dict[str, object]]) -> None:
     """Nearly right ones."""
     check(yaml.safe_dump({"logs": groups}))
+
+
+SHIPPERS = st.lists(
+    st.fixed_dictionaries(
+        {"name": SCALARS, "type": st.sampled_from([*SHIPPER_TYPES, "fluentbit"])},
+        optional={
+            "path": SCALARS,
+            "match": SCALARS,
+            "groups": st.lists(st.sampled_from(["a", "b"]) | SCALARS, max_size=3) | SCALARS,
+            "paths": st.lists(SCALARS, max_size=3),
+            "complete": SCALARS,
+            "flush_interval": SCALARS,
+            "path_map": st.dictionaries(SCALARS, SCALARS, max_size=3),
+        },
+    ),
+    max_size=4,
+)
+
+
+@bounded
+@given(GROUPS, SHIPPERS)
+def test_any_shippers(groups: list[dict[str, object]], shippers: list[dict[str, object]]) -> None:
+    """Nearly right ones, beside groups that may be right."""
+    check(yaml.safe_dump({"logs": [{"group": "a", "paths": ["/a"]}, *groups], "shippers": shippers}))
 
 
 @settings(bounded, max_examples=60)

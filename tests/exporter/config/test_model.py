@@ -1,5 +1,7 @@
 """The configuration: what is read, and what is said of each mistake."""
 
+import itertools
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from exporter.config.errors import ConfigError
 from exporter.config.fields.scalars import ListenAddress, parse_duration, parse_listen_address
+from exporter.config.globs import Include
 from exporter.config.groups import LogGroup
 from exporter.config.model import (
     CacheConfig,
@@ -17,6 +20,7 @@ from exporter.config.model import (
     from_patterns,
     parse,
 )
+from exporter.config.shippers import SHIPPER_TYPES, ShipperConfig
 from exporter.matching.automaton import PathMatcher, number_groups
 
 LOGS = "logs: [{group: a, paths: [/a]}]\n"
@@ -47,8 +51,19 @@ def test_everything_is_read() -> None:
             path_regex: '/(?P<name>[^/]+)$'
             aggregate_by: [team, name]
             max_series: 5_000
-            metrics: [rotations, size]
+            metrics: [rotations, size, unread]
           - {group: sums, paths: [/a], per_file: no}
+        shippers:
+          - name: fluent-bit
+            type: fluent-bit
+            path: /var/log/flb_*.db
+            groups: [sums]
+            paths: [/var/log/pods/*/*/*.log]
+            exclude: ["*_debug.log", /var/log/pods/*/istio-proxy]
+            complete: true
+            flush_interval: 60s
+            path_map: {/var/log: /host/var/log, /: /host}
+          - {name: otel, type: process, match: "otelcol*", flush_interval: 0s}
         """,
         "x.yml",
     )
@@ -70,10 +85,24 @@ def test_everything_is_read() -> None:
                 group.path_regex,
                 aggregate_by=("team", "name"),
                 max_series=5000,
-                metrics=frozenset({"rotations", "size"}),
+                metrics=frozenset({"rotations", "size", "unread"}),
                 follow_symlinks=True,
             ),
             LogGroup("sums", ("/a",), per_file=False),
+        ),
+        shippers=(
+            ShipperConfig(
+                "fluent-bit",
+                "fluent-bit",
+                "/var/log/flb_*.db",
+                groups=("sums",),
+                paths=("/var/log/pods/*/*/*.log",),
+                exclude=("*_debug.log", "/var/log/pods/*/istio-proxy"),
+                complete=True,
+                flush_interval_s=60,
+                path_map={"/var/log": "/host/var/log", "/": "/host"},
+            ),
+            ShipperConfig("otel", "process", match="otelcol*", flush_interval_s=0),
         ),
     )
 
@@ -88,6 +117,7 @@ def test_defaults() -> None:
     (group,) = config.logs
     assert (group.aggregate_by, group.per_file, group.max_series) == ((), True, None)
     assert group.metrics == {"size", "mtime", "changes", "appended_bytes"}
+    assert config.shippers == ()
 
 
 def test_default_file_is_valid() -> None:
@@ -96,12 +126,61 @@ def test_default_file_is_valid() -> None:
     shipped = parse(text, "x.yml")
     assert [group.group for group in shipped.logs] == ["system", "applications"]
     assert shipped == Config(shipped.logs)
-    keys = "state|path|stale_grace|labels|metrics|max_series|follow_symlinks|- preset"
+    keys = "state|path|stale_grace|labels|metrics|max_series|follow_symlinks|- preset|shippers|- name|type|groups"
     full = parse(re.sub(f"(?m)^( *)# ( *(?:{keys}):)", r"\1\2", text), "x.yml")
     assert [group.group for group in full.logs] == ["system", "applications", "pods"]
-    assert full == Config(full.logs, state=StateConfig("/var/lib/fstat-exporter/state.db"))
+    state = StateConfig("/var/lib/fstat-exporter/state.db")
+    shipper = ShipperConfig("fluent-bit", "fluent-bit", "/var/lib/fluent-bit/tail.db", groups=("applications",))
+    assert full == Config(full.logs, state=state, shippers=(shipper,))
     assert full.logs[0] == replace(shipped.logs[0], labels={"team": "infra"}, max_series=5000)
     assert full.logs[1] == replace(shipped.logs[1], follow_symlinks=True)
+
+
+@pytest.mark.parametrize("kind", SHIPPER_TYPES)
+def test_defaults_of_a_shipper(kind: str) -> None:
+    """A shipper needs a name, a type, and the place of its positions: a path, or a match for type process."""
+    place = "match" if kind == "process" else "path"
+    (shipper,) = parse(f"{LOGS}shippers: [{{name: a, type: {kind}, {place}: /x}}]", "x.yml").shippers
+    assert (shipper.name, shipper.type, getattr(shipper, place)) == ("a", kind, "/x")
+    assert {shipper.path, shipper.match} == {"/x", None}
+    assert (shipper.groups, shipper.paths, shipper.exclude, shipper.path_map) == ((), (), (), {})
+    assert (shipper.complete, shipper.flush_interval_s) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "base"),
+    [
+        ("/var/lib/rsyslog", "/var/lib/rsyslog"),
+        ("/var/lib/rsyslog/", "/var/lib/rsyslog"),
+        ("/a/{b,c}/.sincedb_*", "/a/b"),
+    ],
+)
+def test_path_of_a_shipper(path: str, base: str) -> None:
+    """The path of the positions is compiled as a pattern; a directory may end with a slash."""
+    (shipper,) = parse(f"{LOGS}shippers: [{{name: a, type: rsyslog, path: '{path}'}}]", "x.yml").shippers
+    assert isinstance(shipper.path, Include)
+    assert shipper.path.globs[0].base == base
+
+
+def test_other_shippers_are_another_configuration() -> None:
+    """A change of any key of a shipper makes the configuration differ."""
+    first = {"name": "a", "type": "vector", "path": "/a"}
+    changes: list[dict[str, object]] = [
+        {},
+        {"name": "b"},
+        {"type": "datadog"},
+        {"path": "/b"},
+        {"groups": ["a"]},
+        {"paths": ["/a"]},
+        {"exclude": ["a"]},
+        {"complete": True},
+        {"flush_interval": "1s"},
+        {"path_map": {"/a": "/b"}},
+    ]
+    lists = [[], *([{**first, **change}] for change in changes)]
+    configs, again = ([parse(f"{LOGS}shippers: {json.dumps(each)}", "x.yml") for each in lists] for _ in range(2))
+    assert configs == again
+    assert all(one != other for one, other in itertools.combinations(configs, 2))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +239,40 @@ def test_all_mistakes_at_once() -> None:
         ["x.yml:5:11", "logs[1].group"],
         ["x.yml:5:14", "logs[1].pathes"],
     ]
+
+
+def test_all_mistakes_of_shippers_at_once() -> None:
+    """Unknown groups are reported beside mistakes in the same shipper and in the groups."""
+    found = mistakes(
+        """
+logs:
+- {group: a, paths: [b]}
+- {group: c, paths: [/c]}
+shippers:
+- {name: a, type: vector, groups: [a, x, 1]}
+- {<<: {groups: [y]}, name: a, type: nonsense}
+"""
+    )
+    types = ", ".join(SHIPPER_TYPES)
+    assert found == [
+        "x.yml:3:22: logs[0].paths[0]: bad pattern 'b': the path is not absolute",
+        "x.yml:6:19: shippers[0].type: type vector needs 'path', the file or directory of its positions",
+        "x.yml:6:39: shippers[0].groups[1]: unknown group 'x', expected one of: a, c",
+        "x.yml:6:42: shippers[0].groups[2]: expected a string, found 1 (int); put it in quotes: '1'",
+        "x.yml:7:18: shippers[1].groups[0]: unknown group 'y', expected one of: a, c",
+        "x.yml:7:29: shippers[1].name: the shipper 'a' is defined twice, first in line 6",
+        f"x.yml:7:38: shippers[1].type: unknown shipper type 'nonsense', expected one of: {types}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "logs", ["{}", "a", "[]", "[a]", "[{gruop: a, paths: [/a]}, {group: b, paths: [/b]}]", "[{preset: x}]"]
+)
+def test_no_group_is_unknown_where_a_name_has_a_mistake(logs: str) -> None:
+    """After a mistake in the name of a group, the groups of shippers are not checked: not all names are known."""
+    found = mistakes(f"logs: {logs}\nshippers: [{{name: s, type: vector, path: /s, groups: [a]}}]")
+    assert found
+    assert "shippers" not in "".join(found)
 
 
 @pytest.mark.parametrize(

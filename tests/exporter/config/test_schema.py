@@ -32,6 +32,9 @@ BEYOND_A_SCHEMA = {
         "preset-clash",
         "preset-twice",
         "preset-without-its-labels",
+        "shipper-group-misspelt",
+        "shipper-group-unknown",
+        "shipper-twice",
     ],
     "it does not calculate": ["stale_grace-too-long"],
     "it knows numbers, not how they are written": ["max_files-hexadecimal", "max_files-with-an-underscore-at-its-end"],
@@ -84,9 +87,13 @@ def test_every_key_is_described() -> None:
             or ("default" not in key and name not in without and key.get("type") != "object")
         ] + [bad for name, key in schema.get("properties", {}).items() for bad in keys(key, f"{path}{name}.")]
 
-    without = ("logs", "preset", "group", "paths", "path_regex", "max_series", "path")
+    without = (
+        *("logs", "preset", "group", "paths", "path_regex", "max_series", "path"),
+        *("name", "type", "match", "flush_interval"),
+    )
     assert keys(validator().schema, "") == []
-    assert keys(validator().schema["properties"]["logs"]["items"], "logs.") == []
+    for section in ("logs", "shippers"):
+        assert keys(validator().schema["properties"][section]["items"], f"{section}.") == []
 
 
 def test_defaults_are_those_of_the_agent() -> None:
@@ -97,11 +104,14 @@ def test_defaults_are_those_of_the_agent() -> None:
         return {name: key["default"] for name, key in section["properties"].items() if "default" in key}
 
     group = {"group": "a", "paths": ["/a"]}
+    shipper = {"name": "a", "type": "vector", "path": "/a"}
     sections = {name: defaults(key) for name, key in schema["properties"].items() if key.get("type") == "object"}
     full = {**sections, **defaults(schema), "logs": [{**group, **defaults(schema["properties"]["logs"]["items"])}]}
+    assert full["shippers"] == []
+    full["shippers"] = [{**shipper, **defaults(schema["properties"]["shippers"]["items"])}]
     assert full["cache"] == {"max_files": 100_000, "cpu_budget": "1%", "audit_interval": "5m"}
     assert not refuses(json.dumps(full))
-    assert parse(json.dumps(full), "x.yml") == parse(json.dumps({"logs": [group]}), "x.yml")
+    assert parse(json.dumps(full), "x.yml") == parse(json.dumps({"logs": [group], "shippers": [shipper]}), "x.yml")
 
 
 def examples() -> dict[str, str]:
@@ -149,6 +159,9 @@ TEXTS = {
     "exclude": GLOB,
     "path_regex": st.lists(st.sampled_from(["(?P<a>x)", "(?P<group>x)", "(?P<", "__>", "[", "]", "\\"])).map("".join),
     "aggregate_by": st.sampled_from(["group", "path", "team", "0", ""]),
+    "shipper path": GLOB.map(lambda text: f"/{text}"),
+    "flush_interval": durations(100),
+    "path_map": st.text("/a.~", max_size=6),
 }
 
 
@@ -167,6 +180,10 @@ def test_what_the_agent_takes_the_schema_takes(data: st.DataObject, key: str) ->
         config["state"] = {key: value}
     elif key in ("rescan_interval", "stale_grace"):
         config[key] = value
+    elif key in ("shipper path", "flush_interval", "path_map"):
+        shipper = {"name": "a", "type": "vector", "path": "/a"}
+        change = {"path_map": {value: value}} if key == "path_map" else {key.split()[-1]: value}
+        config["shippers"] = [shipper | change]
     else:
         group[key] = value if key == "path_regex" else [value]
     text = json.dumps(config)
