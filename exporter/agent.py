@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import operator
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from exporter.ops.threads import call_in_thread
 from exporter.overview import Overview
 from exporter.reload import Reloader, ReloadError
 from exporter.scrape import Scraper
+from exporter.shippers.shippers import Shippers
 from exporter.state.checkpoint import Checkpoint
 from exporter.state.saver import Saver
 from exporter.tracker import Tracker
@@ -89,14 +91,16 @@ class Agent:
         self._tracker = Tracker(config, rootfs=rootfs)
         self._advice = Advice(self._tracker)
         self._health = Health(self._tracker.cache)
-        self._checkpoint = self._restore(config.state.path) if config.state.path is not None else None
+        state = config.state.path
+        self._shippers = Shippers(self._tracker, config.shippers, os.path.dirname(state) if state is not None else "")
+        self._checkpoint = self._restore(state) if state is not None else None
         more = {"config": self._reloader.collect, "web_config": self._web_config.collect}
-        self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more)
+        self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more, self._shippers)
 
     def _restore(self, path: str) -> Checkpoint:
         """Restore the facts from the state file."""
         tracker, matcher = self._tracker, self._tracker.matcher
-        checkpoint = Checkpoint(path, tracker.publication, tracker.realms, tracker.clock)
+        checkpoint = Checkpoint(path, tracker.publication, tracker.realms, tracker.clock, self._shippers)
         restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
             tracker.cache.inodes.restore(tracker.facts.inodes.handles, restored.saved_at_ns)
@@ -173,6 +177,7 @@ class Agent:
                 self.ask_to_reload("file", is_asked_for=False)
 
     def _close(self) -> None:
+        self._shippers.close()
         self._tracker.close()
         if self._saver is not None and self._checkpoint is not None:
             self._saver.stop()
@@ -277,6 +282,7 @@ class Agent:
             self._tracker.max_files = config.cache.max_files
             if not is_same:
                 await self._change_over(config)
+            await call_in_thread(functools.partial(self._shippers.configure, config.shippers), "reload")
             files, budget = config.cache.max_files, config.cache.cpu_budget
             await call_in_thread(lambda: self._tracker.cache.limit(max_files=files, cpu_budget=budget), "reload")
             self._config = config

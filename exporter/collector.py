@@ -12,6 +12,8 @@ from exporter import __version__
 from exporter.exposition.catalogue import AGENT, family
 from exporter.ledger.uncertain import REASONS
 from exporter.matching.labels import printable
+from exporter.shippers.logs import STATES
+from exporter.shippers.shippers import Shippers
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 from fstat_cache import POLL_REASONS, WATCH_FAILURES
@@ -23,16 +25,18 @@ Part = Callable[[], Iterable[Metric]]
 """Returns some families of a scrape. It changes nothing, and is safe to call from several threads."""
 
 
-def parts_of(tracker: Tracker, checkpoint: Checkpoint | None = None) -> dict[str, Part]:
-    """Return the parts of a scrape by name: groups and patterns, cache, agent, process.
+def parts_of(tracker: Tracker, checkpoint: Checkpoint | None, shippers: Shippers) -> dict[str, Part]:
+    """Return the parts of a scrape by name: groups and patterns, shippers, cache, agent, process.
 
     Args:
         tracker: follows the files.
         checkpoint: saves the counters; None: they are not saved.
+        shippers: the shippers.
     """
     process = ProcessCollector(registry=None), PlatformCollector(registry=None), GCCollector(CollectorRegistry())
     return {
         "groups": lambda: _families("fstat_group_", _of_groups(tracker)),
+        "shippers": lambda: _families("fstat_shipper_", _of_shippers(tracker, shippers)) if [*shippers] else (),
         "cache": lambda: _families("fstat_cache_", _of_cache(tracker)),
         "agent": lambda: _families("fstat_exporter_", _of_agent(tracker, checkpoint)),
         "process": lambda: [family for collector in process for family in collector.collect()],
@@ -63,6 +67,35 @@ def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
             for reason in REASONS:
                 count = tracker.facts.inodes.uncertain[realm, reason]
                 yield "fstat_group_uncertain_total", {**labels, "reason": reason}, count
+
+
+def _of_shippers(tracker: Tracker, shippers: Shippers) -> Iterator[_Sample]:
+    for shipper in shippers:
+        of_shipper = {"shipper": shipper.config.name}
+        yield "fstat_shipper_state_readable", of_shipper, int(shipper.is_readable)
+        yield "fstat_shipper_state_errors_total", of_shipper, shipper.errors
+        if shipper.mtime_s is not None:
+            yield "fstat_shipper_state_mtime_seconds", of_shipper, shipper.mtime_s
+        with tracker.facts.lock:
+            publication, account = tracker.publication, shipper.account
+            oldest_ns = account.oldest_ns(tracker.clock.now_ns())
+            for position in shipper.groups():
+                realm = tracker.realms[publication.config[position].group]
+                labels = {**of_shipper, **publication.group_labels[position]}
+                sums = account.sums[realm, ()]
+                yield "fstat_shipper_unread_bytes", labels, sums.unread
+                yield "fstat_shipper_oldest_unread_seconds", labels, oldest_ns.get((realm, ()), 0) / 1e9
+                yield "fstat_shipper_read_bytes_total", labels, sums.read
+                yield "fstat_shipper_lost_bytes_total", labels, sums.lost
+                yield "fstat_shipper_unaccounted_bytes_total", labels, sums.unaccounted
+                yield "fstat_shipper_unclaimed_bytes", labels, sums.unclaimed
+                for state in STATES:
+                    yield "fstat_shipper_files", {**labels, "state": state}, sums.files[state]
+            for key, names in shipper.aggregates():
+                labels = {**of_shipper, **names}
+                yield "fstat_shipper_aggregate_unread_bytes", labels, account.sums[key].unread
+                yield "fstat_shipper_aggregate_oldest_unread_seconds", labels, oldest_ns.get(key, 0) / 1e9
+                yield "fstat_shipper_aggregate_lost_bytes_total", labels, account.sums[key].lost
 
 
 def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:

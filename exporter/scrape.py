@@ -14,11 +14,12 @@ from prometheus_client.samples import Sample
 from exporter.collector import Part, audit_share, parts_of
 from exporter.exposition.catalogue import SCRAPE, family
 from exporter.exposition.families import Encode, FamilyTexts
-from exporter.exposition.render import Exposition
+from exporter.exposition.render import Exposition, Unread
 from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.history import History
 from exporter.publication.publication import Publication
+from exporter.shippers.shippers import TIMEOUT_S, Shippers
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 from fstat_cache import CacheClosedError
@@ -35,8 +36,10 @@ class Scraper:
         save: called before an answer is returned, so that no published counter ever goes back.
         checkpoint: saves the counters; None: they are not saved.
         more: more parts by name.
+        shippers: the shippers to follow; None: none.
 
     Attributes:
+        shippers: the shippers that it follows.
         history: the growth within the last 15 minutes.
     """
 
@@ -46,13 +49,16 @@ class Scraper:
         save: Callable[[], object] = lambda: None,
         checkpoint: Checkpoint | None = None,
         more: Mapping[str, Part] | None = None,
+        shippers: Shippers | None = None,
     ) -> None:
         self._tracker = tracker
+        self.shippers = shippers or Shippers(tracker)
         self._save = save
-        self._parts = {**parts_of(tracker, checkpoint), **(more or {})}
+        self._parts = {**parts_of(tracker, checkpoint, self.shippers), **(more or {})}
         self._failed = Transitions()
         self._family_texts = FamilyTexts()
         self._exposition = Exposition(tracker.publication)
+        self._unread_of: tuple[Exposition, int] | None = None  # what shows the unread bytes, and of which shippers
         self.history = History(tracker.publication)
 
     @property
@@ -65,12 +71,20 @@ class Scraper:
         """The names of the present groups."""
         return frozenset(group.group for group in self.publication.config)
 
-    def look(self, *, is_scrape: bool) -> Exposition:
-        """Bring everything up to date and return it; to be called at intervals even without scrapes."""
-        self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
+    def look(self, *, is_scrape: bool, timeout_s: float | None = None) -> Exposition:
+        """Bring everything up to date and return it; to be called at intervals even without scrapes.
+
+        Args:
+            is_scrape: whether it is for a scrape.
+            timeout_s: of the scrape; None: unknown.
+        """
+        with self.shippers.following(TIMEOUT_S if timeout_s is None else timeout_s / 10):
+            self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
         self._tracker.expire(is_scrape=is_scrape)
         exposition = self._exposition
-        self.history.update(exposition.update().rows)
+        is_all = (exposition, self.shippers.changes) != self._unread_of
+        self._unread_of = exposition, self.shippers.changes
+        self.history.update(exposition.update(Unread(self.shippers.unread(is_all=is_all), is_all)).rows)
         return exposition
 
     def show(self, exposition: Exposition) -> None:
@@ -82,7 +96,7 @@ class Scraper:
         """Return an answer without files and groups, for the time before the first scan is done."""
         attempts = _Attempts()
         families = chain(self._collect(attempts), attempts.families())
-        of_agent = _filtered(families, lambda sample: not sample.name.startswith("fstat_group_"))
+        of_agent = _filtered(families, lambda sample: not sample.name.startswith(("fstat_group_", "fstat_shipper_")))
         return self._family_texts.encode(encode, of_agent)
 
     def scrape(
@@ -93,6 +107,7 @@ class Scraper:
         is_compressed: bool,
         names: Sequence[str] = (),
         groups: Sequence[str] = (),
+        timeout_s: float | None = None,
     ) -> list[bytes]:
         """Return the answer to a scrape.
 
@@ -103,13 +118,14 @@ class Scraper:
             is_compressed: whether to return a gzip file.
             names: the names of the samples to return, as in the library's ``restricted_registry``; empty for all.
             groups: the groups of the samples to return; empty for all samples.
+            timeout_s: of the scrape; None: unknown.
 
         Returns:
             The answer in immutable parts.
         """
         while True:
             attempts = _Attempts()
-            exposition = attempts.run("files", lambda: self.look(is_scrape=True))
+            exposition = attempts.run("files", lambda: self.look(is_scrape=True, timeout_s=timeout_s))
             others = self._collect(attempts)
             if exposition is None or exposition is self._exposition:
                 break  # else another configuration took over meanwhile, and an answer shows one

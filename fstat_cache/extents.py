@@ -42,6 +42,7 @@ class Extents:
         self._life = life
         self._mounts = life.engine.mounts
         self._find_data = life.settings.root.beneath(find_data)
+        self._read_bytes = life.settings.root.beneath(read_bytes)
 
     def find(self, path: str, stats: FileStats, begin: int, *, is_resumed: bool) -> Data | None:
         """Find the data between an offset and the end of a file. Holds no lock while it reads.
@@ -73,6 +74,26 @@ class Extents:
         except OSError:
             return None
 
+    def read(self, path: str, identity: tuple[int, int, int], begin: int, size: int) -> bytes | None:
+        """Read some bytes of a file on a filesystem that does not hang. Holds no lock meanwhile.
+
+        Args:
+            path: the file; absolute.
+            identity: of its inode, as in its stats.
+            begin: the offset of the first byte.
+            size: how many bytes.
+
+        Returns:
+            The bytes, fewer at the end of the file; None if the file cannot be opened for reading, is another inode, or
+            is on a remote filesystem.
+        """
+        if self._mounts.remote_of(path) is not None:
+            return None
+        try:
+            return self._read_bytes(path, identity, begin, size)
+        except OSError:
+            return None
+
 
 def find_data(path: StrPath, stats: FileStats, begin: int, *, is_resumed: bool) -> Data:
     """Find the data between an offset and the end of a file.
@@ -100,6 +121,22 @@ def find_data(path: StrPath, stats: FileStats, begin: int, *, is_resumed: bool) 
         if seen is None or stats.identity not in (seen.identity, (*seen.identity[:2], 0)) or seen.size < size:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
         return data
+    finally:
+        os.close(fd)
+
+
+def read_bytes(path: StrPath, identity: tuple[int, int, int], begin: int, size: int) -> bytes:
+    """Read some bytes of a file; see :meth:`Extents.read`.
+
+    Raises:
+        OSError: it cannot be read, or is another inode.
+    """
+    fd = _open(path)
+    try:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != identity[:2]:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return os.pread(fd, size, begin)
     finally:
         os.close(fd)
 

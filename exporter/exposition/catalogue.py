@@ -12,7 +12,7 @@ _ENDINGS: Mapping[str, str] = {"counter": "_total", "info": "_info"}
 _UNITS = ("bytes", "seconds")
 _PARTS = (
     "files (files, groups, aggregates), groups (patterns, files without series or labels, deleted files, uncertain "
-    "counts), cache, agent, process, config, web_config"
+    "counts), shippers, cache, agent, process, config, web_config"
 )
 
 AGENT: Mapping[str, str] = {
@@ -27,6 +27,27 @@ AGENT: Mapping[str, str] = {
     "that the agent saw. Without file handles: their size when last seen.",
     "fstat_group_uncertain_total": "How often bytes of the group's files may have gone uncounted, "
     "or been counted twice, by reason.",
+    "fstat_shipper_unread_bytes": "Bytes of the group's files that the shipper has not read yet, rotated files and "
+    "deleted files that are still open included.",
+    "fstat_shipper_oldest_unread_seconds": "How long the oldest of these bytes has been unread at least; 0 when "
+    "nothing is unread. Unfinished lines do not count.",
+    "fstat_shipper_read_bytes_total": "Bytes that the shipper has read, across rotation.",
+    "fstat_shipper_lost_bytes_total": "Bytes that were deleted, truncated or rotated away before the shipper "
+    "read them.",
+    "fstat_shipper_unaccounted_bytes_total": "Bytes that were deleted, truncated or rotated away, of which the "
+    "shipper's positions do not show whether it has read them.",
+    "fstat_shipper_unclaimed_bytes": "Size of the group's files for which the shipper has no position: "
+    "fstat-exporter shippers says why.",
+    "fstat_shipper_files": "Files of the group by state: read, behind (bytes unread for a minute longer than "
+    "flush_interval), held (an unfinished line, or not reported yet), unclaimed (no position).",
+    "fstat_shipper_aggregate_unread_bytes": "Bytes of the aggregate's files that the shipper has not read yet.",
+    "fstat_shipper_aggregate_oldest_unread_seconds": "How long the oldest of these bytes has been unread at least; "
+    "0 when nothing is unread.",
+    "fstat_shipper_aggregate_lost_bytes_total": "Bytes of the aggregate's files that were deleted, truncated or "
+    "rotated away before the shipper read them.",
+    "fstat_shipper_state_readable": "Whether the shipper's positions can be read, 1 or 0: see the log of the agent.",
+    "fstat_shipper_state_mtime_seconds": "When the shipper last wrote its positions, seconds since the epoch.",
+    "fstat_shipper_state_errors_total": "How often the shipper's positions could not be read.",
     "fstat_cache_hits_total": "Look-ups of files answered from memory. A scrape looks each published file up once.",
     "fstat_cache_misses_total": "Look-ups of files answered by an os.stat. A scrape looks each published file up once.",
     "fstat_cache_hit_ratio": "Hits divided by all look-ups since the start, from 0 to 1; 0 before the first look-up.",
@@ -111,6 +132,13 @@ def file_families() -> dict[str, Metric]:
     }
     families = [family(f"fstat_file_{name}", each) for name, each in text.items()]
     return dict(zip(FILE_METRICS, families, strict=True))
+
+
+def unread_families() -> dict[str, Metric]:
+    """Return the family of files and shippers, without samples."""
+    name = "fstat_file_unread_bytes"
+    text = "Bytes written to the file, also before its rotation, that the shipper has not read yet."
+    return {name: family(name, text)}
 
 
 def totals_families(kind: str, whose: str) -> dict[str, Metric]:

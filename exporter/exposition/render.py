@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from types import SimpleNamespace
-from typing import Generic
+from typing import Any, Generic, NamedTuple
 
 from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.config.groups import FILE_METRICS
-from exporter.exposition.catalogue import file_families, sample_name, totals_families
+from exporter.config.groups import FILE_METRICS, UNREAD
+from exporter.exposition.catalogue import file_families, sample_name, totals_families, unread_families
 from exporter.exposition.chunks import ABSENT, K, Rows, Section
 from exporter.exposition.deflate import Deflater, gzip_member, join
+from exporter.ledger.records import Path
 from exporter.publication.publication import Changed, Publication
 from exporter.publication.rows import Row, Totals
 
@@ -29,6 +31,19 @@ TEXT_KEPT_SCRAPES = 10
 TEXT_KEPT_ROWS = 10_000
 """Up to how many rows a group always keeps its text, because patching it is faster than inflating it first."""
 _EOF = b"# EOF\n"
+_RowOfShipper = tuple[Row, str]
+
+
+class Unread(NamedTuple):
+    """Which bytes of files shippers have not read.
+
+    Attributes:
+        size_bytes: shipper and file -> how many; None: no position is of the file.
+        is_all: whether others are not shown any more; else they have not changed.
+    """
+
+    size_bytes: Mapping[tuple[str, Path], int | None]
+    is_all: bool
 
 
 class Exposition:
@@ -55,20 +70,30 @@ class Exposition:
         aggregate_labels = labels_writer(self._aggregate_names, kept)
         self._lock = threading.Lock()  # protects everything below; taken before the facts' lock, never after
         self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
+        unread_labels = labels_writer((*publication.labeller.names, "shipper"))
+        unread_columns = [range(UNREAD in group.metrics) for group in groups]
+        self._unread = _Table[_RowOfShipper](
+            unread_families(), unread_columns, lambda key: unread_labels((*key[0].values, key[1]))
+        )
+        self._unread_bytes: defaultdict[Path, dict[str, int]] = defaultdict(dict)
         # Groups are few, but here their values are of the same moment as those of their files.
         families = totals_families("group", "in the group")
         columns = [range(len(families))] * len(groups)
         self._totals = _Table[Totals](families, columns, lambda totals: group_labels[totals.group])
         families = totals_families("aggregate", "in the aggregate")
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
-        self._tables = self._files, self._totals, self._aggregates
+        unread = (self._unread,) if any(unread_columns) else ()
+        self._tables: tuple[_Table[Any], ...] = (self._files, *unread, self._totals, self._aggregates)
         self._deflater = Deflater()
         self._text_is_kept_for = 0
 
-    def update(self) -> Changed:
+    def update(self, unread: Unread | None = None) -> Changed:
         """Apply the changes of the publication, all at one moment, and return them.
 
         To be called at intervals even without scrapes, because the publication remembers all changes until then.
+
+        Args:
+            unread: which bytes of files are unread.
         """
         with self._lock, self.publication.facts.lock:
             self.publication.update()
@@ -76,6 +101,8 @@ class Exposition:
             changed = self.publication.take()
             try:
                 self._apply(changed)
+                if unread is not None:
+                    self._apply_unread(unread)
             except BaseException:
                 self.publication.put_back(changed)
                 raise
@@ -121,6 +148,8 @@ class Exposition:
         for row in sorted(changed.rows, key=attrgetter("path.name")):
             path, stats = row.path, row.path.stats
             rows = self._files.rows[row.group]
+            if row.path in self._unread_bytes:
+                self._show_unread(row)
             if stats is None or path.is_hidden or not row.is_published:
                 rows.discard(row)
                 continue
@@ -131,6 +160,30 @@ class Exposition:
             rows.put(row, [values[column] for column in self._columns[row.group]])
         for totals in sorted(changed.totals, key=attrgetter("values")):
             self._update_totals(totals)
+
+    def _apply_unread(self, unread: Unread) -> None:
+        changed = dict(unread.size_bytes)
+        if unread.is_all:
+            known = [(shipper, path) for path, shippers in self._unread_bytes.items() for shipper in shippers]
+            changed = {**dict.fromkeys(known), **changed}
+        for (shipper, path), size_bytes in changed.items():
+            row = self.publication.rows.get(path)
+            if size_bytes is not None:
+                self._unread_bytes[path][shipper] = size_bytes
+            elif self._unread_bytes[path].pop(shipper, None) is not None and row is not None:
+                self._unread.rows[row.group].discard((row, shipper))
+            if row is not None:
+                self._show_unread(row)
+
+    def _show_unread(self, row: Row) -> None:
+        rows, path = self._unread.rows[row.group], row.path
+        for shipper, size_bytes in self._unread_bytes.get(path, {}).items():
+            if path.stats is None or path.is_hidden or not row.is_published:
+                rows.discard((row, shipper))
+            else:
+                rows.put((row, shipper), [size_bytes])
+        if row.has_ended:
+            self._unread_bytes.pop(row.path, None)
 
     def _decide_on_text(self, *, is_compressed: bool) -> None:
         if not is_compressed:

@@ -48,6 +48,7 @@ class Publication:
         labeller: gives the labels of files.
         group_labels: each group's labels, by its position in the configuration; all of its series have them, and so
             have those of its aggregates.
+        positions: realm -> the group's position in the configuration.
         rows: all rows, including unpublished ones.
         groups: each group's totals, by its position in the configuration.
         aggregates: the totals of the aggregates, by position and label values.
@@ -77,7 +78,7 @@ class Publication:
         self.unsaved: set[Totals] | None = None
         self._first = first
         self._realms = [realms[group.group] for group in groups]
-        self._positions = {realm: position for position, realm in enumerate(self._realms)}
+        self.positions = {realm: position for position, realm in enumerate(self._realms)}
         self._aggregate_by = [self.labeller.positions(group.aggregate_by) for group in groups]
         self._grace_s = grace_s
         self._places = [Places[Row](group.max_series) for group in groups]
@@ -294,7 +295,7 @@ class Publication:
             return position
         if position is None and any(number >= self._first + len(self.config) for number in path.groups):
             return None
-        return self._positions.get(path.realm)
+        return self.positions.get(path.realm)
 
     def _begin(self, path: Path, position: int) -> Row:
         labels = self.labeller.label(position, path.name)

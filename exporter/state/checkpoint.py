@@ -19,6 +19,8 @@ from exporter.ops.log import fields
 from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
+from exporter.shippers.shippers import Shippers
+from exporter.state.shipper_rows import ShipperRows
 from exporter.state.state_file import (
     GONE,
     GroupState,
@@ -34,7 +36,7 @@ from exporter.state.state_file import (
 _log = logging.getLogger(__name__)
 
 _NO_INODE = (None,) * 7
-_TABLES = ("meta", "totals", "series", "inodes", "handles", "uncertain")
+_TABLES = ("meta", "totals", "series", "inodes", "handles", "uncertain", "shipper_sums", "shipper_logs")
 _EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in _TABLES]
 _EMPTY_AGGREGATES: Statement = ("DELETE FROM totals WHERE label_values <> '[]'", [()])
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -57,6 +59,7 @@ class Checkpoint:
         publication: of new facts, in which no path is declared.
         realms: name of a group -> its number.
         clock: by default a new one.
+        shippers: whose accounts are saved too; None: there are none.
 
     Attributes:
         failures: how often :meth:`save` failed.
@@ -66,13 +69,19 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str, publication: Publication, realms: Mapping[str, int], clock: FileClock | None = None
+        self,
+        path: str,
+        publication: Publication,
+        realms: Mapping[str, int],
+        clock: FileClock | None = None,
+        shippers: Shippers | None = None,
     ) -> None:
         self.failures = 0
         self._facts = publication.facts
         self._publication = publication
         self._realms = realms
         self._clock = clock or FileClock()
+        self._shippers = None if shippers is None else ShipperRows(shippers, realms, self._clock)
         self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
         self._pending: list[Statement] = []  # to be run before the next rows
@@ -148,6 +157,8 @@ class Checkpoint:
         with self._facts.lock:
             self._facts.fill(self._journal)
             self._publication.unsaved = set(self._publication.totals())
+            if self._shippers is not None:
+                self._shippers.fill()
 
     def _group_states(self) -> tuple[GroupState, ...]:
         groups = self._publication.config
@@ -168,6 +179,8 @@ class Checkpoint:
                 self._pending += [_EMPTY_AGGREGATES, self._groups_statement()]
             taken, unsaved = Journal(journal.paths, journal.inodes, journal.handles), publication.unsaved
             statements = [*self._pending, *self._statements(taken, unsaved)]
+            of_shippers, accounts = ([], {}) if self._shippers is None else self._shippers.statements()
+            statements += of_shippers
             journal.paths, journal.inodes, journal.handles, publication.unsaved = set(), set(), set(), set()
             statements = [(sql, rows) for sql, rows in statements if rows]
             uncertain = facts.inodes.uncertain.copy()
@@ -182,6 +195,8 @@ class Checkpoint:
             with self._facts.lock:
                 journal.merge(taken)
                 publication.unsaved |= unsaved
+                if self._shippers is not None:
+                    self._shippers.put_back(accounts)
             raise
         self._pending, self._saved_uncertain = [], uncertain
 
@@ -294,6 +309,8 @@ class Checkpoint:
         for group, reason, occurrences in self._file.uncertain():
             if group in positions:
                 facts.inodes.uncertain[self._realms[group], reason] = occurrences
+        if self._shippers is not None:
+            self._shippers.load(self._file)
         self._saved_uncertain = facts.inodes.uncertain.copy()
         self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes), (_DROP_HANDLE, handles)]
         unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}

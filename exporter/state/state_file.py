@@ -55,6 +55,10 @@ _MORE_TABLES = (
     "WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS uncertain (group_name TEXT, reason TEXT, occurrences, "
     "PRIMARY KEY (group_name, reason)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS shipper_sums (shipper TEXT, group_name TEXT, label_values TEXT, read_bytes, "
+    "lost_bytes, unaccounted_bytes, PRIMARY KEY (shipper, group_name, label_values)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS shipper_logs (shipper TEXT, device, inode, birth_ns, read_to, counted_to, size, "
+    "born_ns, points TEXT, has_left, sums TEXT, PRIMARY KEY (shipper, device, inode, birth_ns)) WITHOUT ROWID",
 )
 # In version 1 an inode had one home.
 _FROM_VERSION_1 = (
@@ -189,6 +193,22 @@ class SavedHome(NamedTuple):
     group: str
 
 
+SumKey = tuple[str, tuple[str, ...]]
+"""The name of a group, and the label values of an aggregate; no values: the whole group."""
+
+
+class SavedLog(NamedTuple):
+    """The saved fields of a log of a shipper, see :class:`exporter.shippers.logs.Log`, with times for moments."""
+
+    offset: int | None
+    counted: int | None
+    size: int
+    born_ns: int | None
+    points: tuple[tuple[int, int], ...]
+    has_left: bool
+    keys: tuple[SumKey, ...]
+
+
 class StateFile:
     """The open state file. Only one thread at a time may use it.
 
@@ -291,6 +311,22 @@ class StateFile:
         for group, reason, occurrences in self._connection.execute("SELECT * FROM uncertain"):
             yield str(group), str(reason), _count(occurrences)
 
+    def shipper_sums(self) -> Iterator[tuple[str, SumKey, int, int, int]]:
+        """Read the shippers' counters: the shipper, the group or aggregate, bytes read, lost, unaccounted for."""
+        for shipper, group, values, *counters in self._connection.execute("SELECT * FROM shipper_sums"):
+            read, lost, unaccounted = map(_count, counters)
+            yield str(shipper), (str(group), tuple(map(str, json.loads(values)))), read, lost, unaccounted
+
+    def shipper_logs(self) -> Iterator[tuple[str, Identity, SavedLog]]:
+        """Read how far each log was read: the shipper, the log's identity, the rest."""
+        for shipper, device, inode, birth_ns, *saved in self._connection.execute("SELECT * FROM shipper_logs"):
+            read_to, counted_to, size, born_ns, points, has_left, sums = saved
+            offset, counted, born = (None if each is None else _number(each) for each in (read_to, counted_to, born_ns))
+            grown = tuple((_number(time_ns), _count(end)) for time_ns, end in json.loads(points))
+            keys = tuple((str(group), tuple(map(str, values))) for group, values in json.loads(sums))
+            identity = _number(device), _number(inode), _number(birth_ns)
+            yield str(shipper), identity, SavedLog(offset, counted, _count(size), born, grown, bool(has_left), keys)
+
     def _open(self) -> None:
         try:
             self._connect()
@@ -345,7 +381,15 @@ class StateFile:
             self.run((sql, [()]) for sql in (*(_TABLES if is_new else _FROM_VERSION_1), *_MARKS))
         self.run((sql, [()]) for sql in _MORE_TABLES)
         self.meta()
-        for rows in (self.paths(_IS_ODD), self.totals(), self.inodes(), self.handles(), self.uncertain()):
+        others = (
+            self.totals(),
+            self.inodes(),
+            self.handles(),
+            self.uncertain(),
+            self.shipper_sums(),
+            self.shipper_logs(),
+        )
+        for rows in (self.paths(_IS_ODD), *others):
             for _ in rows:
                 pass
 

@@ -212,6 +212,8 @@ class _Metrics(_Handler):
             self.send(f"There is no group {min(unknown)!r}.\n", 400)
             return
 
+        limit_s = scrape_timeout_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
+
         def scrape() -> list[bytes]:
             return scraper.scrape(
                 encode,
@@ -219,12 +221,12 @@ class _Metrics(_Handler):
                 is_compressed=compressed,
                 names=names,
                 groups=groups,
+                timeout_s=limit_s,
             )
 
         # Apart, because clients can send any number of filters: the scrapes of everything do not wait for them.
         scrapes = shared.filtered if names or groups else shared.whole
         key = content_type, compressed, tuple(names), tuple(groups)
-        limit_s = scrape_timeout_s(headers.get("X-Prometheus-Scrape-Timeout-Seconds"))
         try:
             async with asyncio.timeout(limit_s) as limit:
                 parts = await self._share(scrapes, key, scrape)

@@ -440,7 +440,7 @@ def test_durations(tmp_path: Path, show: Show) -> None:
     touch(tmp_path / "a.log")
     scrape = show().scrape()
     parts = scrape.values("fstat_exporter_scrape_collector_duration_seconds")
-    assert len(parts) == len(scrape.values("fstat_exporter_scrape_collector_success")) == 5
+    assert len(parts) == len(scrape.values("fstat_exporter_scrape_collector_success")) == 6
     assert 0 < sum(parts) <= (scrape.value("fstat_exporter_scrape_duration_seconds") or 0)
 
 

@@ -72,9 +72,10 @@ class Registered:
         is_compressed: bool,
         names: Sequence[str],
         groups: Sequence[str],
+        timeout_s: float | None,
     ) -> list[bytes]:
         """As the real one, without files."""
-        del is_openmetrics, groups
+        del is_openmetrics, groups, timeout_s
         body = encode(self._registry.restricted_registry(names) if names else self._registry)
         return [gzip.compress(body) if is_compressed else body]
 
