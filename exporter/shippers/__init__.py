@@ -1,5 +1,5 @@
-"""How far log shippers have read: one module for each format of their state files, not used by the agent yet.
+"""How far log shippers have read: parsers of their state files, and the account of what is read, unread and lost.
 
-A parser is pure: it takes the content of a state file, or the path of a database, and returns positions. It imports
-nothing of the agent.
+The formats and their readers import no other part of the agent; accounts import `ledger`, and `shipper` and `shippers`
+also `config`, `matching`, `ops` and the tracker. The agent, the scraper, the collector and `state` import it.
 """

@@ -12,6 +12,9 @@ from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.yaml_positions import decode, entries, is_log, to_position
 
 FLUSH_INTERVAL_S = 20.0
+QUIET_S = 10.0
+DIRECTORIES = ("loki.source.file.*", "")
+"""Where the files are, below the storage path or in the directory of one component."""
 
 # What nearly all files look like, read seven times as fast: plain paths, labels in quotes over any number of lines.
 # The quantifiers "*+" never backtrack.
@@ -21,7 +24,7 @@ _ENTRY = re.compile(
 )
 
 
-def is_state_name(name: str) -> bool:
+def is_state_file(name: str) -> bool:
     """Return whether a file of a directory is a positions file."""
     return name == "positions.yml"
 

@@ -7,18 +7,26 @@ read the checkpoints. In another order changes may be missing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from exporter.shippers.files import read_file
 from exporter.shippers.positions import Fingerprint, Position, StateFormatError
 from exporter.shippers.values import as_count, as_path, load_json
 
 FLUSH_INTERVAL_S = 1.0
+DIRECTORIES = ("registry/filebeat", "filebeat", "")
+"""Where a registry is, below Filebeat's data directory, below ``registry``, or in the directory that has it."""
+IS_DIRECTORY = True
+"""The files of a directory are one state."""
 HEAD_BYTES = 1024
 """How many first bytes of a log `fingerprints` needs: the default ``length`` of the fingerprint, from offset 0."""
 
+_LOG = "log.json"
 _STATE_FILE = re.compile(r"log\.json|meta\.json|(\d{1,20})\.json", re.ASCII)
 _ACTION = re.compile(rb'\{"op":\s*"(set|remove)",\s*"id":\s*(\d{1,20})\}\s*')
 _CHANGE = re.compile(rb'\{"k":\s*("(?:[^"\\]|\\.)*+")\s*[,}]', re.IGNORECASE)
@@ -30,6 +38,22 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def is_state_file(name: str) -> bool:
     """Tell whether a file of this name, in ``registry/filebeat``, has positions or the version."""
     return _STATE_FILE.fullmatch(name) is not None
+
+
+def read(directory: str, _copies: str, _before: Sequence[Position] = ()) -> list[Position]:
+    """Read a registry directory beside a running Filebeat.
+
+    Raises:
+        OSError: a file cannot be read; FileNotFoundError: Filebeat has replaced a checkpoint meanwhile.
+        StateFormatError: as by `parse`.
+    """
+    files = {}
+    with contextlib.suppress(FileNotFoundError):
+        files[_LOG] = read_file(f"{directory}/{_LOG}")  # first: what it loses meanwhile is in the checkpoint
+    files |= {
+        name: read_file(f"{directory}/{name}") for name in os.listdir(directory) if is_state_file(name) and name != _LOG
+    }
+    return parse(files)
 
 
 def parse(files: Mapping[str, bytes]) -> list[Position]:
@@ -57,7 +81,7 @@ def parse(files: Mapping[str, bytes]) -> list[Position]:
     checkpoints = {int(match[1]): name for name in files if (match := _STATE_FILE.fullmatch(name)) and match[1]}
     transaction = max(checkpoints, default=0)
     entries = _read_checkpoint(files[checkpoints[transaction]]) if checkpoints else {}
-    _apply_log(files.get("log.json", b""), transaction, entries)
+    _apply_log(files.get(_LOG, b""), transaction, entries)
     positions = {key: position for key, value in entries.items() if (position := _parse_entry(key, value)) is not None}
     # An input's move from `log` to `filestream` leaves the old entry, whose ttl is -2 from the next start on.
     moved = Counter((each.inode, each.device) for each in positions.values())

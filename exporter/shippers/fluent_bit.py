@@ -12,12 +12,14 @@ import io
 import os
 import shutil
 import sqlite3
-import stat
 import struct
 import tempfile
 import urllib.parse
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
+from exporter.shippers.files import open_regular
 from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.values import check_inode, check_offset, check_path
 
@@ -25,7 +27,8 @@ FLUSH_INTERVAL_S = 1.0
 COMPANIONS = ("-wal",)  # suffixes of the files whose changes change positions too
 
 _ATTEMPTS = 3
-_QUERY = "SELECT name, offset, inode FROM in_tail_files"
+_QUERY = "SELECT offset, name, inode FROM in_tail_files"  # in the order of a position
+_Row = tuple[object, object, object]
 _MAX_VALUE_BYTES = 1 << 20
 _MAX_OPERATIONS = 10_000_000  # of SQLite's virtual machine: about a second; a million rows take seven million
 _UNREADABLE_IN_PLACE = (
@@ -43,12 +46,12 @@ _WAL_HEADER_BYTES = 32
 _SHARED_LOCK = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
 
 
-def is_state_name(name: str) -> bool:
+def is_state_file(name: str) -> bool:
     """Return whether a file of a directory is a database, and not a companion of one."""
     return name.endswith(".db")
 
 
-def read(path: str, directory: str) -> list[Position]:
+def read(path: str, directory: str, before: Sequence[Position] = ()) -> list[Position]:
     """Read a database, beside a running fluent-bit or without one. Writes nothing to it, and never waits for a lock.
 
     If there is a ``-wal``, SQLite reads with shared locks, for one query. Without one it reads without locks, and again
@@ -57,6 +60,7 @@ def read(path: str, directory: str) -> list[Position]:
     Args:
         path: of the database. Only one thread at a time may read it.
         directory: for copies. If the process is killed, one may stay there.
+        before: the positions that were read last; unchanged ones are used again, because most are unchanged.
 
     Raises:
         OSError: the database cannot be read or copied.
@@ -64,17 +68,20 @@ def read(path: str, directory: str) -> list[Position]:
     """
     fault = "is being written, or has an unfinished transaction that fluent-bit has to complete"
     for _ in range(_ATTEMPTS):
-        before = _Look.at(path)
-        if not before.size:
+        look = _Look.at(path)
+        if not look.size:
             return []
-        if before.has_hot_journal:
+        if look.has_hot_journal:
             continue
         try:
-            positions = _read_beside_writer(path, directory) if before.has_wal else _query(path, "immutable=1")
+            rows = _read_beside_writer(path, directory) if look.has_wal else _query(path, "immutable=1")
         except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: of SQLite's message
-            positions, fault = None, _fault(error)
-        if positions is not None and (before.has_wal or before == _Look.at(path)):
-            return positions
+            rows, fault = None, _fault(error)
+        if rows is not None and (look.has_wal or look == _Look.at(path)):
+            return [
+                position if position is not None and position[:3] == row else _position(*row)
+                for row, position in zip_longest(rows, before[: len(rows)])
+            ]
     raise StateFormatError(fault)
 
 
@@ -90,11 +97,11 @@ class _Look(NamedTuple):
 
     @classmethod
     def at(cls, path: str) -> _Look:
-        with _opened(path) as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             header = file.read(_CHANGE_COUNTER.stop)
         journal = b""
-        with contextlib.suppress(FileNotFoundError), _opened(path + "-journal") as file:
+        with contextlib.suppress(FileNotFoundError), open_regular(path + "-journal") as file:
             journal = file.read(len(_HOT_JOURNAL))
         return cls(
             status.st_size,
@@ -106,11 +113,11 @@ class _Look(NamedTuple):
         )
 
 
-def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
+def _read_beside_writer(path: str, directory: str) -> list[_Row] | None:
     """Read a database that has a ``-wal``; None: the writer removed it or began it anew meanwhile."""
     if os.path.exists(path + "-shm"):  # else the writer uses no shared locks (db.locking)
         try:
-            with _opened(path) as database:
+            with open_regular(path) as database:
                 fcntl.fcntl(database, fcntl.F_OFD_SETLK, _SHARED_LOCK)
                 if not os.path.exists(path + "-wal"):
                     return None
@@ -124,12 +131,12 @@ def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
     with tempfile.TemporaryDirectory(dir=directory) as copies:
         copy = os.path.join(copies, "copy.db")
         try:
-            with _opened(path + "-wal") as wal, _opened(path) as database:
+            with open_regular(path + "-wal") as wal, open_regular(path) as database:
                 header = wal.read(_WAL_HEADER_BYTES)
                 # What a checkpoint writes to the database meanwhile is in the -wal, which is copied later.
                 _copy(database, copy)
                 _copy(wal, copy + "-wal")
-            with _opened(path + "-wal") as wal:
+            with open_regular(path + "-wal") as wal:
                 if wal.read(_WAL_HEADER_BYTES) != header:
                     return None
         except FileNotFoundError:
@@ -137,15 +144,20 @@ def _read_beside_writer(path: str, directory: str) -> list[Position] | None:
         return _query(copy, "mode=ro")
 
 
-def _query(path: str, options: str) -> list[Position]:
+def _query(path: str, options: str) -> list[_Row]:
     uri = f"file:{urllib.parse.quote(os.fsencode(os.path.abspath(path)))}?{options}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)) as connection:
-        connection.text_factory = os.fsdecode
+        connection.text_factory = _decode
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(lambda: True, _MAX_OPERATIONS)
-        rows = connection.execute(_QUERY).fetchall()
-    return [Position(check_offset(offset), check_path(name), _inode(inode)) for name, offset, inode in rows]
+        return connection.execute(_QUERY).fetchall()
+
+
+def _position(offset: object, path: object, inode: object) -> Position:
+    if isinstance(inode, int) and inode < 0:
+        inode += 1 << 64  # SQLite's integers have a sign
+    return Position(check_offset(offset), check_path(path), check_inode(inode))
 
 
 def _authorize(action: int, _table: str | None, _column: str | None, _database: str | None, view: str | None) -> int:
@@ -154,29 +166,14 @@ def _authorize(action: int, _table: str | None, _column: str | None, _database: 
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 
 
-def _inode(stored: object) -> int:
-    """Return an inode number. SQLite's integers have a sign: numbers from 2**63 on are stored as negative ones."""
-    return check_inode(stored + (1 << 64) if isinstance(stored, int) and stored < 0 else stored)
-
-
-def _opened(path: str) -> io.FileIO:
-    """Open a regular file for reading.
-
-    Raises:
-        OSError: it cannot be opened.
-        StateFormatError: it is not a regular file.
-    """
-    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise StateFormatError("is not a regular file, expected a SQLite database")
-    return file
-
-
 def _copy(file: io.FileIO, path: str) -> None:
     file.seek(0)
     with open(path, "xb") as target:
         shutil.copyfileobj(file, target, 1 << 20)
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")  # as os.fsdecode, which takes twice as long
 
 
 def _fault(error: Exception) -> str:

@@ -18,7 +18,7 @@ _UNWATCHED = "f" * 16
 _LINE = re.compile(r"^(.+)\t([0-9a-f]{16})\t([0-9a-f]{16}|[0-9a-f]{8})\n", re.MULTILINE)
 
 
-def is_state_name(name: str) -> bool:
+def is_state_file(name: str) -> bool:
     """Return whether a file of a directory is a position file."""
     return name.endswith(".pos")
 

@@ -12,14 +12,20 @@ from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.values import as_count, as_path
 
 FLUSH_INTERVAL_S = 15.0
+DIRECTORIES = ("plugins/inputs/file", "")
+"""Where the files are, below ``path.data`` or in the directory that has them."""
 
+_NAME = re.compile(r"\.sincedb_[0-9a-f]{32}")
 _LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20}) (\d{1,20})(?: [-+.0-9eE]{1,40}(?: (.*))?)?")
 # inode, major, minor, position; since version 2 the time and the path, which may have spaces
 
 
 def is_state_file(name: str) -> bool:
-    """Tell whether a file of this name has positions, unless ``sincedb_path`` names another."""
-    return name.startswith(".sincedb_")
+    """Tell whether a file of this name has positions, unless ``sincedb_path`` names another.
+
+    The temporary file beside it has a longer name.
+    """
+    return _NAME.fullmatch(name) is not None
 
 
 def parse(data: bytes) -> list[Position]:

@@ -14,7 +14,7 @@ from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.values import as_count
 from fstat_cache.mounts import parse_mountinfo
 
-FLUSH_INTERVAL_S = 0.0
+FLUSH_INTERVAL_S = 1.0
 
 _OWN_DEVICES = frozenset({"btrfs", "bcachefs", "overlay"})
 """Their files may have another ``st_dev`` than their mount."""

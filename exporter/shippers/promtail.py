@@ -18,7 +18,7 @@ _HEAD = "positions:\n"
 _ENTRY = re.compile(r'  (?:(/[\w./@%=,~+-]*+): |\? (/[\w./@%=,~+-]*+)\n  : )"([0-9]{1,18})"\n', re.ASCII)
 
 
-def is_state_name(name: str) -> bool:
+def is_state_file(name: str) -> bool:
     """Return whether a file of a directory is a positions file, and not a temporary one."""
     return name.endswith((".yaml", ".yml")) and not name.startswith(".")
 

@@ -7,19 +7,34 @@ empty. With ``PersistStateInterval`` 0, the default, a running rsyslog rarely wr
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Sequence
 
+from exporter.shippers.files import read_file
 from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.values import check_inode, check_offset, check_path
 
 FLUSH_INTERVAL_S = 1.0
+LATEST_OF_INODE = True
+"""An inode may have two state files, of names with and without a hash: the one that was written last counts."""
 
 _NAME = re.compile(r"imfile-state:([0-9]{1,20})(?::[0-9a-f]+)?")
 
 
-def is_state_name(name: str) -> bool:
-    """Return whether a file of rsyslog's work directory is a state file of imfile."""
-    return name.startswith("imfile-state:")
+def is_state_file(name: str) -> bool:
+    """Return whether a file of rsyslog's work directory is a state file of imfile, and not a temporary one."""
+    return name.startswith("imfile-state:") and not name.endswith(".tmp")
+
+
+def read(path: str, _copies: str, _before: Sequence[Position] = ()) -> list[Position]:
+    """Read a state file.
+
+    Raises:
+        OSError: it cannot be read.
+        StateFormatError: as by `parse`.
+    """
+    return parse(read_file(path), os.path.basename(path))
 
 
 def parse(content: bytes, name: str) -> list[Position]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 
+from exporter.shippers.files import read_file
 from exporter.shippers.positions import Position, StateFormatError
 from exporter.shippers.values import LARGEST_COUNT, as_path
 
 FLUSH_INTERVAL_S = 1.0
 WRITTEN_BY_MMAP = True
-"""inotify does not report the writes: the file is read at every scrape."""
+"""Neither inotify nor the mtime shows the writes: the file is read at every scrape."""
 
+_ATTEMPTS = 20
 _KEY_STORE = 64
 _HEADER_SIZE = 4096
 _KEY_BLOCK_SIZE = 4096
@@ -29,6 +32,21 @@ _LITTLE_ENDIAN, _BIG_ENDIAN = struct.Struct("<" + _POSITION), struct.Struct(">" 
 def is_state_file(name: str) -> bool:
     """Tell whether a file of this name, in syslog-ng's directory, has positions."""
     return name == "syslog-ng.persist"
+
+
+def read(path: str, _copies: str, _before: Sequence[Position] = ()) -> list[Position]:
+    """Read ``syslog-ng.persist`` beside a running syslog-ng, until two reads are equal.
+
+    Raises:
+        OSError: it cannot be read.
+        StateFormatError: as by `parse`, or syslog-ng writes all the time.
+    """
+    data = read_file(path)
+    for _ in range(_ATTEMPTS):
+        before, data = data, read_file(path)
+        if data == before:
+            return parse(data)
+    raise StateFormatError("changes during every read; syslog-ng writes it all the time")
 
 
 def parse(data: bytes) -> list[Position]:

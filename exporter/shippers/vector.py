@@ -16,6 +16,8 @@ FLUSH_INTERVAL_S = 1.0
 """Of a ``file`` source: its ``glob_minimum_cooldown_ms``."""
 KUBERNETES_LOGS_FLUSH_INTERVAL_S = 60.0
 """Of a ``kubernetes_logs`` source, which keeps the same file."""
+DIRECTORIES = ("*", "")
+"""Where the files are, below ``data_dir`` or in the directory of one component."""
 HEAD_BYTES = 102_400
 """How many first bytes of a log `fingerprints` may need: the default longest line of a ``file`` source."""
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.shippers import fluent_bit
-from exporter.shippers.fluent_bit import is_state_name, read
+from exporter.shippers.fluent_bit import is_state_file, read
 from exporter.shippers.positions import Position, StateFormatError
 from tests.exporter.shippers.sample_cases import SAMPLES, cases, check_offsets, check_plausible, damaged
 
@@ -206,7 +206,7 @@ def test_does_not_create_a_wal_that_was_just_removed(
     database: str, copies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the writer removes its -wal after it was seen, SQLite does not open the database: it would create a -wal."""
-    opened = fluent_bit._opened
+    opened = fluent_bit.open_regular
     with writing(database, "journal_mode=wal") as writer:
         writer.write(5)
 
@@ -214,7 +214,7 @@ def test_does_not_create_a_wal_that_was_just_removed(
             writer.stop()
             return opened(path)
 
-        monkeypatch.setattr(fluent_bit, "_opened", open_after_a_stop)
+        monkeypatch.setattr(fluent_bit, "open_regular", open_after_a_stop)
         assert fluent_bit._read_beside_writer(database, copies) is None
     assert os.listdir(os.path.dirname(database)) == ["flb.db"]
 
@@ -246,12 +246,12 @@ def test_reads_again_if_a_writer_came(database: str, copies: str, monkeypatch: p
     query = fluent_bit._query
     journal_modes = ["delete", "wal", "wal"]
 
-    def query_before_a_write(path: str, options: str) -> list[Position]:
-        positions = query(path, options)
+    def query_before_a_write(path: str, options: str) -> list[tuple[object, object, object]]:
+        rows = query(path, options)
         monkeypatch.setattr(fluent_bit, "_query", query)
         with writing(database, f"journal_mode={journal_modes.pop(0)}") as writer:
-            writer.write(positions[0].offset + 1)
-        return positions
+            writer.write(int(str(rows[0][0])) + 1)
+        return rows
 
     for expected in (1, 2, 3):
         monkeypatch.setattr(fluent_bit, "_query", query_before_a_write)
@@ -424,5 +424,20 @@ def test_is_fast(tmp_path: Path, copies: str) -> None:
 
 def test_names() -> None:
     """Of a directory, databases count, and not the files that SQLite keeps beside them."""
-    assert is_state_name("flb_kube.db")
-    assert not is_state_name("flb_kube.db-wal")
+    assert is_state_file("flb_kube.db")
+    assert not is_state_file("flb_kube.db-wal")
+
+
+def test_unchanged_positions_are_used_again(tmp_path: Path, copies: str) -> None:
+    """Only those of changed rows are made, also when rows come and go."""
+    path = str(tmp_path / "a.db")
+    _create(path, [(b"/a", 0, 1), (b"/b", 0, 2), (b"/\xff", 0, -3)])
+    before = fluent_bit.read(path, copies)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE in_tail_files SET offset = 5 WHERE name = '/b'")
+    after = fluent_bit.read(path, copies, before)
+    assert [old is new for old, new in zip(before, after, strict=True)] == [True, False, False]
+    assert after == [Position(0, "/a", 1), Position(5, "/b", 2), Position(0, "/\udcff", (1 << 64) - 3)]
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM in_tail_files WHERE name = '/a'")
+    assert fluent_bit.read(path, copies, after) == after[1:]

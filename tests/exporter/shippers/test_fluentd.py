@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.shippers.fluentd import is_state_name, parse
+from exporter.shippers.fluentd import is_state_file, parse
 from exporter.shippers.positions import Position, StateFormatError
 from tests.exporter.shippers.sample_cases import SAMPLES, cases, check_offsets, check_plausible, damaged
 
@@ -81,5 +81,5 @@ def test_damage_raises_nothing_else() -> None:
 
 def test_names() -> None:
     """Of a directory, files with the usual suffix are position files."""
-    assert is_state_name("app.log.pos")
-    assert not is_state_name("app.log")
+    assert is_state_file("app.log.pos")
+    assert not is_state_file("app.log")

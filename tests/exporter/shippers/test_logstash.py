@@ -42,6 +42,12 @@ def test_written_is_read(positions: list[Position]) -> None:
     assert logstash.parse("".join(map(line, positions)).encode()) == positions
 
 
+def test_names() -> None:
+    """The sincedbs that Logstash names itself count, and not the temporary files beside them."""
+    assert logstash.is_state_file(".sincedb_452905a167cf4509fd08acb964fdb20c")
+    assert not logstash.is_state_file(".sincedb_452905a167cf4509fd08acb964fdb20c.17.2120.558042")
+
+
 def test_device_of_jruby() -> None:
     """JRuby says the whole device as the minor number."""
     assert logstash.parse(b"5 0 65024 7\n5 254 0 7\n5 0 44 7") == [

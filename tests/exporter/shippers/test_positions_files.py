@@ -26,7 +26,7 @@ ALLOY_ENTRY = '  ? path: {}\n    labels: \'{{app="it\'\'s",\n      job="a"}}\'\n
 @pytest.mark.parametrize("case", [*cases("promtail"), *cases("grafana-agent-static")])
 def test_finds_the_offsets_of_promtails_samples(case: Path) -> None:
     """Each log of a sample has the offset that promtail stored."""
-    (state,) = (path for path in case.iterdir() if promtail.is_state_name(path.name))
+    (state,) = (path for path in case.iterdir() if promtail.is_state_file(path.name))
     check_offsets(case, promtail.parse(state.read_bytes()))
 
 
@@ -197,9 +197,9 @@ def test_damage_raises_nothing_else(
 
 def test_names() -> None:
     """Of a directory, positions files count, and not the temporary ones beside them."""
-    assert promtail.is_state_name("positions.yaml")
-    assert promtail.is_state_name("default.yml")
-    assert not promtail.is_state_name(".positions.yaml123")
-    assert not promtail.is_state_name("positions.yaml-new")
-    assert alloy.is_state_name("positions.yml")
-    assert not alloy.is_state_name("positions.yml.tmp")
+    assert promtail.is_state_file("positions.yaml")
+    assert promtail.is_state_file("default.yml")
+    assert not promtail.is_state_file(".positions.yaml123")
+    assert not promtail.is_state_file("positions.yaml-new")
+    assert alloy.is_state_file("positions.yml")
+    assert not alloy.is_state_file("positions.yml.tmp")

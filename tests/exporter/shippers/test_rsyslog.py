@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.shippers.positions import Position, StateFormatError
-from exporter.shippers.rsyslog import is_state_name, parse
+from exporter.shippers.rsyslog import is_state_file, parse
 from tests.exporter.shippers.sample_cases import SAMPLES, cases, check_offsets, check_plausible, damaged
 
 NAME = "imfile-state:1556745:2c679aa2b9f15a7a"
@@ -19,7 +19,7 @@ STATE = b'{ "filename": "\\/var\\/log\\/a.log", "prev_was_nl": 0, "curr_offs": 6
 @pytest.mark.parametrize("case", cases("rsyslog"))
 def test_finds_the_offsets_of_samples(case: Path) -> None:
     """Each log of a sample has the offset that rsyslog stored, under the inode number of the state file's name."""
-    states = [path for path in case.iterdir() if is_state_name(path.name)]
+    states = [path for path in case.iterdir() if is_state_file(path.name)]
     check_offsets(case, [position for path in states for position in parse(path.read_bytes(), path.name)])
 
 
@@ -80,5 +80,6 @@ def test_the_last_of_two_equal_keys_counts() -> None:
 
 def test_names() -> None:
     """Of the work directory, files of imfile are state files; those of queues are none."""
-    assert is_state_name(NAME)
-    assert not is_state_name("mainqueue.qi")
+    assert is_state_file(NAME)
+    assert not is_state_file("mainqueue.qi")
+    assert not is_state_file(f"{NAME}.tmp")
