@@ -26,12 +26,16 @@ from exporter.config.model import Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
+from exporter.shippers.inspection import inspect
+from exporter.shippers.report import write
 from exporter.state.state_file import StateError, check_path
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
 from fstat_cache.paths import Root
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
+REPORT = "shippers"
+"""The command that prints a report, in the place of patterns."""
 
 _MAX_DESCRIPTORS = 65536
 
@@ -52,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The names of flags have dots, those of attributes cannot.
     flags = argparse.Namespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
     try:
+        is_report = _takes_report(flags)
         config_path = _config_path(flags)
         settings = _with_flags(_read_config(flags), flags)
         web_config = WebConfigFile(flags.web_config_file)
@@ -59,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+    if is_report:
+        return _report(flags, settings, rootfs)
     if flags.config_check:
         return _check(flags, settings, web_config, rootfs)
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
@@ -114,6 +121,32 @@ def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFil
     return 0
 
 
+def _takes_report(flags: argparse.Namespace) -> bool:
+    """Return whether the command is ``shippers``, and take it out of the patterns.
+
+    Raises:
+        ConfigError: patterns follow.
+    """
+    if flags.patterns[:1] != [REPORT]:
+        return False
+    if len(flags.patterns) > 1:
+        text = f"takes no patterns: name a configuration that has shippers with --config.file; a file is ./{REPORT}"
+        raise ConfigError([Mistake(REPORT, text)])
+    flags.patterns = []
+    return True
+
+
+def _report(flags: argparse.Namespace, settings: Config, rootfs: str) -> int:
+    """Print what the shippers have read; return the exit status."""
+    if not settings.shippers:
+        print(Mistake(_source(flags), "is missing: add the log shippers", "shippers"), file=sys.stderr)
+        return 1
+    log.set_up(logging.ERROR, flags.log_format, sys.stderr)
+    reports, hints = inspect(settings, rootfs)
+    print(write(reports, hints), end="")
+    return int(not all(report.is_readable for report in reports))
+
+
 async def _serve(agent: Agent) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -140,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="fstat-exporter",
         description="Publish size, age and changes of log files as Prometheus metrics.",
         allow_abbrev=False,
+        epilog=f"fstat-exporter {REPORT} --config.file=FILE prints what each log shipper of the configuration has not "
+        "read, and why logs have no position; it needs no running agent.",
     )
     add = parser.add_argument
     add(

@@ -23,6 +23,8 @@ from exporter.publication.publication import Publication
 from exporter.publication.rows import Row, Totals
 from exporter.reload import Reloader
 from exporter.scrape import Scraper
+from exporter.shippers import summary
+from exporter.shippers.shipper import Shipper
 from exporter.tracker import Tracker
 from fstat_cache import HOT, WATCHED
 
@@ -62,6 +64,7 @@ class FilesQuery:
         groups: only files of these; none for all.
         search: only files that have each of these words in their path or a label, in whatever case.
         followed: only files that are followed so, of :data:`FOLLOWED`; None: all.
+        is_unread: only files with unread bytes.
     """
 
     sort: str = "growth"
@@ -71,9 +74,10 @@ class FilesQuery:
     groups: frozenset[str] = frozenset()
     search: tuple[str, ...] = ()
     followed: str | None = None
+    is_unread: bool = False
 
 
-SORTS = ("growth", "size", "silent", "changes", "path")
+SORTS = ("growth", "size", "silent", "changes", "unread", "path")
 """What files can be sorted by. Equals are in the order of their latest changes, then of their paths."""
 
 
@@ -84,7 +88,7 @@ class Overview:
 
     Args:
         tracker: follows the files.
-        scraper: refreshes, and has the publication and the history of growth.
+        scraper: refreshes, and has the publication, the history of growth and the shippers.
         reloader: has the outcome of the latest reload.
     """
 
@@ -105,14 +109,15 @@ class Overview:
         """Show files, those without series of their own included. Files that fail to stat are left out."""
         recent = self._recent(query.window_s)
         publication = self._scraper.publication
-        candidates = self._candidates(query, publication)
-        keys = _keys(query, recent)
+        shippers = [*self._scraper.shippers]
+        candidates = self._candidates(query, publication, shippers)
+        keys = _keys(query, recent, shippers)
         chosen = _first(candidates, query.limit, keys)
         with publication.facts.lock:
             for key, is_descending in reversed(keys):  # again: the numbers may have changed meanwhile
                 chosen.sort(key=key, reverse=is_descending)
             names = [_label_names(publication, position) for position in range(len(publication.config))]
-            rows = [_file(row, names[row.group], recent) for row in chosen]
+            rows = [_file(row, names[row.group], recent, shippers) for row in chosen]
         history = self._scraper.history.of_files([row.path.name for row in chosen])
         for shown, (how, reason), steps in zip(rows, self._how_followed(chosen), history, strict=True):
             shown["followed"], shown["polled_reason"], shown["history"] = how, reason, _rounded(steps)
@@ -138,7 +143,9 @@ class Overview:
                     reason: publication.facts.inodes.uncertain[realm, reason] for reason in REASONS
                 }
             aggregates = _aggregates(publication, recent)
+            of_groups = summary.of_groups(self._tracker, self._scraper.shippers)
         for row in rows:
+            row["shippers"] = of_groups.get(row["group"], {})
             row["history"] = _rounded(steps.get(row["group"], []))
         return {**_times(recent), "groups": rows, "aggregates": aggregates}
 
@@ -212,6 +219,7 @@ class Overview:
                 "unreadable_examples": unreadable[:MAX_EXAMPLES],
                 "unwatched": discovery.unwatchable,
             },
+            "shippers": summary.of_states(self._scraper.shippers),
             "process": {
                 name: process.get(f"process_{name}")
                 for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds")
@@ -227,7 +235,7 @@ class Overview:
                 self._look_is_good_until_s = began_s + min(LOOK_SHARED_S, LOOK_SHARED_TIMES * took_s)
         return self._scraper.history.recent(window_s)
 
-    def _candidates(self, query: FilesQuery, publication: Publication) -> list[Row]:
+    def _candidates(self, query: FilesQuery, publication: Publication, shippers: Iterable[Shipper]) -> list[Row]:
         with publication.facts.lock:
             everything = list(publication.rows.values())
         positions = {position for position, group in enumerate(publication.config) if group.group in query.groups}
@@ -239,6 +247,8 @@ class Overview:
         ]
         for word in query.search:
             found = [row for row in found if word in "\n".join(row.values).casefold()]
+        if query.is_unread:
+            found = [row for row in found if _unread(row, shippers)]
         if query.followed is not None:
             followed = self._how_followed(found)
             found = [row for row, (how, _) in zip(found, followed, strict=True) if how == query.followed]
@@ -262,7 +272,7 @@ def _label_names(publication: Publication, position: int) -> list[tuple[str, int
     return [(name, names.index(name)) for name in own if name in names[2:]]
 
 
-def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent) -> Json:
+def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent, shippers: Iterable[Shipper]) -> Json:
     path, values = row.path, row.values
     assert path.stats is not None
     counts = path.is_counting
@@ -277,6 +287,7 @@ def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent) -> Json:
         "truncations_total": path.truncations if counts else None,
         "growth_bytes_per_second": _rate(recent.files.get(path.name, 0.0), recent) if counts else None,
         "has_series": row.is_published,
+        "unread_bytes": summary.unread_bytes(shippers, path),
     }
 
 
@@ -329,13 +340,18 @@ def _aggregates(publication: Publication, recent: Recent) -> list[Json]:
     ]
 
 
-def _keys(query: FilesQuery, recent: Recent) -> list[tuple[Key, bool]]:
+def _unread(row: Row, shippers: Iterable[Shipper]) -> int:
+    return max((unread or 0 for unread in summary.unread_bytes(shippers, row.path).values()), default=0)
+
+
+def _keys(query: FilesQuery, recent: Recent, shippers: Iterable[Shipper]) -> list[tuple[Key, bool]]:
     """What to sort by, and whether the greatest comes first: then, where that is equal, the next one."""
     keys: dict[str, Key] = {
         "growth": lambda row: recent.files.get(row.path.name, 0.0),
         "size": attrgetter("path.stats.size"),
         "silent": attrgetter("path.stats.mtime_ns"),
         "changes": attrgetter("path.changes"),
+        "unread": lambda row: _unread(row, shippers),
         "path": attrgetter("path.name"),
     }
     is_descending = query.sort != "path" if query.descending is None else query.descending

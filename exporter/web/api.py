@@ -26,7 +26,7 @@ def files(overview: Overview, arguments: Arguments) -> Json:
     Raises:
         BadQueryError: of any parameter.
     """
-    _check_names(arguments, ("sort", "order", "limit", "window", "group", "search", "followed"))
+    _check_names(arguments, ("sort", "order", "limit", "window", "group", "search", "followed", "unread"))
     order = _choice(arguments, "order", ("asc", "desc"))
     default = FilesQuery()
     return overview.files(
@@ -38,6 +38,7 @@ def files(overview: Overview, arguments: Arguments) -> Json:
             groups=_groups(arguments, overview.groups),
             search=tuple((_one(arguments, "search") or "").casefold().strip().split(maxsplit=MAX_WORDS - 1)),
             followed=_choice(arguments, "followed", FOLLOWED),
+            is_unread=_choice(arguments, "unread", ("true",)) is not None,
         )
     )
 

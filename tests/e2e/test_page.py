@@ -571,3 +571,66 @@ def test_an_address_that_is_out_of_date(logs: Path, start_agent: StartAgent, loo
     browser.wait_for("document.querySelector('#notice').hidden")
     assert [text for text in browser.complaints if "400" not in text] == []
     browser.complaints.clear()
+
+
+UNREAD = "getComputedStyle(document.querySelector('#list th.unread')).display !== 'none'"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, logs: Path, start_agent: StartAgent) -> Agent:
+    """An agent with two shippers: one has not read all of `app.log` and `db.log`, the other has a damaged state."""
+    positions = {"app.log": 1000, "db.log": 3}
+    lines = [f"  {logs}/{name}: '{offset}'" for name, offset in positions.items()]
+    (tmp_path / "positions.yml").write_text("\n".join(["positions:", *lines]))
+    (tmp_path / "damaged").write_text("nothing")
+    shippers = [
+        {"name": "loki-with-a-long-name", "type": "promtail", "path": f"{tmp_path}/positions.yml"},
+        {"name": "datadog", "type": "datadog", "path": f"{tmp_path}/damaged", "groups": ["other"]},
+    ]
+    groups = [{"group": "one", "paths": [f"{logs}/*.log"]}, {"group": "other", "paths": [f"{logs}/*.txt"]}]
+    return start_agent(config=json.dumps({"logs": groups, "shippers": shippers}))
+
+
+def test_unread_bytes(tmp_path: Path, shipped: Agent, look: Look) -> None:
+    """Of each file and group, to sort and filter by; a state that cannot be read is a problem, with its fault."""
+    browser = look(shipped, ALL)
+    assert browser.evaluate(UNREAD)
+    cells = f"Object.fromEntries({ROWS}.map(row => [row.querySelector('b').textContent, row.cells[6].innerText]))"
+    assert browser.evaluate(cells) == {"app.log": "3.91 KiB", "big.log": "\u2013\nunclaimed", "db.log": "7.0 B"}
+    title = f"{ROWS}.find(row => row.innerText.includes('app.log')).cells[6].title"
+    assert browser.evaluate(title) == "loki-with-a-long-name: 4,000 bytes unread"
+    group = "[...document.querySelectorAll('#groups tbody tr')].find(row => row.innerText.startsWith('one')).cells[7]"
+    assert browser.evaluate(f"{group}.innerText").split("\n") == ["3.91 KiB", "loki-with-a-long-name, 1 unclaimed"]
+    ((text, (fault,)),) = [each for each in problems(browser).items() if "shipper" in each[0]]
+    assert text == "1 shipper has a state that cannot be read: its last positions stay"
+    assert fault.startswith(f"datadog: {tmp_path}/damaged: ")
+    assert text_of(browser, "#health") == "1 problem"
+    browser.click("th[data-sort=unread] button")
+    browser.wait_for(f"{NAMES}.join() === 'app.log,db.log,big.log'")
+    assert sorted_by(browser) == {"Unread": "descending"}
+    chosen = "unread.value = 'true'; unread.dispatchEvent(new Event('change'))"
+    browser.evaluate(f"(unread => {{ {chosen} }})(document.querySelector('#unread'))")
+    browser.wait_for(f"{NAMES}.join() === 'app.log,db.log'")
+    assert browser.evaluate("location.hash") == "#sort=unread&unread=true"
+
+
+def test_no_unread_bytes_without_shippers(logs: Path, start_agent: StartAgent, look: Look) -> None:
+    """Nothing of them is shown."""
+    browser = look(start_agent(f"{logs}/*.log"), ALL)
+    assert not browser.evaluate(UNREAD)
+    visible = "[...document.querySelectorAll('.unread')].filter(each => each.checkVisibility()).length"
+    assert browser.evaluate(visible) == 0
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_unread_bytes_fit_the_screen(shipped: Agent, look: Look, width: int) -> None:
+    """Nothing has to be scrolled sideways, and nothing is cut off at the right."""
+    browser = look(shipped, ALL)
+    browser.resize(width, 800, is_phone=width < 600)
+    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    assert browser.evaluate(UNREAD)
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    is_beyond = "!e.closest('thead') && e.getBoundingClientRect().right > innerWidth + 1"
+    beyond = f"[...document.querySelectorAll('main *')].filter(e => {is_beyond}).map(e => e.outerHTML)"
+    assert browser.evaluate(beyond) == []
+    assert min(contrast(browser).values()) >= 4.5

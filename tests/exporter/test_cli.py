@@ -91,6 +91,7 @@ def test_help() -> None:
         "log.format",
     ):
         assert f"--{flag}" in text
+    assert "fstat-exporter shippers --config.file=FILE" in text
 
 
 @pytest.mark.parametrize("flags", [["--no.such"], ["--log.level=loud", "x"], ["--web.listen-address"]])
@@ -165,6 +166,31 @@ def test_config_check_of_a_web_configuration(tmp_path: Path) -> None:
     result = run("--config.check", "--web.config.file", str(path), str(path))
     assert (result.returncode, result.stdout) == (0, f"command line: valid, groups: 1, patterns: 1\n{path}: valid\n")
     assert result.stderr.startswith(f"{path}: http_server_config.http2: ")
+
+
+def test_shippers(tmp_path: Path) -> None:
+    """The command prints the report; the status is 1 while a state cannot be read."""
+    (tmp_path / "a.log").write_text("123456\n")
+    path = tmp_path / "exporter.yml"
+    shipper = f"{{name: loki, type: promtail, path: {tmp_path}/positions.yml}}"
+    path.write_text(f"logs: [{{group: g, paths: ['{tmp_path}/*.log']}}]\nshippers: [{shipper}]\n")
+    result = run("shippers", "--config.file", str(path))
+    assert (result.returncode, result.stderr) == (1, "")
+    assert f"{tmp_path}/positions.yml  -    no: no state file found" in result.stdout
+    (tmp_path / "positions.yml").write_text(f"positions:\n  {tmp_path}/a.log: '2'\n")
+    result = run("--config.file", str(path), "shippers")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(rf"^loki +5  >= \d+ s  recent  {tmp_path}/a\.log$", result.stdout, re.MULTILINE)
+
+
+def test_shippers_mistakes(tmp_path: Path) -> None:
+    """Each is one line: a configuration that is not valid, one without shippers, and patterns."""
+    path = tmp_path / "exporter.yml"
+    path.write_text("logs: [{group: g, paths: [/x]}]\nno: such\n")
+    assert mistake("shippers", f"--config.file={path}").startswith(f"{path}:2:1: no: ")
+    path.write_text("logs: [{group: g, paths: [/x]}]\n")
+    assert mistake("shippers", f"--config.file={path}") == f"{path}: shippers: is missing: add the log shippers\n"
+    assert mistake("shippers", "/x").startswith("shippers: takes no patterns: ")
 
 
 def test_hints(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,13 @@ import pytest
 from exporter.config.errors import ConfigError, Mistake
 from exporter.config.groups import LogGroup
 from exporter.config.model import CacheConfig, Config
+from exporter.config.shippers import ShipperConfig
 from exporter.ledger.uncertain import REASONS
 from exporter.overview import MAX_AGGREGATES, MAX_EXAMPLES, FilesQuery, Json, Overview
 from exporter.publication.history import STEPS, History
 from exporter.reload import Reloader
 from exporter.scrape import Scraper
+from exporter.shippers.shippers import Shippers
 from exporter.tracker import Tracker
 from exporter.web import api
 from fstat_cache import InodeChange
@@ -30,9 +32,9 @@ Ask = Callable[..., Json]
 class Shown:
     """An overview that can be asked as over HTTP."""
 
-    def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...]) -> None:
+    def __init__(self, tracker: Tracker, groups: tuple[LogGroup, ...], shippers: Sequence[ShipperConfig] = ()) -> None:
         self.tracker = tracker
-        self.scraper = Scraper(tracker)
+        self.scraper = Scraper(tracker, shippers=Shippers(tracker, shippers))
         self.mistakes: list[str] = []  # of the configuration on disk
         self.reloader = Reloader(self._load)
         self.overview = Overview(tracker, self.scraper, self.reloader)
@@ -60,14 +62,18 @@ class Shown:
 
 
 @pytest.fixture
-def show(tmp_path: Path, track: Track) -> Callable[..., Shown]:
+def show(tmp_path: Path, track: Track) -> Iterator[Callable[..., Shown]]:
     """Shows groups that have scanned; by default one, `g`, of all logs in the test's directory."""
+    made: list[Shown] = []
 
-    def show(*groups: LogGroup) -> Shown:
+    def show(*groups: LogGroup, shippers: Sequence[ShipperConfig] = ()) -> Shown:
         groups = groups or (LogGroup("g", (f"{tmp_path}/**/*.log",)),)
-        return Shown(track(groups=groups), groups)
+        made.append(Shown(track(groups=groups), groups, shippers))
+        return made[-1]
 
-    return show
+    yield show
+    for shown in made:
+        shown.scraper.shippers.close()
 
 
 def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
@@ -98,6 +104,7 @@ def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
         "has_series": True,
         "followed": "watched",
         "polled_reason": None,
+        "unread_bytes": {},
     }
     assert list(row["labels"]) == ["team", "site"]  # those that are aggregated by come first
     assert growth == pytest.approx(3000 / answer["window_seconds"], rel=0.01)
@@ -330,6 +337,89 @@ def test_rotated_files(tmp_path: Path, show: Callable[..., Shown]) -> None:
     assert status["followed"] == {"watched": 3, "hot": 0, "polled": {}}
 
 
+@pytest.fixture
+def shipped(tmp_path: Path, show: Callable[..., Shown]) -> Shown:
+    """Logs that one shipper has read up to some offset, another of one group only, and one whose state is damaged.
+
+    Of group `a`: `1.log` is unread by 70 bytes and by 1, `2.log` by none, `3.log` has no position. Of `b`: 4 bytes of
+    `1.log`; `2.log` is a further name of `a/1.log`.
+    """
+    for name in ("a/1.log", "a/2.log", "a/3.log", "b/1.log"):
+        touch(tmp_path / name)
+        (tmp_path / name).write_text("x" * 99 + "\n")
+    os.link(tmp_path / "a/1.log", tmp_path / "b/2.log")
+    positions = {"a/1.log": 30, "a/2.log": 100, "b/1.log": 96}
+    lines = [f"  {tmp_path}/{name}: '{offset}'" for name, offset in positions.items()]
+    (tmp_path / "positions.yml").write_text("\n".join(["positions:", *lines]))
+    (tmp_path / "pos_file").write_text(f"{tmp_path}/a/1.log\t{99:016x}\t{(tmp_path / 'a/1.log').stat().st_ino:016x}\n")
+    (tmp_path / "damaged.yml").write_text("nothing")
+    shippers = (
+        ShipperConfig("loki", "promtail", f"{tmp_path}/positions.yml"),
+        ShipperConfig("only-a", "fluentd", f"{tmp_path}/pos_file", groups=("a",)),
+        ShipperConfig("broken", "datadog", f"{tmp_path}/damaged.yml", groups=("none",)),
+    )
+    groups = [LogGroup(name, (f"{tmp_path}/{name}/*.log",)) for name in ("a", "b", "none")]
+    return show(*groups, shippers=shippers)
+
+
+def test_unread_bytes_of_files(tmp_path: Path, shipped: Shown) -> None:
+    """By shipper, null without a position; no number of a shipper that does not read the file."""
+    files = {row["path"].removeprefix(f"{tmp_path}/"): row["unread_bytes"] for row in shipped.ask("files")["files"]}
+    assert files == {
+        "a/1.log": {"loki": 70, "only-a": 1},
+        "a/2.log": {"loki": 0, "only-a": None},
+        "a/3.log": {"loki": None, "only-a": None},
+        "b/1.log": {"loki": 4},
+        "b/2.log": {"loki": 70},
+    }
+
+
+def test_files_with_unread_bytes(tmp_path: Path, shipped: Shown) -> None:
+    """They can be sorted by the largest number of a shipper, and the others left out."""
+    rows = shipped.ask("files", sort="unread", unread="true")["files"]
+    assert [row["path"].removeprefix(f"{tmp_path}/") for row in rows] == ["a/1.log", "b/2.log", "b/1.log"]
+    rows = shipped.ask("files", sort="unread")["files"]
+    assert [row["path"].removeprefix(f"{tmp_path}/") for row in rows][:3] == ["a/1.log", "b/2.log", "b/1.log"]
+    rows = shipped.ask("files", sort="unread", order="asc", limit="3")["files"]
+    assert rows[-1]["path"] == f"{tmp_path}/b/1.log"
+
+
+def test_shippers_of_groups(shipped: Shown) -> None:
+    """Each group has the sums of each shipper that reads it."""
+    shipped.ask("groups")
+    groups = {row["group"]: row["shippers"] for row in shipped.ask("groups")["groups"]}
+    assert {group: list(shippers) for group, shippers in groups.items()} == {
+        "a": ["loki", "only-a"],
+        "b": ["loki"],
+        "none": ["loki", "broken"],
+    }
+    assert groups["a"]["loki"] == {
+        "unread_bytes": 70,
+        "oldest_unread_seconds": 0,
+        "read_bytes_total": 0,
+        "lost_bytes_total": 0,
+        "unaccounted_bytes_total": 0,
+        "unclaimed_bytes": 100,
+        "files": {"read": 2, "behind": 0, "held": 0, "unclaimed": 1},
+    }
+    assert groups["a"]["only-a"]["unread_bytes"] == 1
+
+
+def test_states_of_shippers(tmp_path: Path, shipped: Shown) -> None:
+    """Each says whether it can be read, since when it is as it is, and why it cannot be read."""
+    os.utime(tmp_path / "positions.yml", (1_700_000_000, 1_700_000_000))
+    loki, _, broken = shipped.ask("status")["shippers"]
+    assert loki == {
+        "shipper": "loki",
+        "type": "promtail",
+        "readable": True,
+        "error": None,
+        "state_mtime_seconds": 1_700_000_000,
+    }
+    assert (broken["shipper"], broken["readable"]) == ("broken", False)
+    assert broken["error"].startswith(f"{tmp_path}/damaged.yml: ")
+
+
 def test_truncations(tmp_path: Path, show: Callable[..., Shown]) -> None:
     """They are counted for the file and for its group."""
     (tmp_path / "a.log").write_text("123456")
@@ -500,7 +590,11 @@ def test_looks_are_shared(tmp_path: Path, show: Callable[..., Shown], monkeypatc
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("files", {"sort": "name"}, "sort: unknown value 'name', expected growth, size, silent, changes or path"),
+        (
+            "files",
+            {"sort": "name"},
+            "sort: unknown value 'name', expected growth, size, silent, changes, unread or path",
+        ),
         ("files", {"order": "up"}, "order: unknown value 'up', expected asc or desc"),
         ("files", {"limit": "0"}, "limit: '0', expected a whole number from 1 to 1000"),
         ("files", {"limit": "1001"}, "limit: '1001', expected a whole number from 1 to 1000"),
@@ -510,12 +604,13 @@ def test_looks_are_shared(tmp_path: Path, show: Callable[..., Shown], monkeypatc
         ("files", {"limit": "9" * 5000}, f"limit: '{'9' * 37}...', expected a whole number from 1 to 1000"),
         ("files", {"window": "5m"}, "window: '5m', expected a whole number from 15 to 900"),
         ("files", {"group": ["g", "h"]}, "group: there is no group 'h'"),
+        ("files", {"unread": "no"}, "unread: unknown value 'no', expected true"),
         ("files", {"followed": "no"}, "followed: unknown value 'no', expected watched, hot or polled"),
         ("files", {"sort": ["size", "size"]}, "sort: given 2 times, expected once"),
         (
             "files",
             {"sorted": "size"},
-            "unknown parameter 'sorted': expected sort, order, limit, window, group, search or followed",
+            "unknown parameter 'sorted': expected sort, order, limit, window, group, search, followed or unread",
         ),
         ("groups", {"window": "14"}, "window: '14', expected a whole number from 15 to 900"),
         ("groups", {"limit": "5"}, "unknown parameter 'limit': expected window"),
@@ -532,4 +627,4 @@ def test_bad_parameters(
 
 def test_empty_parameters_are_as_none(show: Callable[..., Shown]) -> None:
     """A form sends the fields that nobody has filled in too."""
-    assert show().names(sort="", order="", limit="", window="", group="", search="", followed="") == []
+    assert show().names(sort="", order="", limit="", window="", group="", search="", followed="", unread="") == []

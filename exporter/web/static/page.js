@@ -16,7 +16,7 @@ const HEIGHT = 40;
 const $ = (id) => document.getElementById(id);
 
 // The address has it behind its #, so that a view can be sent to somebody else.
-const state = { sort: "growth", order: "", search: "", group: "", followed: "", window: "60", limit: FIRST_ROWS };
+const state = { sort: "growth", order: "", search: "", group: "", followed: "", unread: "", window: "60", limit: FIRST_ROWS };
 
 let isPaused = false;
 let areAllGroupsShown = false;
@@ -183,7 +183,7 @@ function showRows(table, items, keyOf, make, update, nothing) {
     const row = element("tr");
     row.setAttribute("role", "row");
     const empty = cell("empty none");
-    empty.colSpan = table.tHead.rows[0].cells.length;
+    empty.colSpan = [...table.tHead.rows[0].cells].filter((heading) => heading.checkVisibility()).length;
     empty.textContent = nothing;
     row.append(empty);
     body.append(row);
@@ -240,9 +240,22 @@ function makeFile(row, file) {
     cell("number", "Size"),
     cell("number", "Last write"),
     cell("number", "Changes"),
+    cell("number unread", "Unread"),
     cell("status"),
   );
   row.lastElementChild.append(element("span"), element("small"));
+}
+
+// The bytes that no shipper has read yet, or the largest number of several shippers.
+function showUnread(td, { unread_bytes: unread }) {
+  const sizes = Object.values(unread);
+  const known = sizes.filter((size) => size !== null);
+  const lines = Object.entries(unread).map(
+    ([name, size]) => `${visible(name)}: ${size === null ? "no position" : `${whole.format(size)} bytes unread`}`,
+  );
+  const isUnclaimed = sizes.length && !known.length;
+  twoLines(td, known.length ? bytes(Math.max(...known)) : "–", isUnclaimed ? "unclaimed" : "", lines.join("\n"));
+  td.firstElementChild.classList.toggle("none", !Math.max(0, ...known));
 }
 
 const REASONS = {
@@ -265,7 +278,7 @@ const HOW = {
 
 function updateFile(row, file) {
   const answer = shown.files;
-  const [, trend, growth, size, time, changes, status] = row.cells;
+  const [, trend, growth, size, time, changes, unread, status] = row.cells;
   drawPlot(trend.firstElementChild.firstElementChild, file.history, answer);
   showGrowth(growth, file, answer);
   setText(size, bytes(file.size_bytes), `${whole.format(file.size_bytes)} bytes`);
@@ -276,6 +289,7 @@ function updateFile(row, file) {
     file.truncations_total ? count(file.truncations_total, "truncation", "truncations") : "",
     "",
   );
+  showUnread(unread, file);
   const reason = file.polled_reason;
   const [how, small] = status.children;
   how.className = `how ${file.followed}`;
@@ -307,12 +321,13 @@ function makeGroup(row, group) {
     cell("number", "Files"),
     cell("number", "Last write"),
     cell("number", "Rotations"),
+    cell("number unread", "Unread"),
   );
 }
 
 function updateGroup(row, group) {
   const answer = shown.groups;
-  const [name, trend, growth, size, files, time, rotations] = row.cells;
+  const [name, trend, growth, size, files, time, rotations, unread] = row.cells;
   const labels = name.children[1];
   setText(labels, labelled(group.labels));
   labels.hidden = !labels.textContent;
@@ -333,6 +348,22 @@ function updateGroup(row, group) {
   showTime(time, group.newest_mtime_seconds, answer);
   const { rotations_total: rotated, truncations_total: truncated } = group;
   twoLines(rotations, whole.format(rotated), truncated ? count(truncated, "truncation", "truncations") : "", "");
+  const shippers = Object.entries(group.shippers);
+  while (unread.children.length > shippers.length) unread.lastElementChild.remove();
+  shippers.forEach(([name, of], at) => showShipper(unread.children[at] ?? unread.appendChild(element("div")), name, of));
+}
+
+function showShipper(line, name, of) {
+  const { files, lost_bytes_total: lost, oldest_unread_seconds: oldest, unaccounted_bytes_total: unaccounted } = of;
+  const parts = [
+    oldest >= 1 && `${duration(oldest)} old`,
+    ...["behind", "held", "unclaimed"].map((state) => files[state] && `${whole.format(files[state])} ${state}`),
+    lost && `${bytes(lost)} lost`,
+  ];
+  const title =
+    `${whole.format(of.unread_bytes)} bytes unread, ${whole.format(lost)} lost, ${whole.format(unaccounted)} unaccounted; ` +
+    Object.entries(files).map(([state, number]) => `${whole.format(number)} ${state}`).join(", ");
+  twoLines(line, bytes(of.unread_bytes), [visible(name), ...parts].filter(Boolean).join(", "), title);
 }
 
 function makeAggregate(row, aggregate) {
@@ -417,6 +448,11 @@ function findProblems() {
       return `${group.group}: ${count(group.deleted_files, "file", "files")}, ${bytes(group.deleted_disk_bytes)}`;
     });
     add("deleted", `${text}${bytes(size)} of the disk: lsof +L1 names the processes; have them reopen their logs`, examples);
+  }
+  const unread = status.shippers.filter(({ error }) => error);
+  if (unread.length) {
+    const text = `${count(unread.length, "shipper has a state", "shippers have a state")} that cannot be read: its last positions stay`;
+    add("shippers", text, unread.map(({ shipper, error }) => `${shipper}: ${error}`));
   }
   if (status.late_files) {
     add("late", `${count(status.late_files, "file is", "files are")} late: the remote filesystem does not answer`);
@@ -582,6 +618,7 @@ function showTools() {
 function showState() {
   $("group").value = state.group;
   $("how").value = state.followed;
+  $("unread").value = state.unread;
   $("window").value = state.window;
   if (document.activeElement !== $("search")) $("search").value = state.search;
   for (const button of $("views").children) {
@@ -595,6 +632,7 @@ function showState() {
 }
 
 function show() {
+  $("view").classList.toggle("shippers", shown.status.shippers.length > 0);
   showSummary();
   showTools();
   showGroups();
@@ -628,7 +666,7 @@ function showFiles() {
   const { files, history, matched, ...answer } = shown.files;
   const isOfGrowing = state.sort === "growth" && !state.order;
   const chosen = isOfGrowing ? files.filter((file) => file.growth_bytes_per_second > 0) : files;
-  const isFiltered = state.search || state.group || state.followed;
+  const isFiltered = state.search || state.group || state.followed || state.unread;
   let nothing = "No file matches the patterns of the configuration.";
   if (matched && !answer.window_seconds) nothing = "The history of growth begins now.";
   else if (matched) {
@@ -745,7 +783,7 @@ const DEFAULTS = { ...state };
 function readAddress() {
   const told = new URLSearchParams(location.hash.slice(1));
   Object.assign(state, DEFAULTS);
-  for (const name of ["sort", "order", "search", "group", "followed", "window"]) {
+  for (const name of ["sort", "order", "search", "group", "followed", "unread", "window"]) {
     if (told.has(name)) state[name] = told.get(name);
   }
 }
@@ -779,6 +817,7 @@ $("list").tHead.addEventListener("click", (event) => {
 $("search").addEventListener("input", (event) => change({ search: event.target.value }, TYPING_MS));
 $("group").addEventListener("change", (event) => change({ group: event.target.value }));
 $("how").addEventListener("change", (event) => change({ followed: event.target.value }));
+$("unread").addEventListener("change", (event) => change({ unread: event.target.value }));
 $("window").addEventListener("change", (event) => change({ window: event.target.value }));
 $("tools").addEventListener("submit", (event) => event.preventDefault());
 $("more").addEventListener("click", () => change({ limit: Math.min(2 * state.limit, MOST_ROWS) }));
@@ -813,7 +852,7 @@ addEventListener("hashchange", () => {
 
 $("view").hidden = false;
 readAddress();
-const isFiltered = state.search || state.group || state.followed;
+const isFiltered = state.search || state.group || state.followed || state.unread;
 for (const details of document.querySelectorAll("section details")) {
   details.open = !NARROW.matches || (isFiltered && details.className === "filters");
 }
