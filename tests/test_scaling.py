@@ -61,14 +61,19 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
         "bounded": {"max_series": 2},
         "nothing": {"per_file": False, "aggregate_by": []},
         "three patterns": {"per_file": False, "aggregate_by": []},
+        "shipped": {"per_file": False},
+        "unread": {"aggregate_by": [], "metrics": ["unread"]},
     }
     patterns = {"three patterns": ["[0-2].log", "3.log", "*.log"]}
     files, sums = 6, 3
-    for name in configurations:
-        for number in range(files):
-            path = tmp_path / name / f"shop_app-{number % sums}_0123/main" / f"{number}.log"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+    paths = [
+        tmp_path / name / f"shop_app-{number % sums}_0123/main" / f"{number}.log"
+        for name in configurations
+        for number in range(files)
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     logs = [
         {
             "preset": "kubernetes-pods",
@@ -78,10 +83,14 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
         }
         for name, keys in configurations.items()
     ]
-    agent = start_agent(config=json.dumps({"logs": logs}))
-    series = Counter(dict(labels).get("group") for _, labels in agent.scrape().samples)
+    (tmp_path / "log.pos").write_text("".join(f"{path}\t{0:016x}\t{path.stat().st_ino:016x}\n" for path in paths))
+    shipper = {"name": "a", "type": "fluentd", "path": f"{tmp_path}/log.pos", "groups": ["shipped", "unread"]}
+    agent = start_agent(config=json.dumps({"logs": logs, "shippers": [shipper]}))
+    samples = [dict(labels) for _, labels in agent.scrape().samples]
+    series = Counter(labels.get("group") for labels in samples)
+    shippers = sum("shipper" in labels and "group" not in labels for labels in samples)
 
-    of_agent, of_group, of_pattern, of_file, of_sum = series_each()
+    of_agent, of_group, of_pattern, of_file, of_sum, of_shipper, of_shipped_group, of_shipped_sum = series_each()
     assert of_group + of_pattern == series["nothing"]
     assert of_group + 3 * of_pattern == series["three patterns"]
     assert of_file == len(DEFAULT_FILE_METRICS)
@@ -90,16 +99,21 @@ def test_series(tmp_path: Path, start_agent: StartAgent) -> None:
     assert series["nothing"] + sums * of_sum == series["sums"]
     assert series["nothing"] + files * of_file + sums * of_sum == series["all"]
     assert series["nothing"] + 2 * of_file + 2 * of_sum == series["bounded"]
+    assert series["sums"] + of_shipped_group + sums * of_shipped_sum == series["shipped"]
+    assert series["nothing"] + of_shipped_group + files == series["unread"]
+    assert of_shipper == shippers
     of_prometheus = 5  # up, scrape_duration_seconds and so on
-    assert series[None] + of_prometheus == pytest.approx(of_agent, abs=10)  # the agent gets new ones now and then
+    of_all = series[None] - shippers + of_prometheus
+    assert of_all == pytest.approx(of_agent, abs=10)  # the agent gets new ones now and then
 
 
 def test_examples_of_series() -> None:
     """The examples are what the table above them gives."""
-    of_agent, of_group, of_pattern, of_file, of_sum = series_each()
+    of_agent, of_group, of_pattern, of_file, of_sum, of_shipper, of_shipped_group, of_shipped_sum = series_each()
     fixed = of_agent + of_group + of_pattern
     assert [int(series.replace(",", "")) for series, _ in document_table("docs/scaling.md", "Examples").values()] == [
         fixed + 300 * of_sum,
+        fixed + 300 * of_sum + of_shipper + of_shipped_group + 300 * of_shipped_sum,
         fixed + 300 * 4,
         fixed + 20 * of_sum,
         fixed + 300 * (of_file + of_sum),

@@ -26,6 +26,7 @@ OF_NAMESPACE = f'{OF_GROUP}, namespace=~"$namespace"'
 BY_GROUP = "job, instance, group"
 BY_FILE = "job, instance, group, path"
 BY_CONTAINER = "namespace, pod, container"
+BY_SHIPPER = "shipper, group"
 
 
 def agent(metric: str) -> str:
@@ -41,6 +42,16 @@ def group(metric: str) -> str:
 def aggregate(metric: str) -> str:
     """The chosen namespaces' series of a metric."""
     return f"fstat_aggregate_{metric}{{{OF_NAMESPACE}}}"
+
+
+def shipper(metric: str) -> str:
+    """The series of a metric of all shippers of the chosen groups."""
+    return f"fstat_shipper_{metric}{{{OF_GROUP}}}"
+
+
+def shipper_aggregate(metric: str) -> str:
+    """The series of a metric of all shippers of the chosen namespaces."""
+    return f"fstat_shipper_aggregate_{metric}{{{OF_NAMESPACE}}}"
 
 
 def file(metric: str) -> str:
@@ -162,10 +173,17 @@ BARS: Json = {"drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0}
 
 def downwards(ref: str) -> Json:
     """Draws the lines of one query below zero."""
-    return {
-        "matcher": {"id": "byFrameRefID", "options": ref},
-        "properties": [{"id": "custom.transform", "value": "negative-Y"}],
-    }
+    return of_query(ref, "custom.transform", "negative-Y")
+
+
+def dashed(ref: str) -> Json:
+    """Draws the lines of one query dashed."""
+    return of_query(ref, "custom.lineStyle", {"fill": "dash", "dash": [8, 6]})
+
+
+def of_query(ref: str, name: str, value: object) -> Json:
+    """How the lines of one query look."""
+    return {"matcher": {"id": "byFrameRefID", "options": ref}, "properties": [{"id": name, "value": value}]}
 
 
 def table(title: str, description: str, columns: Mapping[str, tuple[str, str]]) -> Json:
@@ -372,6 +390,85 @@ CHANGE = [
     ),
 ]
 
+NO_SHIPPERS = "no shippers are configured"
+NO_NAMESPACES = "no shippers are configured, or no group has namespace in aggregate_by"
+
+SHIPPERS = [
+    graph(
+        "Unread by shipper and group",
+        "Bytes of the logs of each group that the shipper has not read yet, rotated logs included.",
+        "bytes",
+        {"{{shipper}} / {{group}}": sum_by(BY_SHIPPER, shipper("unread_bytes"))},
+        calcs=("lastNotNull", "max"),
+        width=8,
+        noValue=NO_SHIPPERS,
+    ),
+    graph(
+        "Oldest unread",
+        "How long the oldest byte of each group has been unread, on the agent where that is longest. Unfinished lines "
+        "do not count. FstatShipperBehind alerts on more than five minutes.",
+        "s",
+        {"{{shipper}} / {{group}}": f"max by ({BY_SHIPPER}) ({shipper('oldest_unread_seconds')})"},
+        calcs=("lastNotNull", "max"),
+        width=8,
+        noValue=NO_SHIPPERS,
+    ),
+    graph(
+        "Read against appended",
+        "Bytes a second that the shippers read, and dashed those that are appended to the same groups on the same "
+        "agents. If less is read than appended, the shipper falls behind.",
+        "binBps",
+        {
+            "{{shipper}} / {{group}} read": sum_by(BY_SHIPPER, rate(shipper("read_bytes_total"))),
+            "{{group}} appended": sum_by(
+                "group",
+                f"{rate(group('appended_bytes_total'))} and on ({BY_GROUP}) {shipper('read_bytes_total')}",
+            ),
+        },
+        overrides=[dashed("B")],
+        width=8,
+        noValue=NO_SHIPPERS,
+    ),
+    graph(
+        "Lost in the last day",
+        "Bytes that were deleted, truncated or rotated away in the day before each point, and the shipper had not read "
+        "them. What cannot be decided is not in it.",
+        "bytes",
+        {"{{shipper}} / {{group}}": sum_by(BY_SHIPPER, f"increase({shipper('lost_bytes_total')}[1d])")},
+        calcs=("lastNotNull", "max"),
+        width=8,
+        min=0,
+        noValue=NO_SHIPPERS,
+    ),
+    graph(
+        "Unread by namespace",
+        f"The {MOST_LINES} namespaces with the most unread bytes, for groups with namespace in aggregate_by.",
+        "bytes",
+        {
+            "{{shipper}} / {{namespace}}": top(
+                MOST_LINES, sum_by("shipper, namespace", shipper_aggregate("unread_bytes"))
+            )
+        },
+        width=8,
+        noValue=NO_NAMESPACES,
+    ),
+    graph(
+        "Lost in the last day, by namespace",
+        f"The {MOST_LINES} namespaces that lost most in the day before each point. What a container lost before its "
+        "first scrape is not in it, but in Lost in the last day.",
+        "bytes",
+        {
+            "{{shipper}} / {{namespace}}": top(
+                MOST_LINES,
+                sum_by("shipper, namespace", f"increase({shipper_aggregate('lost_bytes_total')}[1d])"),
+            )
+        },
+        width=8,
+        min=0,
+        noValue=NO_NAMESPACES,
+    ),
+]
+
 HITS, MISSES = rate(agent("fstat_cache_hits_total")), rate(agent("fstat_cache_misses_total"))
 WRONG = {
     "evictions": "fstat_cache_evictions_total",
@@ -481,7 +578,13 @@ AGENT = [
     ),
 ]
 
-ROWS = {"Growth": GROWTH, "Size and silence": SIZE, "Files come and go": CHANGE, "The agent itself": AGENT}
+ROWS = {
+    "Growth": GROWTH,
+    "Size and silence": SIZE,
+    "Files come and go": CHANGE,
+    "Shippers": SHIPPERS,
+    "The agent itself": AGENT,
+}
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

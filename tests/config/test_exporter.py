@@ -1,6 +1,7 @@
 """The configurations that are shipped: the default one, and the one for Kubernetes."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_no_groups_overlap(path: Path) -> None:
         match = matcher.match("/" + "/".join(names))
         assert match is not None
         assert len(match.groups) == 1, names
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_commented_shipper(path: Path, tmp_path: Path) -> None:
+    """The shipper in the comments is valid, and reads groups of the file."""
+    text = path.read_text()
+    (block,) = re.findall(r"^# shippers:\n(?:# {3}.+\n)+", text, re.MULTILINE)
+    uncommented = tmp_path / "exporter.yml"
+    uncommented.write_text(text.replace(block, re.sub("^# ", "", block, flags=re.MULTILINE)))
+    (shipper,) = load(uncommented).shippers
+    assert set(shipper.groups) <= {group.group for group in load(path).logs}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=str)

@@ -1,5 +1,6 @@
 """The dashboard of config/grafana/: what it is made of, and that every query finds data in a real Prometheus."""
 
+import contextlib
 import json
 import string
 import subprocess
@@ -23,7 +24,7 @@ from tests.support import (
     skip_unless_ci,
     wait_until,
 )
-from tools.dashboard import dashboard
+from tools.dashboard import SHIPPERS, dashboard
 from tools.picture import SHOWN, picture
 from tools.workload import Workload
 
@@ -55,6 +56,12 @@ MUST_HAPPEN = {
     "Silent the longest",
     "Rotations and truncations",
     "Files appearing and vanishing",
+    "Unread by shipper and group",
+    "Oldest unread",
+    "Read against appended",
+    "Lost in the last day",
+    "Unread by namespace",
+    "Lost in the last day, by namespace",
     "Cache hit ratio",
     "Room in the cache",
     "Duration of a scrape",
@@ -191,15 +198,34 @@ def label_values(prometheus: Prometheus, query: str) -> list[str]:
     return values
 
 
+def ship(logs: Path, state: Path) -> None:
+    """What a shipper leaves that has read half of each log, and next to nothing of those of the short-lived pods."""
+    lines = []
+    for path in logs.rglob("*.log"):
+        with contextlib.suppress(FileNotFoundError):  # its pod has gone
+            status = path.stat()
+            offset = 1 if "batch" in str(path) else status.st_size // 2
+            lines.append(f"{path}\t{offset:016x}\t{status.st_ino:016x}\n")
+    new = state.with_suffix(".new")
+    new.write_text("".join(lines))
+    new.replace(state)
+
+
 def test_every_query_returns_data(tmp_path: Path, start_scraped: Callable[[str], tuple[Agent, Prometheus]]) -> None:
     """Now and over time, while logs grow, are rotated and truncated, and pods come and go: each query has data.
+
+    A shipper reads them too slowly, and loses what the short-lived pods wrote.
 
     The picture of docs/operating.md can be drawn of it.
     """
     with Workload(tmp_path / "host", speed=8) as workload:
-        agent, prometheus = start_scraped(workload.configuration())
+        state = tmp_path / "log.pos"
+        shippers = f'shippers: [{{name: slow, type: fluentd, path: "{state}"}}]\n'
+        ship(workload.root, state)
+        agent, prometheus = start_scraped(workload.configuration() + shippers)
 
         def without_data() -> list[tuple[str, str]]:
+            ship(workload.root, state)
             return [
                 (title, legend)
                 for title, legend, expr in expressions()
@@ -237,16 +263,17 @@ def test_every_query_returns_data(tmp_path: Path, start_scraped: Callable[[str],
 def test_queries_of_totals_are_zero_without_growth(
     tmp_path: Path, start_scraped: Callable[[str], tuple[Agent, Prometheus]]
 ) -> None:
-    """A single log that nobody writes to, and no pods: what does not happen is 0, not missing."""
+    """A single log that nobody writes to, no pods, no shippers: what does not happen is 0, not missing."""
     (tmp_path / "quiet.log").write_bytes(b"one line\n")
     _, prometheus = start_scraped(f'logs: [{{group: quiet, paths: ["{tmp_path}/*.log"]}}]')
-    by_pod = {"Growth by namespace", "Growth by container"}  # these say so themselves
+    # These say so themselves.
+    none = {"Growth by namespace", "Growth by container", *(panel["title"] for panel in SHIPPERS)}
 
     def missing() -> set[str]:
         return {title for title, _, expr in expressions() if not prometheus.query(expr)}
 
-    wait_until(lambda: missing() == by_pod, 20, lambda: str(missing()))
-    assert all("noValue" in panel["fieldConfig"]["defaults"] for panel in PANELS if panel["title"] in by_pod)
+    wait_until(lambda: missing() == none, 20, lambda: str(missing()))
+    assert all("noValue" in panel["fieldConfig"]["defaults"] for panel in PANELS if panel["title"] in none)
     for title in ("Growth", "Rotations and truncations", "Files appearing and vanishing"):
         assert {value for name, _, expr in expressions() if name == title for _, value in prometheus.query(expr)} == {0}
 

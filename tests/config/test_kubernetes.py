@@ -1,5 +1,6 @@
 """The manifests for Kubernetes, as kubectl renders them. tests/image runs the pod."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.support import REPOSITORY, program
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
 RULES = REPOSITORY / "config" / "prometheus" / "rules"
-OVERLAYS = ("prometheus-operator", "docker", "network-policy", "tls-and-basic-auth")
+OVERLAYS = ("prometheus-operator", "docker", "network-policy", "shipper-processes", "tls-and-basic-auth")
 KUSTOMIZATIONS = ("base", *(f"overlays/{name}" for name in OVERLAYS))
 OF_THE_OPERATOR = {"PodMonitor", "PrometheusRule"}  # resource definitions that come with it, not with Kubernetes
 
@@ -81,6 +82,40 @@ def test_node_gets_no_directory_but_the_state() -> None:
     (container,) = docker["DaemonSet"]["spec"]["template"]["spec"]["containers"]
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
     assert [path for path, is_read_only in mounts.items() if not is_read_only] == ["/var/lib/fstat-exporter"]
+
+
+def test_positions_of_shippers_can_be_mounted(tmp_path: Path) -> None:
+    """Each commented mount has its volume, at the node's path, read-only. The commented path is in a mount."""
+    base = shutil.copytree(KUBERNETES / "base", tmp_path / "base")
+    manifest = base / "daemonset.yml"
+    manifest.write_text(re.sub(r"^( *)# (- \{name: .+\})$", r"\1\2", manifest.read_text(), flags=re.MULTILINE))
+    resources = render(base)
+    assert kubernetes_validate.validate(resources["DaemonSet"], newest_minor_versions(1)[0], strict=True)
+    spec = resources["DaemonSet"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    on_node = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
+    assert on_node == {name: mount["mountPath"] for name, mount in mounts.items() if name != "config"}
+    assert on_node.keys() > {"alloy", "filebeat", "otelcol", "promtail", "vector"}
+    assert [name for name, mount in mounts.items() if not mount.get("readOnly")] == ["state"]
+    (path,) = re.findall("^#     path: (.+)$", (base / "exporter.yml").read_text(), re.MULTILINE)
+    assert any(path.startswith(f"{directory}/") for directory in on_node.values())
+
+
+def test_only_one_overlay_can_take_over_the_node() -> None:
+    """The overlay for type process sees all processes, and may trace them. It says so; nothing else may do that."""
+    for name in KUSTOMIZATIONS:
+        spec = render(KUBERNETES / name)["DaemonSet"]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        has_it = name == "overlays/shipper-processes"
+        assert spec.get("hostPID", False) is has_it
+        more = ["SYS_PTRACE"] if has_it else []
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["DAC_READ_SEARCH", *more]}
+    for document in (KUBERNETES / "overlays" / "shipper-processes" / "kustomization.yml", REPOSITORY / "SECURITY.md"):
+        text = " ".join(document.read_text().replace("#", " ").split())
+        assert "hostPID" in text
+        assert "SYS_PTRACE" in text
+        assert "take over the node" in text
 
 
 def test_why_it_ended_shows() -> None:
