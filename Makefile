@@ -16,7 +16,7 @@ OURS := $(PIP_INSTALL) --no-deps --no-build-isolation
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long lint bench schema screenshot dashboard picture hops clean programs test-image prometheus-rule programs-image test-wheel lock
+.PHONY: help run test test-long lint bench schema screenshot dashboard picture shipper-picture hops clean programs test-image prometheus-rule programs-image test-wheel lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ picture: $(VENV)/.test programs ## generate docs/log-growth.svg, in two minutes
 	@$(VENV)/bin/python -m tools.picture > docs/log-growth.svg.new
 	@mv docs/log-growth.svg.new docs/log-growth.svg
 
+shipper-picture: $(VENV)/.test ## generate docs/shipper.svg, in a minute
+	@$(VENV)/bin/python -m tools.shipper_picture > docs/shipper.svg.new
+	@mv docs/shipper.svg.new docs/shipper.svg
+
 hops: $(VENV)/.run ## generate the lists of functions in docs/development.md
 	@$(VENV)/bin/python -m tools.hops --write
 
@@ -92,6 +96,7 @@ clean: ## remove everything that make created
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
 programs:
 	@tools/debian-programs prometheus promtool:prometheus curl bindfs logrotate chromium openssl || test "$$CI" != true
+	@tools/debian-unpacked rsyslog syslog-ng-core || test "$$CI" != true
 
 programs-image:
 	@tools/debian-programs buildah podman runc catatonit debootstrap

@@ -140,6 +140,16 @@ def test_missing_program_is_told(tmp_path: Path) -> None:
     assert run.stderr == ("missing: promtool prometheus logrotate; on Debian: apt-get install logrotate prometheus\n")
 
 
+def test_package_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
+    """Where nothing can be downloaded, the helper for packages that conflict names them, and fails."""
+    for tool in ("bash", "dirname", "id"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    command = [str(REPOSITORY / "tools" / "debian-unpacked"), "no-such-package"]
+    run = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=10)
+    assert run.returncode == 1
+    assert run.stderr == "missing: no-such-package; on Debian, as root: tools/debian-unpacked no-such-package\n"
+
+
 def test_missing_program_skips_but_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that needs a program from Debian is skipped without it, with the reason; in CI it fails."""
     monkeypatch.setenv("CI", "true")
