@@ -167,6 +167,13 @@ class Agent:
         """Scrape once: the sum of the samples with this name."""
         return sum(sample.value for sample in _samples(self._scrape_text()) if sample.name == name)
 
+    def scrape(self) -> None:
+        """Scrape once, compressed as Prometheus does."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+        connection.getresponse().read()
+        connection.close()
+
     def _scrape_text(self) -> str:
         status, text = self._get("/metrics")
         if status != http.HTTPStatus.OK:

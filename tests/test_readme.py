@@ -20,6 +20,7 @@ import yaml
 
 from exporter.ledger.uncertain import REASONS
 from exporter.overview import NOT_CACHED
+from exporter.shippers.logs import STATES
 from fstat_cache import POLL_REASONS, WATCH_FAILURES, FStatCache
 from tests.certificates import make_pair
 from tests.support import (
@@ -99,6 +100,19 @@ def serve_flask(command: str, tmp_path: Path) -> Server:
 def serve_gunicorn(command: str, tmp_path: Path) -> Server:
     """The example, under a pre-forking server."""
     return serve(command.replace("--bind localhost:5000", ""), tmp_path, "--bind=127.0.0.1:{port}", "/cache/test_file1")
+
+
+def print_report(command: str, tmp_path: Path) -> None:
+    """The report on shippers: here on one that has read a log up to its end."""
+    log, positions, config = tmp_path / "a.log", tmp_path / "a.pos", tmp_path / "exporter.yml"
+    log.write_text("a line\n")
+    positions.write_text(f"{log}\t{log.stat().st_size:016x}\t{log.stat().st_ino:016x}\n")
+    shipper = {"name": "fluentd", "type": "fluentd", "path": str(positions)}
+    config.write_text(json.dumps({"logs": [{"group": "a", "paths": [str(log)]}], "shippers": [shipper]}))
+    command = command.replace("/etc/fstat-exporter/exporter.yml", shlex.quote(str(config)))
+    printed = run(["bash", "-c", in_this_environment(command)])
+    assert str(positions) in printed
+    assert "unread bytes:" not in printed
 
 
 def and_stop(start: Callable[[str, Path], Server]) -> Callable[[str, Path], None]:
@@ -183,6 +197,7 @@ COMMANDS: dict[str, Callable[[str, Path], None]] = {
     r"/opt/fstat-exporter/bin/pip install --(require-hashes|no-deps) .*": install_here,
     r"systemctl .*": run_by_systemd,
     r"\.venv/bin/fstat-exporter --config\.check .*": run_to_the_end,
+    r"\.venv/bin/fstat-exporter shippers .*": print_report,
     r"\.venv/bin/fstat-exporter '.*": and_stop(serve_agent),
     r"\.venv/bin/python examples/flask_app\.py /tmp": and_stop(serve_flask),
     r"\.venv/bin/gunicorn .*--bind localhost:5000 .*": and_stop(serve_gunicorn),
@@ -265,7 +280,11 @@ def test_ten_lines(example_file: Path) -> None:
 def test_metrics_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """The table has every family that the agent publishes, with its type, and no other."""
     (tmp_path / "a.log").touch()
-    published = start_agent(str(tmp_path / "*.log")).scrape().types
+    config = {
+        "logs": [{"group": "a", "paths": [f"{tmp_path}/*.log"], "metrics": ["size", "unread"]}],
+        "shippers": [{"name": "a", "type": "fluentd", "path": f"{tmp_path}/a.pos"}],
+    }
+    published = start_agent(config=json.dumps(config)).scrape().types
     own = {name: kind for name, kind in published.items() if name.startswith("fstat_")}
     # The parser names a counter's family without the suffix of its samples.
     rows = document_table("docs/metrics.md", "All metrics")
@@ -292,14 +311,27 @@ def test_uncertainty_table() -> None:
     assert tuple(document_table("docs/metrics.md", "Reasons of uncertainty")) == REASONS
 
 
+def test_states_table() -> None:
+    """The table has every state of a file as a shipper reads it."""
+    assert tuple(document_table("docs/metrics.md", "States of a file")) == STATES
+
+
+def test_parts_table(tmp_path: Path, start_agent: StartAgent) -> None:
+    """The table has every part of a scrape."""
+    scrape = start_agent(str(tmp_path / "*.log")).scrape()
+    success = "fstat_exporter_scrape_collector_success"
+    parts = {dict(labels)["collector"] for name, labels in scrape.samples if name == success}
+    assert parts == document_table("docs/metrics.md", "Parts of a scrape").keys()
+
+
 def test_keys_table() -> None:
     """The tables have every key of the configuration, with its default, and no other."""
     schema = json.loads((REPOSITORY / "config" / "exporter.schema.json").read_text())
-    group = schema["properties"]["logs"]["items"]["properties"]
+    group, shipper = (schema["properties"][each]["items"]["properties"] for each in ("logs", "shippers"))
     keys = {}
     for name, key in schema["properties"].items():
         keys |= {f"{name}.{each}": of_it for each, of_it in key.get("properties", {}).items()} or {name: key}
-    for heading, expected in (("Global keys", keys), ("Keys of a group", group)):
+    for heading, expected in (("Global keys", keys), ("Keys of a group", group), ("Keys of a shipper", shipper)):
         rows = document_table("docs/configuration.md", heading)
         assert rows.keys() == expected.keys()
         for name, (default, _) in rows.items():
