@@ -159,7 +159,7 @@ class Matching:
         touched = {entry.log for entry in changed} | left
         for entry in changed:
             if entry.offsets:
-                self._match(entry, self.logs.get(entry.identifier, ()))
+                self._match(entry, self.logs.get(entry.identifier, ()), has_moved=True)
                 touched.add(entry.log)
             else:
                 self._end(entry)
@@ -178,16 +178,23 @@ class Matching:
         if entry.log is not None:
             entry.log.entries.discard(entry)
 
-    def _match(self, entry: Entry, logs: Iterable[Log]) -> None:
-        """Find the log that an entry is of. If it fits none now, it stays with the one that it was of."""
+    def _match(self, entry: Entry, logs: Iterable[Log], *, has_moved: bool = False) -> None:
+        """Find the log that an entry is of. If it fits none now, it stays with the one that it was of.
+
+        The times of files are coarse: one that was born in the tick of the entry's change gets it only as it moves.
+        """
         position, name = entry.position, entry.name
         if position.device is not None:  # which may have another number since a reboot
             logs = [log for log in logs if log.inode.identity[0] == position.device or name in log.inode.names]
         before = entry.log
         fitting = [log for log in logs if fits(entry, log)]
-        if before is not None:  # it does not return to an older log, nor go to one that may be younger than its change
-            since_ns = _since_ns(entry, before)
-            fitting = [log for log in fitting if log is before or entry.changed_ns > _since_ns(entry, log) >= since_ns]
+        if before is not None:  # it does not return to an older log
+            latest_ns = entry.changed_ns - (not has_moved)
+            fitting = [
+                log
+                for log in fitting
+                if log is before or latest_ns >= _since_ns(entry, log) >= _since_ns(entry, before)
+            ]
         if not fitting:
             return
         log = max(fitting, key=lambda log: (_since_ns(entry, log), name in log.inode.names, log.offset == entry.offset))
