@@ -57,7 +57,7 @@ class Account:
 
     Attributes:
         logs: the logs that it may read.
-        sums: the numbers by group and aggregate.
+        sums: the numbers by group, aggregate and file.
         matching: finds the logs of the state's entries.
         known: the names of logs that have or had a position.
         unsaved: the logs that have changed since they were saved.

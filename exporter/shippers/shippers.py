@@ -11,10 +11,10 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from exporter.config.shippers import ShipperConfig
-from exporter.ledger.records import Identity, Inode, Path
+from exporter.ledger.records import Path
 from exporter.shippers.account import Account
 from exporter.shippers.logs import Log
 from exporter.shippers.shipper import Shipper
@@ -61,11 +61,6 @@ class Shippers:
 
     def __iter__(self) -> Iterator[Shipper]:
         return iter(tuple(self._shippers.values()))
-
-    @property
-    def inodes(self) -> Mapping[Identity, Inode]:
-        """The known inodes."""
-        return self._tracker.facts.inodes
 
     def configure(self, configs: Sequence[ShipperConfig]) -> None:
         """Follow these shippers from now on. One that is configured as before keeps its account, else its counters."""

@@ -81,7 +81,7 @@ class Checkpoint:
         self._publication = publication
         self._realms = realms
         self._clock = clock or FileClock()
-        self._shippers = None if shippers is None else ShipperRows(shippers, realms, self._clock)
+        self._shippers = None if shippers is None else ShipperRows(shippers, self._facts, realms, self._clock)
         self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
         self._pending: list[Statement] = []  # to be run before the next rows

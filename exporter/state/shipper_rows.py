@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from exporter.ledger.facts import Facts
 from exporter.ledger.records import Path
 from exporter.ops.file_clock import FileClock
 from exporter.shippers.account import Account
@@ -27,12 +28,14 @@ class ShipperRows:
 
     Args:
         shippers: have the accounts.
+        facts: have the inodes.
         realms: name of a group -> its number.
         clock: converts moments to times.
     """
 
-    def __init__(self, shippers: Shippers, realms: Mapping[str, int], clock: FileClock) -> None:
+    def __init__(self, shippers: Shippers, facts: Facts, realms: Mapping[str, int], clock: FileClock) -> None:
         self._shippers = shippers
+        self._facts = facts
         self._realms = realms
         self._clock = clock
         self._saved: dict[tuple[str, SumsKey], tuple[int, int, int]] = {}
@@ -89,7 +92,6 @@ class ShipperRows:
     def load(self, file: StateFile) -> None:
         """Restore the accounts. To be called once, after the inodes were restored."""
         accounts = {shipper.config.name: shipper.account for shipper in self._shippers}
-        inodes = self._shippers.inodes
         for name, (group, values), *counters in file.shipper_sums():
             if name in accounts and group in self._realms:
                 key = self._realms[group], values
@@ -103,7 +105,7 @@ class ShipperRows:
                 continue
             offset, counted, size, born_ns, points, has_left, keys = saved
             known = tuple((self._realms[group], values) for group, values in keys if group in self._realms)
-            inode = inodes.get(identity)
+            inode = self._facts.inodes.get(identity)
             if inode is None:  # it ended before it was decided what became of its last bytes
                 for key in known if offset is not None else ():
                     account.sums[key].unaccounted += max(0, size - max(offset or 0, counted or 0))

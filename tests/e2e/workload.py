@@ -6,7 +6,7 @@ That is one writer, until SIGTERM; `Workload` starts several. A style is the lif
 a generator that yields how long it pauses. What a log does follows from the seed alone, how the logs interleave does
 not. A log that is written to has a name that ends in `.log` first, and is to be counted whatever becomes of that name.
 
-What cannot be seen may be lost: bytes not yet looked at when a file is truncated, or deleted and closed. So each of
+What cannot be seen may be lost: bytes not yet stat'ed when a file is truncated, or deleted and closed. So each of
 these waits until the agents have seen the last write: until each of them has answered a scrape that began after it, or
 could run for `known_after_s` since (see AgentClock; the wall clock says nothing of an agent on a machine that stands
 still). A file that is deleted while it is open is kept open until the agents have seen that. A name that matches is
