@@ -6,7 +6,7 @@ GRAFANA := tests/config/grafana
 ARGS ?=
 # The behaviour of the installed packages; the rest is about the repository, or takes long.
 WHEEL_TESTS ?= tests/exporter tests/fstat_cache tests/examples tests/e2e/test_agent.py
-BENCH ?= lookups engine discovery scrape writers idle truncation fleet
+BENCH ?= lookups engine discovery scrape writers idle truncation shippers fleet
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # What is installed is pinned with hashes (`make lock`); our own package is built by what is pinned too.

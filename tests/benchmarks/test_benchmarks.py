@@ -16,6 +16,7 @@ SMALL = {
     "writers": ("--pairs=1", "--burst=0.05", "--pause=0", "--seconds=0.1", "--settle=0"),
     "idle": ("--files=20", "--seconds=0.1", "--settle=0.2"),
     "truncation": ("--rounds=1", "--rest=0"),
+    "shippers": ("--files=20", "--changed=2", "--rounds=1"),
     "fleet": ("--nodes=3", "--logs=4", "--changed=1", "--interval=0.2", "--seconds=0.5"),
 }
 FIGURES = document_table("docs/figures.md", "Figures")
