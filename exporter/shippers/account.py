@@ -14,7 +14,7 @@ from itertools import chain
 from exporter.ledger.books import InodeBooking, InodeBookings
 from exporter.ledger.facts import Facts
 from exporter.ledger.records import Inode, Path
-from exporter.shippers.logs import HELD, UNCLAIMED, Entry, Key, Log, Shown
+from exporter.shippers.logs import HELD, NEVER_NS, UNCLAIMED, Entry, Key, Log, Shown
 from exporter.shippers.matching import Matching, StateRead, fits
 from exporter.shippers.positions import Fingerprint
 
@@ -90,7 +90,10 @@ class Account:
         self._quiet_ns = quiet_ns
         self._is_complete = is_complete
         self._is_saved = is_saved
-        self._waiting: set[Log] = set()  # those that change with time: with unread bytes, about to leave, or ended
+        # Those that change with time, because they have unread bytes, are about to leave, or have ended -> the moment
+        # from which on an update must bring them up to date.
+        self._waiting: dict[Log, int] = {}
+        self._rested_ns = 0
         self._updated_ns = 0
 
     def update(self, now_ns: int, bookings: InodeBookings, state: StateRead | None) -> None:
@@ -107,17 +110,26 @@ class Account:
             if log is not None:
                 touched[log] = None
                 if booking.cuts:
+                    self._wake(log)
                     log.grow(max(log.size, booking.cuts[0]), now_ns)
+        is_steady = state is not None and state.is_current and state.is_whole
         if state is not None:
             touched |= dict.fromkeys(self.matching.take(state))
-            for log in tuple(self._waiting):
-                if not log.is_shown and log.offset is not None and not log.has_left:
-                    self.matching.confirm(log, state)
-        for log in touched | dict.fromkeys(self._waiting):
+        for log, from_ns in self._waiting.items():
+            if from_ns <= now_ns or not is_steady or log in touched or log in self.matching.changed:
+                self._wake(log)
+        for log in [log for log, from_ns in self._waiting.items() if not from_ns] if state is not None else ():
+            if not log.is_shown and log.offset is not None and not log.has_left:
+                self.matching.confirm(log, state)
+        touched |= dict.fromkeys([log for log, from_ns in self._waiting.items() if not from_ns])
+        for log in touched:
             before = log.offset, log.counted, log.size, log.has_left, log.points[-1:]
             self._advance(log, bookings.get(log.inode), now_ns, state)
             if before != (log.offset, log.counted, log.size, log.has_left, log.points[-1:]):
                 self.unsaved.add(log)
+        self.matching.changed.clear()
+        if state is not None and is_steady:
+            self._rested_ns = state.read_ns
         self._updated_ns = now_ns
         if not self._is_saved:
             self.unsaved.clear()
@@ -135,14 +147,15 @@ class Account:
         """Return how old the oldest unread byte of each sum is at least, without those that are held."""
         oldest: dict[Key, int] = {}
         for log in self._waiting:
-            if log.shown is not None and log.shown.state not in ("", HELD):
-                for key in log.keys:
-                    oldest[key] = max(oldest.get(key, 0), log.age_ns(now_ns))
+            shown = log.shown
+            if shown is not None and shown.since_ns is not None and shown.state not in ("", HELD):
+                for key in shown.keys:
+                    oldest[key] = max(oldest.get(key, 0), now_ns - shown.since_ns)
         return oldest
 
     def to_examine(self) -> list[Log]:
         """Return the logs that must be searched for the end of a line, see :meth:`examine`."""
-        return [log for log in self._waiting if log.needs_look and log.ended_ns is None]
+        return [log for log, from_ns in self._waiting.items() if not from_ns and log.needs_look and log.ended_ns is None]
 
     def examine(self, log: Log, data: bytes) -> None:
         """Search bytes of a log for the end of a line; `data` are those from its `begin` to its `size`."""
@@ -188,7 +201,7 @@ class Account:
         self.logs[log.inode] = log
         if log.offset is not None:
             self.known.update(home.name for home in self._homes_of(log.inode))
-            self._waiting.add(log)
+            self._wake(log)
         self.unsaved.add(log)
         self.matching.add(log, self._updated_ns + 1)
 
@@ -196,7 +209,7 @@ class Account:
         self._hide(log)
         del self.logs[log.inode]
         self.matching.discard(log)
-        self._waiting.discard(log)
+        self._waiting.pop(log, None)
         self.unsaved.add(log)
 
     def _size_of(self, inode: Inode) -> int:
@@ -323,7 +336,7 @@ class Account:
 
     def _pass_on(self, log: Log, entry: Entry) -> None:
         """Note that a log has a position now, and that older ones which had its path are not read by that path."""
-        self._waiting.add(log)
+        self._wake(log)
         for home in self._homes_of(log.inode):
             if entry.name in (None, home.name) or entry.name not in self._facts.paths:
                 self.known.add(home.name)
@@ -331,7 +344,7 @@ class Account:
                 is_older = other is not log and other.born_ns <= log.born_ns
                 if is_older and other.passed_ns is None and home.name not in other.inode.names:
                     other.passed_ns = self._updated_ns
-                    self._waiting.add(other)
+                    self._wake(other)
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
@@ -342,15 +355,24 @@ class Account:
         unread, unclaimed = log.unread, log.size if state == UNCLAIMED and is_there else 0
         if log.ended_ns is not None or log.has_left or not (is_there or unread):
             state = ""
-        shown = Shown(log.keys, state, unread, unclaimed)
+        shown = Shown(log.keys, state, unread, unclaimed, log.since_ns)
         if shown != log.shown:
             self._hide(log)
             log.shown = shown
             self._count(shown, 1)
-        if unread or log.is_presumed or (log.passed_ns, log.ended_ns, log.nameless_ns) != (None, None, None):
-            self._waiting.add(log)
+        if unread and log.is_resting:
+            turns_ns = log.turns_ns(self._flush_ns)
+            self._waiting[log] = turns_ns + 1 if turns_ns >= now_ns else NEVER_NS
+        elif unread or log.is_presumed or (log.passed_ns, log.ended_ns, log.nameless_ns) != (None, None, None):
+            self._waiting[log] = 0
         else:
-            self._waiting.discard(log)
+            self._waiting.pop(log, None)
+
+    def _wake(self, log: Log) -> None:
+        """Have a log be brought up to date at the next update, or at this one."""
+        if self._waiting.get(log):
+            log.note_rest(self._rested_ns)
+        self._waiting[log] = 0
 
     def _hide(self, log: Log) -> None:
         """Take a log out of the sums."""

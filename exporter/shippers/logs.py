@@ -144,6 +144,19 @@ class Log:
         return self.offset is not None and not self.entries and not self.moved_ns and not self.has_left
 
     @property
+    def is_resting(self) -> bool:
+        """Whether nothing changes it but time, a change of its own or of its entries, or a state that was not read."""
+        return (
+            bool(self.entries)
+            and self.is_shown
+            and self._lower is None
+            and self.until_ns == NEVER_NS
+            and not (self.has_left or self.needs_look)
+            and (self.passed_ns, self.away_ns, self.nameless_ns, self.ended_ns) == (None, None, None, None)
+            and (self.rests_since_ns is not None or not self.is_due)
+        )
+
+    @property
     def is_due(self) -> bool:
         """Whether unread bytes should be read, because a line ends in them. It does in more than SHORT_BYTES."""
         return self.unread > 0 and (self.has_line or self.size - self.begin > SHORT_BYTES)
@@ -252,13 +265,16 @@ class Log:
         self.size = self.counted = self.begin = size
         self.has_line, self.has_left, self._lower = False, False, None
 
-    def age_ns(self, now_ns: int) -> int:
-        """Return how old the oldest byte that should have been read is at least; 0 if there is none."""
-        if self.unread and not self.is_due:
-            age_ns = now_ns - self.points[0][0] if self.points else 0
-            return age_ns if 0 < age_ns <= HELD_NS else 0
-        moments = [moment_ns for moment_ns, size in self.points if size > self.begin] if self.unread else []
-        return max(0, now_ns - moments[0]) if moments else 0
+    @property
+    def since_ns(self) -> int | None:
+        """A moment not before the write of the oldest unread byte, of those to be read if there are such; None: none."""
+        begin = self.begin if self.is_due else 0
+        return next((moment_ns for moment_ns, size in self.points if size > begin), None) if self.unread else None
+
+    def turns_ns(self, flush_ns: int) -> int:
+        """Return after which moment it is behind, or held, if nothing but time passes; `flush_ns`: see :meth:`state`."""
+        since_ns = self.since_ns
+        return NEVER_NS if since_ns is None else since_ns + HELD_NS + (flush_ns if self.is_due else 0)
 
     def state(self, now_ns: int, flush_ns: int) -> str:
         """Return its state.
@@ -269,15 +285,16 @@ class Log:
         """
         if self.offset is None:
             return UNCLAIMED
-        if not self.is_due:
-            return HELD if self.unread and self.points and now_ns - self.points[0][0] > HELD_NS else READ
-        return BEHIND if self.age_ns(now_ns) > flush_ns + HELD_NS else READ
+        if now_ns <= self.turns_ns(flush_ns):
+            return READ
+        return BEHIND if self.is_due else HELD
 
 
 class Shown(NamedTuple):
-    """What the sums contain of a log; no state: it does not count as a log."""
+    """What the sums contain of a log; no state: it does not count as a log. `since_ns`: see :class:`Log`."""
 
     keys: tuple[Key, ...]
     state: str
     unread: int
     unclaimed: int
+    since_ns: int | None

@@ -57,11 +57,13 @@ class Matching:
     Attributes:
         entries: the entries of the state, by file and position with offset 0.
         logs: the logs by what entries may call them: inode numbers, fingerprints, and paths that lead or led to them.
+        changed: logs that entries left, or whose number another log has, since the caller cleared this.
     """
 
     def __init__(self, on_match: Callable[[Log, Entry], None]) -> None:
         self.entries: dict[tuple[str, Position], Entry] = {}
         self.logs: defaultdict[Identifier, set[Log]] = defaultdict(set)
+        self.changed: set[Log] = set()
         self._on_match = on_match
         self._files: Mapping[str, tuple[Collection[Position], int]] = {}
         self._entries: defaultdict[Identifier, set[Entry]] = defaultdict(set)
@@ -80,6 +82,7 @@ class Matching:
         for other in self.logs.get(number, ()) if is_new else ():
             if other.inode.identity[0] == log.inode.identity[0] and other.born_ns < log.born_ns:
                 other.until_ns = log.born_ns
+                self.changed.add(other)
         self.logs[number].add(log)
         names = [name for name in {*log.inode.names, *[home.name for home in log.inode.homes]} if name not in log.names]
         for name in names:
@@ -204,6 +207,7 @@ class Matching:
         if log is not entry.log:
             if entry.log is not None:
                 entry.log.entries.discard(entry)
+                self.changed.add(entry.log)
             entry.log = log
             log.entries.add(entry)
             self._on_match(log, entry)
