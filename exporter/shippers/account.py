@@ -118,9 +118,10 @@ class Account:
         for log, from_ns in self._waiting.items():
             if from_ns <= now_ns or not is_steady or log in touched or log in self.matching.changed:
                 self._wake(log)
-        for log in [log for log, from_ns in self._waiting.items() if not from_ns] if state is not None else ():
-            if not log.is_shown and log.offset is not None and not log.has_left:
-                self.matching.confirm(log, state)
+        if state is not None:
+            for log in [log for log, from_ns in self._waiting.items() if not from_ns]:
+                if not log.is_shown and log.offset is not None and not log.has_left:
+                    self.matching.confirm(log, state)
         touched |= dict.fromkeys([log for log, from_ns in self._waiting.items() if not from_ns])
         for log in touched:
             before = log.offset, log.counted, log.size, log.has_left, log.points[-1:]
@@ -155,7 +156,8 @@ class Account:
 
     def to_examine(self) -> list[Log]:
         """Return the logs that must be searched for the end of a line, see :meth:`examine`."""
-        return [log for log, from_ns in self._waiting.items() if not from_ns and log.needs_look and log.ended_ns is None]
+        waiting = [log for log, from_ns in self._waiting.items() if not from_ns]
+        return [log for log in waiting if log.needs_look and log.ended_ns is None]
 
     def examine(self, log: Log, data: bytes) -> None:
         """Search bytes of a log for the end of a line; `data` are those from its `begin` to its `size`."""
@@ -265,6 +267,8 @@ class Account:
             read = log.show(offset, state.read_ns, offsets[offset], self._quiet_ns)
             for key in log.keys:
                 self.sums[key].read += read
+        else:
+            log.lower = None
         was_claimed, log.is_shown = log.is_claimed, bool(offsets)
         log.is_claimed = bool(log.entries) or (was_claimed and not state.is_whole)
         log.is_missed = not log.is_claimed and (was_claimed or log.is_missed)
@@ -363,7 +367,12 @@ class Account:
         if unread and log.is_resting:
             turns_ns = log.turns_ns(self._flush_ns)
             self._waiting[log] = turns_ns + 1 if turns_ns >= now_ns else NEVER_NS
-        elif unread or log.is_presumed or (log.passed_ns, log.ended_ns, log.nameless_ns) != (None, None, None):
+        elif (
+            unread
+            or log.lower is not None
+            or log.is_presumed
+            or (log.passed_ns, log.ended_ns, log.nameless_ns) != (None, None, None)
+        ):
             self._waiting[log] = 0
         else:
             self._waiting.pop(log, None)

@@ -97,6 +97,7 @@ class Log:
         is_claimed: whether it had an entry when it was brought up to date last.
         is_missed: whether it had an entry before: what has been read since then is unknown.
         is_shown: whether an entry told its offset then.
+        lower: an offset below the present one that the state has shown once; None: the last state did not.
         keys: the sums that it counts in.
         shown: what these sums contain of it.
     """
@@ -124,9 +125,9 @@ class Log:
     is_claimed: bool = False
     is_missed: bool = False
     is_shown: bool = False
+    lower: int | None = None
     keys: tuple[Key, ...] = ()
     shown: Shown | None = None
-    _lower: int | None = None  # an offset below the present one that the state has shown once
 
     @property
     def unread(self) -> int:
@@ -149,7 +150,7 @@ class Log:
         return (
             bool(self.entries)
             and self.is_shown
-            and self._lower is None
+            and self.lower is None
             and self.until_ns == NEVER_NS
             and not (self.has_left or self.needs_look)
             and (self.passed_ns, self.away_ns, self.nameless_ns, self.ended_ns) == (None, None, None, None)
@@ -220,12 +221,12 @@ class Log:
         known = self.offset
         if offset == known and (self.moved_ns or self.has_left):
             self.moved_ns = self.moved_ns or moved_ns
-            self._lower = None
+            self.lower = None
             return 0
-        if known is not None and offset < known and self._lower is None:
-            self._lower = offset
+        if known is not None and offset < known and self.lower is None:
+            self.lower = offset
             return 0
-        self._lower = None
+        self.lower = None
         self.offset, self.moved_ns, self.has_left = offset, moved_ns, False
         self.rests_since_ns, self.rested_ns, self.has_line = None, 0, False
         self.begin = offset if known is not None and offset < known else max(self.begin, offset)
@@ -263,16 +264,16 @@ class Log:
         """
         self.offset = None if self.offset is None else offset
         self.size = self.counted = self.begin = size
-        self.has_line, self.has_left, self._lower = False, False, None
+        self.has_line, self.has_left, self.lower = False, False, None
 
     @property
     def since_ns(self) -> int | None:
-        """A moment not before the write of the oldest unread byte, of those to be read if there are such; None: none."""
+        """A moment not before the write of the oldest unread byte, after `begin` if it is due; None: all is read."""
         begin = self.begin if self.is_due else 0
         return next((moment_ns for moment_ns, size in self.points if size > begin), None) if self.unread else None
 
     def turns_ns(self, flush_ns: int) -> int:
-        """Return after which moment it is behind, or held, if nothing but time passes; `flush_ns`: see :meth:`state`."""
+        """Return until when it counts as read if only time passes: see :meth:`state`."""
         since_ns = self.since_ns
         return NEVER_NS if since_ns is None else since_ns + HELD_NS + (flush_ns if self.is_due else 0)
 

@@ -197,6 +197,19 @@ def test_goes_back() -> None:
     assert bench.counts == (950, 50, 0, 0)
 
 
+def test_goes_back_from_the_end() -> None:
+    """That a shipper begins again shows, also when nothing is written any more."""
+    bench = Bench()
+    bench.stat("a", 1, 1000)
+    bench.write(("a", 1, 1000))
+    bench.update()
+    bench.write(("a", 1, 200))
+    bench.update()
+    assert bench.counts == (1000, 0, 0, 0)
+    bench.update()
+    assert bench.counts == (1000, 800, 0, 0)
+
+
 def test_beyond_the_size() -> None:
     """An offset beyond the size is not believed."""
     bench = Bench()
