@@ -46,6 +46,10 @@ logs:
     paths: ["/var/log/nginx/*.log", "/var/log/apache2/*.log"]
   - preset: kubernetes-pods
     per_file: false
+shippers:
+  - name: promtail
+    type: promtail
+    path: /var/log/positions.yml
 """
 MIB = 1 << 20
 SIZES = ((1280, 860, ""), (390, 844, "-narrow"))
@@ -103,6 +107,8 @@ GROWING = {
 }
 HOT = 3
 """How many of them are written all the time."""
+SHIPPED = 1.5 * MIB
+"""How many bytes a second of one file the shipper reads."""
 SILENT = {  # path -> size, and for how many seconds
     pod("shop", "search-5c6b7d8f9-8hjlw", "app"): (412 * MIB, 340),
     pod("ingress", "traefik-84d5f6-p9xqz", "traefik"): (96 * MIB, 4_300),
@@ -127,18 +133,23 @@ def make_logs() -> None:
 
 
 def grow(until: threading.Event) -> None:
-    """Have the logs grow, without a byte on any disk."""
+    """Have the logs grow, by a gigabyte in all, and a shipper read them as fast as it can."""
     began_s = time.monotonic()
     latest_s = dict.fromkeys(GROWING, began_s)
+    offsets = {path: float(os.stat(path).st_size) for path in (*GROWING, *SILENT)}
+    data = memoryview(b"x" * 99 + b"\n" + bytes(64 * MIB))
     while not until.wait(0.05):
         now_s = time.monotonic()
         for number, (path, rate) in enumerate(GROWING.items()):
-            if now_s - latest_s[path] < (0.05 if number < HOT else 0.8):
+            if (passed_s := now_s - latest_s[path]) < (0.05 if number < HOT else 0.8):
                 continue
-            size = int(rate((now_s - began_s) * SPEED) * (now_s - latest_s[path]) * SPEED)
             latest_s[path] = now_s
-            if size:
-                os.truncate(path, os.stat(path).st_size + size)
+            with open(path, "ab", buffering=0) as log:
+                log.write(data[: int(rate((now_s - began_s) * SPEED) * passed_s * SPEED)])
+                offsets[path] = min(log.tell(), offsets[path] + SHIPPED * passed_s * SPEED)
+        lines = [f'  {path}: "{int(offset)}"\n' for path, offset in offsets.items()]
+        Path("/var/log/positions.new").write_text("positions:\n" + "".join(lines))
+        os.replace("/var/log/positions.new", "/var/log/positions.yml")
 
 
 def keep_scraping(url: str, until: threading.Event) -> None:
