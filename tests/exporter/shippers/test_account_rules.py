@@ -225,10 +225,20 @@ def test_several_entries() -> None:
     """The least of several entries counts."""
     bench = Bench()
     bench.stat("a", 1, 1000)
+    bench.now_ns += SECOND
     bench.write(("a", 1, 600), ("b", 1, 500), ("c", 1, 700))
     bench.update()
     assert bench.counts == (500, 500, 0, 0)
     bench.write(("a", 1, 600), ("c", 1, 700))
+    bench.update()
+    assert bench.counts == (600, 400, 0, 0)
+
+
+def test_an_entry_from_the_tick_of_a_birth() -> None:
+    """It is of a deleted log with the same inode number, if the log has another entry with a name that it has."""
+    bench = Bench()
+    bench.stat("a", 1, 1000)
+    bench.write(("a", 1, 600), ("b", 1, 500))
     bench.update()
     assert bench.counts == (600, 400, 0, 0)
 
