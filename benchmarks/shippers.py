@@ -1,7 +1,7 @@
 """What the positions of a shipper cost: a scrape with and without them, and reading a large positions file.
 
 Two agents follow the same logs, of which a few grow between scrapes. One of them also reads a database of fluent-bit,
-where the offsets of these logs move.
+where the offsets of these logs move. Then the shipper is stopped: all logs have grown once, and no offset moves.
 """
 
 import argparse
@@ -69,14 +69,22 @@ def main() -> None:
             for agent, cost in zip(agents, costs, strict=True):
                 cost.append(scrape_ns(agent))
         unread = agents[1].value("fstat_shipper_unread_bytes")
-    if unread:
-        raise SystemExit(f"{unread:.0f} bytes are unread, though the shipper has read everything")
+        if unread:
+            raise SystemExit(f"{unread:.0f} bytes are unread, though the shipper has read everything")
+        for log in logs:
+            with open(log, "ab") as file:
+                file.write(LINE)
+        stopped: tuple[list[int], list[int]] = [], []
+        for number in range(options.rounds + 2):
+            time.sleep(0.3)
+            for agent, cost in zip(agents, stopped, strict=True):
+                cost += [scrape_ns(agent)] * (number > 1)  # the first ones see the growth
     entries = "".join(f'  {log}: "{number}"\n' for number, log in enumerate(logs))
     positions = f"positions:\n{entries}".encode()
     ours = statistics.median(duration_ns(promtail.parse, positions) for _ in range(10))
     plain = duration_ns(yaml.safe_load, positions)
 
-    without, with_shippers = (statistics.median(cost) / 1e6 for cost in costs)
+    without, with_shippers, at_rest, all_unread = (statistics.median(cost) / 1e6 for cost in (*costs, *stopped))
     print_figures(
         [
             Figure(
@@ -85,6 +93,13 @@ def main() -> None:
                 with_shippers - without,
                 " ms",
                 f"{with_shippers:.1f} ms with it, {without:.1f} ms without",
+            ),
+            Figure(
+                f"CPU time that {options.files:,} logs of a stopped shipper add to a scrape, all unread",
+                at_most(12),
+                all_unread - at_rest,
+                " ms",
+                f"{all_unread:.1f} ms with it, {at_rest:.1f} ms without",
             ),
             Figure(
                 f"time to read promtail's positions of {options.files:,} logs",
