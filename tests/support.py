@@ -122,6 +122,12 @@ def program(name: str, source: str = "`make test` as root installs it") -> str:
     return path
 
 
+def helm() -> str:
+    """The path of Helm: the one that `make test` unpacks, or else that of the machine."""
+    unpacked = REPOSITORY / "build" / "helm" / "helm"
+    return str(unpacked) if unpacked.exists() else program("helm", "`make test` unpacks it")
+
+
 def skip_unless_ci(reason: str) -> NoReturn:
     """End a test that lacks what it needs: it is skipped, in CI (CI=true) it fails."""
     if os.environ.get("CI") == "true":
