@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 GRAFANA := tests/config/grafana
+CHART := config/helm/fstat-exporter
 # Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
 # make bench BENCH=lookups ARGS='--files 1000'.
 ARGS ?=
@@ -59,9 +60,11 @@ bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## meas
 		$(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit; \
 	done
 
-schema: $(VENV)/.run ## generate config/exporter.schema.json from the code
+schema: $(VENV)/.run ## generate config/exporter.schema.json and the schema of the chart
 	@$(VENV)/bin/python -m exporter.config.schema > config/exporter.schema.json.new
 	@mv config/exporter.schema.json.new config/exporter.schema.json
+	@$(VENV)/bin/python -m tools.chart_schema > $(CHART)/values.schema.json.new
+	@mv $(CHART)/values.schema.json.new $(CHART)/values.schema.json
 
 screenshot: $(VENV)/.test programs ## generate the pictures of the page, docs/page*.png
 	$(VENV)/bin/python -m tools.screenshot

@@ -26,7 +26,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository, less what git ignores: setuptools leaves its scratch files beside the source."""
     ignored = [line.strip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
     ignore = shutil.ignore_patterns(".git", *ignored)
-    return Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("source") / "copy", ignore=ignore))
+    return Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("source") / "copy", symlinks=True, ignore=ignore))
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from tests.support import (
     environment,
     fenced_blocks,
     free_port,
+    helm,
     locked,
     program,
 )
@@ -157,6 +158,13 @@ def create_namespace(command: str, _tmp_path: Path) -> None:
     assert resource["kind"] == "Namespace"
 
 
+def install_chart(command: str, _tmp_path: Path) -> None:
+    """Without a cluster: what would be installed is rendered, with the image that the command names."""
+    rendered = run([helm(), *shlex.split(command)[1:], "--dry-run=client"])
+    (image,) = re.findall(r"--set image\.repository=(\S+)", command)
+    assert f"image: {image}:" in rendered
+
+
 def create_secret(command: str, tmp_path: Path) -> None:
     """Without a cluster: kubectl makes a Secret of the files, and the overlay mounts one of that name."""
     program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
@@ -192,6 +200,7 @@ COMMANDS: dict[str, Callable[[str, Path], None]] = {
     r"docker (build|run) .*": run_in_make_test_image,
     r"kubectl (apply|delete) --kustomize .*": render_manifests,
     r"kubectl apply --filename .*": create_namespace,
+    r"helm install .*": install_chart,
     r"kubectl --namespace fstat-exporter create secret .*": create_secret,
     r"(python3 -m venv|install) .*": install,
     r"/opt/fstat-exporter/bin/pip install --(require-hashes|no-deps) .*": install_here,

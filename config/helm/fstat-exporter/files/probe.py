@@ -1,0 +1,1 @@
+../../../kubernetes/overlays/tls-and-basic-auth/probe.py
