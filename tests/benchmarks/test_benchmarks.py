@@ -53,7 +53,7 @@ def test_prints_the_rows_of_the_document(name: str) -> None:
     assert re.fullmatch(r"machine: .+, \d+ cores, Linux .+, CPython [\d.]+", machine)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heading, *lines)]
     assert rows.pop(0) == ["what", "target", "measured"]
-    assert all(re.match(r"[\d.,]+", reached) for _, _, reached in rows)
+    assert all(re.match(r"-?[\d.,]+", reached) for _, _, reached in rows)
     # The document has the rows of three sizes, of which the greatest takes minutes.
     assert [(shape(what), asked) for what, asked, _ in rows] == rows_shown(name)[
         : len(rows) if name == "scrape" else None
