@@ -278,7 +278,7 @@ class Agent:
     async def _follow(self, config: Config) -> None:
         """Follow another configuration."""
         async with self._scanning:
-            is_same = (config.logs, config.stale_grace_s) == (self._config.logs, self._config.stale_grace_s)
+            is_same = config.published == self._config.published
             self._tracker.max_files = config.cache.max_files
             if not is_same:
                 await self._change_over(config)

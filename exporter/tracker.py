@@ -105,7 +105,14 @@ class Tracker:
             for group in config.logs:
                 self.realms.setdefault(group.group, len(self.realms))
         return Publication(
-            self.facts, config.logs, self.realms, first=first, grace_s=config.stale_grace_s, before=before
+            self.facts,
+            config.logs,
+            self.realms,
+            first=first,
+            grace_s=config.stale_grace_s,
+            zeros=config.zeros,
+            zero_for_s=config.zero_for_s or 0,
+            before=before,
         )
 
     def start(self) -> None:

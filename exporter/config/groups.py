@@ -34,6 +34,10 @@ UNREAD = "unread"
 _METRICS = (*FILE_METRICS, UNREAD)  # what `metrics` may name
 DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 
+ACTUAL, ZERO = "actual", "zero"
+"""What the counters of a new file or aggregate show at first."""
+FIRST_SAMPLE = one_of("first sample", (ACTUAL, ZERO))
+
 _MAX_GLOBS = 20_000  # of all patterns; compiling so many takes seconds
 _MAX_REGEX_LENGTH = 4096
 _LABEL_NAME = "[a-zA-Z_][a-zA-Z0-9_]*"
@@ -200,6 +204,9 @@ class LogGroup:
     )
     metrics: frozenset[str] = optional(
         _Metrics(), DEFAULT_FILE_METRICS, "The metrics of each file.", written=FILE_METRICS[:4]
+    )
+    first_sample: str | None = optional(
+        FIRST_SAMPLE, None, "Overrides the global key of this name for the group: actual or zero."
     )
     follow_symlinks: bool = optional(
         boolean(),

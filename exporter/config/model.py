@@ -20,7 +20,7 @@ from exporter.config.fields import scalars
 from exporter.config.fields.nodes import hint
 from exporter.config.fields.scalars import ListenAddress
 from exporter.config.fields.sections import ListOf, Section, key, optional
-from exporter.config.groups import GroupSection, LogGroup
+from exporter.config.groups import ACTUAL, FIRST_SAMPLE, ZERO, GroupSection, LogGroup
 from exporter.config.shippers import ShipperConfig, ShipperSection
 
 
@@ -94,9 +94,31 @@ class Config:
         "stale_grace",
         written="1m",
     )
+    first_sample: str = optional(
+        FIRST_SAMPLE,
+        ACTUAL,
+        "What the counters of a new file or aggregate show at first: their actual value, or zero for the time "
+        "'zero_for', so that their growth is between two samples.",
+    )
+    zero_for_s: float | None = optional(
+        scalars.interval(),
+        None,
+        "How long 'first_sample: zero' shows zero, after the first scrape of a counter: the longest scrape interval.",
+        "zero_for",
+    )
     shippers: tuple[ShipperConfig, ...] = optional(
         ListOf("shippers", ShipperSection()), (), "The log shippers, whose positions show which bytes are unread."
     )
+
+    @property
+    def zeros(self) -> tuple[int, ...]:
+        """The positions of the groups with ``first_sample: zero``."""
+        return tuple(at for at, group in enumerate(self.logs) if (group.first_sample or self.first_sample) == ZERO)
+
+    @property
+    def published(self) -> tuple[object, ...]:
+        """Everything that a publication depends on."""
+        return self.logs, self.stale_grace_s, self.zeros, self.zero_for_s
 
 
 class _Root(Section[Config]):
@@ -111,6 +133,15 @@ class _Root(Section[Config]):
             for name, node, path in report.group_references:
                 if name not in known:
                     report.wrong(node, path, f"unknown group '{shortened(name)}', {hint(name, tuple(known))}")
+        if any(name in nodes and name not in made for name in ("logs", "first_sample")):
+            return
+        firsts = [made.get("first_sample"), *(group.first_sample for group in made.get("logs", ()))]
+        if ZERO in firsts and "zero_for" not in nodes:
+            what = "the key is missing, expected the scrape interval, such as 15s, because of 'first_sample: zero'"
+            report.wrong(nodes["first_sample" if "first_sample" in nodes else "logs"], "zero_for", what)
+        if ZERO not in firsts and "zero_for" in nodes:
+            what = "has no effect without 'first_sample: zero', expected both keys or none"
+            report.wrong(nodes["zero_for"], "zero_for", what)
 
 
 def load(path: str | Path) -> Config:

@@ -31,6 +31,7 @@ TEXT_KEPT_SCRAPES = 10
 TEXT_KEPT_ROWS = 10_000
 """Up to how many rows a group always keeps its text, because patching it is faster than inflating it first."""
 _EOF = b"# EOF\n"
+_ZEROS = 0, 0, 0, 0
 _RowOfShipper = tuple[Row, str]
 
 
@@ -154,7 +155,9 @@ class Exposition:
                 rows.discard(row)
                 continue
             counters: tuple[float, ...] = (ABSENT,) * 4
-            if path.is_counting:
+            if row.is_zero:
+                counters = _ZEROS
+            elif path.is_counting:
                 counters = path.changes, path.appended_bytes, path.truncations, path.rotations
             values = (stats.size, stats.mtime, *counters)
             rows.put(row, [values[column] for column in self._columns[row.group]])
@@ -203,6 +206,8 @@ class Exposition:
         newest = None if totals.newest is None else totals.newest.path.stats
         mtime = ABSENT if newest is None else newest.mtime
         counters = totals.changes, totals.appended_bytes, totals.truncations, totals.rotations
+        if totals.is_zero:
+            counters = _ZEROS
         rows.put(totals, (totals.files, totals.size_bytes, mtime, *counters))
 
     def _values(self, totals: Totals) -> list[str]:

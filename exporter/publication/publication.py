@@ -1,9 +1,9 @@
-"""The facts as one configuration publishes them: labels, groups, aggregates, `max_series` and the grace."""
+"""The facts as one configuration publishes them: labels, groups, aggregates, `max_series`, zeros and the grace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -15,9 +15,10 @@ from exporter.ledger.records import Path
 from exporter.matching.labels import Labeller, LabelRule
 from exporter.publication.places import Places
 from exporter.publication.rows import LONG_AGO_NS, Row, Totals
+from exporter.publication.zeros import Zeros
 
 SCRAPES_OF_A_GONE_FILE = 2
-"""How many scrapes show a gone file before its path ends."""
+"""How many scrapes show a gone file before its path ends; scrapes that show its counters as 0 do not count."""
 NOBODY_SCRAPES_S = 300.0
 """How long to wait for these scrapes: Prometheus needs one every five minutes, or a series becomes stale."""
 AT_ONCE = 1_000
@@ -40,6 +41,8 @@ class Publication:
         realms: name of a group -> its number.
         first: the number of the first group in ``Path.groups``; the others follow.
         grace_s: how long the rows of a gone file stay, seconds, and at least for two scrapes.
+        zeros: the positions of the groups whose files and aggregates show their counters as 0 when they are born.
+        zero_for_s: how long these are shown as 0, see :class:`Zeros`.
         before: the publication of the present configuration, which this one replaces by :meth:`take_over`.
 
     Attributes:
@@ -63,6 +66,8 @@ class Publication:
         *,
         first: int = 0,
         grace_s: float = 60.0,
+        zeros: Collection[int] = (),
+        zero_for_s: float = 0.0,
         before: Publication | None = None,
     ) -> None:
         self.facts = facts
@@ -84,6 +89,8 @@ class Publication:
         self._places = [Places[Row](group.max_series) for group in groups]
         self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
         self._gone: dict[Path, _Gone] = {}
+        self._begins_at_zero = [position in zeros for position in range(len(groups))]
+        self._zeros = Zeros(zero_for_s)
         self._changed = Changed(set(), set(self.groups))
         self._before = before
         self._bookings = facts.reader()
@@ -131,7 +138,7 @@ class Publication:
         return None
 
     def expire(self, now_s: float, *, is_scrape: bool) -> None:
-        """End the paths of files that have been gone for long enough.
+        """End the zeros that were shown for long enough, and the paths of files that have been gone for long enough.
 
         Args:
             now_s: a monotonic clock, seconds.
@@ -139,14 +146,18 @@ class Publication:
         """
         with self.facts.lock:
             self.update()
+            self._end_zeros(now_s, is_scrape=is_scrape)
             for path, gone in tuple(self._gone.items()):
+                row = self.rows.get(path)
+                is_zero = row is not None and row.is_zero
                 if gone.since_s is None:
                     gone.since_s = now_s
                 elapsed_s = now_s - gone.since_s
-                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= NOBODY_SCRAPES_S
+                patience_s = NOBODY_SCRAPES_S + (self._zeros.duration_s if is_zero else 0)
+                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= patience_s
                 if is_shown and elapsed_s >= self._grace_s:
                     self.facts.end(path)
-                elif is_scrape:
+                elif is_scrape and not is_zero:
                     gone.scrapes += 1
             self.update()
 
@@ -182,6 +193,7 @@ class Publication:
             totals = self.aggregates.get((position, values)) if values else self.groups[position]
             if totals is not None:
                 counters.add_to(totals)
+                totals.is_zero = False  # it was not born: its series goes on
                 self._changed.totals.add(totals)
 
     def take_over(self, groups_of: Callable[[str], Iterable[int]]) -> None:
@@ -198,7 +210,7 @@ class Publication:
             before = self._before
             assert before is not None
             self.update()
-            known = {before.label_set(totals): Counters.of(totals) for totals in before.totals()}
+            known = {before.label_set(totals): (Counters.of(totals), totals.is_zero) for totals in before.totals()}
             self.facts.drop(before.rows.keys() - self.rows.keys())
             shown = {row.path: row.group for row in self.rows.values()}
             for home in {home for inode in self.facts.inodes.values() for home in inode.homes if home.has_ended}:
@@ -208,9 +220,15 @@ class Publication:
             self.facts.set_realms({path: self._realms[position] for path, position in shown.items()})
             self.update()
             for totals in self.totals():
-                counters = known.get(self.label_set(totals))
+                counters, is_zero = known.get(self.label_set(totals), (None, totals.is_zero))
                 if counters is not None:
                     counters.add_to(totals)
+                    self._set_zero(totals, is_zero=is_zero)
+            for path, row in self.rows.items() if any(self._begins_at_zero) else ():
+                known_row = before.rows.get(path)
+                if known_row is not None and (known_row.is_zero or row.is_zero):
+                    self._set_zero(row, is_zero=known_row.is_zero)
+                    self._changed.rows.add(row)
             self._copy_places(before)
             self._changed.totals.update(self.totals())
             self._gone |= before._gone
@@ -261,6 +279,10 @@ class Publication:
             row = self._begin(path, position)
         if row is None or not (path.is_present and row.is_present):
             self._note_presence(path, row)
+        if row is not None and not row.has_counters and path.is_counting and path.stats is not None:
+            row.has_counters = True
+            if self._begins_at_zero[row.group]:
+                self._zeros.begin(row)
         if position is None:
             return
         totals_of_path = self.groups[position].lineage if row is None else row.totals
@@ -306,12 +328,15 @@ class Publication:
             if aggregate is None:
                 aggregate = self.aggregates[position, values] = Totals(position, values, is_published=False)
                 aggregate.lineage = (*totals, aggregate)
+                if self._begins_at_zero[position]:
+                    self._zeros.begin(aggregate)
                 self._aggregate_places[position].ask(aggregate)
             totals = aggregate.lineage
         for each in totals:
             each.rows += 1
         row = self.rows[path] = Row(path, position, labels.values, totals, labels.is_unlabelled)
         known = None if self._before is None else self._before.rows.get(path)
+        row.has_counters = known is not None and known.has_counters
         # A file that was created and deleted since the latest update is still published for its grace.
         if path.stats is not None if known is None else known.is_published:
             self._show(row)
@@ -335,6 +360,21 @@ class Publication:
         else:
             self._places[row.group].waiting.pop(row, None)
 
+    def _set_zero(self, item: Row | Totals, *, is_zero: bool) -> None:
+        """Go on as the publication before; a zero may last longer, so its time begins anew."""
+        item.is_zero = False
+        if is_zero and self._begins_at_zero[item.group]:
+            self._zeros.begin(item)
+
+    def _end_zeros(self, now_s: float, *, is_scrape: bool) -> None:
+        for item in self._zeros.end(now_s, is_scrape=is_scrape):
+            if isinstance(item, Totals):
+                self._changed.totals.add(item)
+                continue
+            self._changed.rows.add(item)
+            if item.path in self._gone:
+                self._gone[item.path].since_s = None  # its grace begins now
+
     def _show(self, row: Row) -> None:
         if self.config[row.group].per_file:
             self._places[row.group].ask(row)
@@ -342,6 +382,7 @@ class Publication:
     def _end(self, row: Row) -> None:
         del self.rows[row.path]
         row.has_ended = True
+        self._zeros.forget(row)
         heir = self._places[row.group].leave(row)
         if heir is not None:
             self._changed.rows.add(heir)
@@ -349,6 +390,7 @@ class Publication:
             totals.rows -= 1
             if totals.values and not totals.rows:
                 totals.has_ended = True
+                self._zeros.forget(totals)
                 del self.aggregates[totals.group, totals.values]
                 next_one = self._aggregate_places[totals.group].leave(totals)
                 if next_one is not None:

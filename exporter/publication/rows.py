@@ -27,12 +27,14 @@ class Totals:
         lineage: all totals to which a row of these adds: the group's, and the aggregate's if these are an aggregate's.
         rows: how many rows add to these.
         is_published: whether these are published; ``max_series`` also bounds a group's aggregates.
+        is_zero: whether their counters are shown as 0, because the aggregate was born.
         has_ended: whether the last row of this aggregate has ended; another aggregate with the same labels may follow.
     """
 
     group: int
     values: tuple[str, ...] = ()
     is_published: bool = True
+    is_zero: bool = False
     files: int = 0
     unlabelled: int = 0
     size_bytes: int = 0
@@ -60,6 +62,8 @@ class Row:
         totals: those of its group, then of its aggregate if it has one.
         is_present: whether its totals count it as a present file.
         is_published: whether it has samples of its own.
+        has_counters: whether its counters have begun; a row is born when they begin.
+        is_zero: whether its counters are shown as 0, because it was born.
         has_ended: whether the row was removed for good.
     """
 
@@ -70,4 +74,6 @@ class Row:
     is_unlabelled: bool
     is_present: bool = False
     is_published: bool = False
+    has_counters: bool = False
+    is_zero: bool = False
     has_ended: bool = False

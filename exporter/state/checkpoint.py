@@ -278,6 +278,8 @@ class Checkpoint:
             if latest is not None:
                 facts.restore_inode(*latest, home=name, realm=realm, is_latest=True)
         publication.update()
+        for row in publication.rows.values():
+            row.has_counters = row.path.is_counting  # it is not born, its series goes on
         publication.unsaved = set()
         for group, label_names, saved_values, counters in self._file.totals():
             at = positions.get(group)

@@ -27,7 +27,7 @@ class Book:
 
     Args:
         groups: of the configuration.
-        grace_s: see :class:`Publication`.
+        grace_s, zero_for_s: see :class:`Publication`; without `zero_for_s` no group shows zeros.
         data: answers the facts' questions for the tracker: path, question -> the data; None: it is unknown.
     """
 
@@ -35,12 +35,16 @@ class Book:
         self,
         *groups: LogGroup,
         grace_s: float = 60,
+        zero_for_s: float | None = None,
         data: Callable[[str, Question], Data | None] = lambda _path, _question: None,
     ) -> None:
         config = groups or (LogGroup("g", ()),)
         self.facts = Facts()
         self.realms = {group.group: position for position, group in enumerate(config)}
-        self.publication = Publication(self.facts, config, self.realms, grace_s=grace_s)
+        zeros = [] if zero_for_s is None else range(len(config))
+        self.publication = Publication(
+            self.facts, config, self.realms, grace_s=grace_s, zeros=zeros, zero_for_s=zero_for_s or 0
+        )
         self._data = data
 
     def declare(self, path: str, group: int = 0, *, since_ns: int = START_NS, is_new: bool = True) -> None:
@@ -94,7 +98,12 @@ class Book:
 
 
 def follow(
-    book: Book, *groups: LogGroup, matched: Mapping[str, int] | None = None, first: int = 10, is_over: bool = True
+    book: Book,
+    *groups: LogGroup,
+    matched: Mapping[str, int] | None = None,
+    first: int = 10,
+    is_over: bool = True,
+    zero_for_s: float | None = None,
 ) -> Publication:
     """Make the publication of another configuration, as a reload does; `matched` are the files of each group in it.
 
@@ -107,7 +116,10 @@ def follow(
     for group in groups:
         book.realms.setdefault(group.group, len(book.realms))
     before = book.publication
-    after = Publication(book.facts, groups, book.realms, first=first, before=before)
+    zeros = [] if zero_for_s is None else range(len(groups))
+    after = Publication(
+        book.facts, groups, book.realms, first=first, zeros=zeros, zero_for_s=zero_for_s or 0, before=before
+    )
     after.catch_up()
     if is_over:
         after.take_over(lambda _: ())

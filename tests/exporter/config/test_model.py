@@ -40,6 +40,8 @@ def test_everything_is_read() -> None:
         cache: {max_files: 1_000, cpu_budget: 0.5%, audit_interval: 2m}
         state: {path: /var/lib/a.db}
         stale_grace: 0s
+        first_sample: zero
+        zero_for: 15s
         rescan_interval: 1m30s
         web: {listen_address: "[::1]:9000", telemetry_path: /m}
         logs:
@@ -52,6 +54,7 @@ def test_everything_is_read() -> None:
             aggregate_by: [team, name]
             max_series: 5_000
             metrics: [rotations, size, unread]
+            first_sample: actual
           - {group: sums, paths: [/a], per_file: no}
         shippers:
           - name: fluent-bit
@@ -74,6 +77,8 @@ def test_everything_is_read() -> None:
         cache=CacheConfig(1000, cpu_budget=0.005, audit_interval_s=120),
         state=StateConfig("/var/lib/a.db"),
         stale_grace_s=0,
+        first_sample="zero",
+        zero_for_s=15,
         rescan_interval_s=90,
         web=WebConfig(ListenAddress("::1", 9000), "/m"),
         logs=(
@@ -86,6 +91,7 @@ def test_everything_is_read() -> None:
                 aggregate_by=("team", "name"),
                 max_series=5000,
                 metrics=frozenset({"rotations", "size", "unread"}),
+                first_sample="actual",
                 follow_symlinks=True,
             ),
             LogGroup("sums", ("/a",), per_file=False),
@@ -107,6 +113,14 @@ def test_everything_is_read() -> None:
     )
 
 
+def test_first_sample() -> None:
+    """The key of a group overrides the global one."""
+    groups = "[{group: a, paths: [/a], first_sample: zero}, {group: b, paths: [/b], first_sample: actual}"
+    text = f"zero_for: 15s\nlogs: {groups}, {{group: c, paths: [/c]}}]\n"
+    assert parse(text, "x.yml").zeros == (0,)
+    assert parse(f"first_sample: zero\n{text}", "x.yml").zeros == (0, 2)
+
+
 def test_defaults() -> None:
     """Only `logs` is needed."""
     config = parse(LOGS, "x.yml")
@@ -114,6 +128,7 @@ def test_defaults() -> None:
     assert (config.cache.cpu_budget, config.cache.audit_interval_s) == (0.01, 300)
     assert str(config.web.listen_address) == ":10943"
     assert (config.state.path, config.stale_grace_s) == (None, 60)
+    assert (config.zeros, config.zero_for_s) == ((), None)
     (group,) = config.logs
     assert (group.aggregate_by, group.per_file, group.max_series) == ((), True, None)
     assert group.metrics == {"size", "mtime", "changes", "appended_bytes"}

@@ -35,6 +35,8 @@ BEYOND_A_SCHEMA = {
         "shipper-group-misspelt",
         "shipper-group-unknown",
         "shipper-twice",
+        "zero_for-missing",
+        "zero_for-without-zero",
     ],
     "it does not calculate": ["stale_grace-too-long"],
     "it knows numbers, not how they are written": ["max_files-hexadecimal", "max_files-with-an-underscore-at-its-end"],
@@ -90,6 +92,7 @@ def test_every_key_is_described() -> None:
     without = (
         *("logs", "preset", "group", "paths", "path_regex", "max_series", "path"),
         *("name", "type", "match", "flush_interval"),
+        *("first_sample", "zero_for"),
     )
     assert keys(validator().schema, "") == []
     for section in ("logs", "shippers"):
@@ -149,6 +152,7 @@ GLOB = st.text("/ab*?[]{},!\\.-^", max_size=10)
 TEXTS = {
     "rescan_interval": durations(100),
     "stale_grace": durations(2000),
+    "zero_for": durations(100),
     "cpu_budget": st.decimals(0, 200, places=1).map(lambda number: f"{number}%"),
     "listen_address": st.tuples(st.sampled_from(["", "a.b-c", "[::1]", "[]", "::1"]), st.integers(0, 70_000)).map(
         lambda address: f"{address[0]}:{address[1]}"
@@ -178,8 +182,9 @@ def test_what_the_agent_takes_the_schema_takes(data: st.DataObject, key: str) ->
         config["web"] = {key: value}
     elif key == "path":
         config["state"] = {key: value}
-    elif key in ("rescan_interval", "stale_grace"):
+    elif key in ("rescan_interval", "stale_grace", "zero_for"):
         config[key] = value
+        group["first_sample"] = "zero" if key == "zero_for" else "actual"
     elif key in ("shipper path", "flush_interval", "path_map"):
         shipper = {"name": "a", "type": "vector", "path": "/a"}
         change = {"path_map": {value: value}} if key == "path_map" else {key.split()[-1]: value}

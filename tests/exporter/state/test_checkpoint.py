@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -58,15 +58,20 @@ class State:
         path: of the file.
         declared: name -> the position of the group that matches it.
         groups: of the configuration.
+        zeros: the positions of those with ``first_sample: zero``.
     """
 
     def __init__(
-        self, path: Path, declared: Mapping[str, int] = DECLARED, groups: tuple[LogGroup, ...] = GROUPS
+        self,
+        path: Path,
+        declared: Mapping[str, int] = DECLARED,
+        groups: tuple[LogGroup, ...] = GROUPS,
+        zeros: Collection[int] = (),
     ) -> None:
         self.facts = Facts()
         self.declared = declared
         self.groups = groups
-        self.publication = Publication(self.facts, groups, REALMS)
+        self.publication = Publication(self.facts, groups, REALMS, zeros=zeros, zero_for_s=10)
         self.checkpoint = Checkpoint(str(path), self.publication, REALMS, CLOCK)
         self.restored = self.checkpoint.load(lambda name: (declared[name],) if name in declared else ())
 
@@ -268,6 +273,33 @@ def test_growth_while_down(path: Path) -> None:
     state.look("/p", FileStats(25, 2, 4, 1, 999 - TOLERANCE_NS))
     assert state.appended() == {"0": 18, "1": 20, "/a": 18, "/p": 20}
     assert {path.name: path.rotations for path in state.facts.paths.values()} == {"/a": 1, "/a.1": 0, "/p": 1}
+    state.close()
+
+
+def test_what_is_restored_is_not_born(path: Path) -> None:
+    """Its series goes on, so it does not begin at 0, whatever it has counted; what was unknown does."""
+    zeros = range(len(GROUPS))
+    state = State(path, zeros=zeros)
+    state.look("/a", FileStats(10, 1, 1, 1, 1))
+    state.look("/p", FileStats(0, 1, 2, 1, 1))
+    state.publication.update()
+    assert all(row.is_zero for row in state.publication.rows.values())
+    state.save()
+    state.close()
+    state = State(path, zeros=zeros)
+    state.look("/a", FileStats(30, 2, 1, 1, 1))
+    state.look("/p", FileStats(20, 2, 2, 1, 1))
+    state.look("/q", FileStats(70, 2, 3, 1, 1))
+    state.publication.update()
+    assert {row.path.name: row.is_zero for row in state.publication.rows.values()} == {
+        "/a": False,
+        "/p": False,
+        "/q": True,
+    }
+    assert {values: totals.is_zero for (_, values), totals in state.publication.aggregates.items()} == {
+        ("p",): False,
+        ("q",): True,
+    }
     state.close()
 
 
