@@ -4,12 +4,13 @@ import http.client
 import http.server
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import PROMETHEUS_ACCEPT, StartAgent, StartPrometheus, program, wait_until
+from tests.support import PROMETHEUS_ACCEPT, StartAgent, StartPrometheus, program, scraping, wait_until
 
 WITHOUT_GRACE = """
 stale_grace: 0s
@@ -17,6 +18,20 @@ logs:
   - group: test
     paths: ["{folder}/**/*.log"]
 """
+
+
+SHORT_LIVED = """
+stale_grace: 0s
+first_sample: zero
+zero_for: 2s  # the scrape interval is 1s, but a busy machine scrapes late
+logs:
+  - group: test
+    paths: ["{folder}/*.log"]
+    path_regex: '/(?P<pod>[0-9]+)-[^/]*$'
+    aggregate_by: [pod]
+"""
+LIFE_S = 4.0
+"""How long a file lives there: four scrapes."""
 
 
 def selector(metric: str, path: Path) -> str:
@@ -59,6 +74,48 @@ def test_append_new_file_and_deletion_arrive(
     assert prometheus.value(size_of_new) == 7
     assert prometheus.value('up{job="fstat"}') == 1
     assert prometheus.value('fstat_group_appended_bytes_total{group="test"}') == 30
+
+
+def test_growth_of_short_lived_files(
+    tmp_path: Path, start_agent: StartAgent, start_prometheus: StartPrometheus
+) -> None:
+    """With `first_sample: zero` two Prometheus servers see the growth of files that live for four scrapes."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    agent = start_agent(config=SHORT_LIVED.format(folder=folder))
+    # As in a pair for high availability: an external label makes each scrape at its own times.
+    servers = []
+    for replica in ("a", "b"):
+        config = scraping({"fstat": agent.port}, interval="1s")
+        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "external_labels": {"replica": replica}}
+        servers.append(start_prometheus(config))
+    for server in servers:
+        wait_until(lambda server=server: server.value('fstat_group_files{group="test"}') == 0)
+
+    logs = [folder / f"{number}-a.log" for number in range(100)]
+    # 5,000 bytes at once, one more thousand in the middle of its life, then it is deleted.
+    steps = [
+        (number / 20 + after_s, log, size)
+        for number, log in enumerate(logs)
+        for after_s, size in ((0, 5000), (LIFE_S / 2, 1000), (LIFE_S, 0))
+    ]
+    began_s = time.monotonic()
+    for at_s, log, size in sorted(steps):
+        time.sleep(max(0, began_s + at_s - time.monotonic()))
+        if size:
+            with log.open("ab") as file:
+                file.write(b"x" * size)
+        else:
+            log.unlink()
+
+    written = sum(size for _, _, size in steps)
+    for server in servers:
+        wait_until(lambda server=server: server.query("fstat_file_size_bytes") == [], timeout_s=20)
+        for name in ("fstat_file_appended_bytes_total", "fstat_aggregate_appended_bytes_total"):
+            growth = server.value(f"sum(max_over_time({name}[10m]) - min_over_time({name}[10m]))")
+            assert growth == pytest.approx(written, rel=0.01), name
+            assert server.value(f"count(min_over_time({name}[10m]) == 0)") == len(logs)
+        assert server.value('fstat_group_appended_bytes_total{group="test"}') == written
 
 
 class Relay(http.server.ThreadingHTTPServer):

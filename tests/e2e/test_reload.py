@@ -1,6 +1,7 @@
 """Another configuration for the running agent: nothing is lost, no scrape fails."""
 
 import http.client
+import json
 import os
 import random
 import re
@@ -162,6 +163,23 @@ def test_what_takes_a_restart_is_told(tmp_path: Path, start_agent: StartAgent) -
     assert [line.split("key=")[1].split()[0] for line in told] == ["web.telemetry_path", "state.path"]
     assert all("takes effect at the next start" in line for line in told)
     assert not (tmp_path / "state.db").exists()
+
+
+def test_first_sample(tmp_path: Path, start_agent: StartAgent) -> None:
+    """Both formats show 0 at first, the JSON what is there; without the key a reload ends the zero."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    simple = SIMPLE.format(group="a", folder=folder)
+    agent = start_agent("--web.enable-lifecycle", config=f"first_sample: zero\nzero_for: 1h\n{simple}")
+    (folder / "a.log").write_bytes(b"x" * 5000)
+    name = "fstat_file_appended_bytes_total"
+    assert [agent.scrape(openmetrics=each).value(name) for each in (False, True)] == [0, 0]
+    assert agent.scrape().value("fstat_group_appended_bytes_total") == 5000
+    (file,) = json.loads(agent.get("/api/v1/files").body)["files"]
+    assert file["appended_bytes_total"] == 5000
+    (tmp_path / "exporter-0.yml").write_text(simple)
+    assert post(agent) == (200, "Reloaded.\n")
+    assert agent.scrape().value(name) == 5000
 
 
 def test_with_patterns_there_is_nothing_to_reload(tmp_path: Path, start_agent: StartAgent) -> None:
