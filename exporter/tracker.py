@@ -111,7 +111,6 @@ class Tracker:
             first=first,
             grace_s=config.stale_grace_s,
             zeros=config.zeros,
-            zero_for_s=config.zero_for_s or 0,
             before=before,
         )
 

@@ -19,6 +19,7 @@ from exporter.config.fields.scalars import (
     Kind,
     Scalar,
     boolean,
+    interval,
     one_of,
     parse_nonempty,
     text,
@@ -207,6 +208,9 @@ class LogGroup:
     )
     first_sample: str | None = optional(
         FIRST_SAMPLE, None, "Overrides the global key of this name for the group: actual or zero."
+    )
+    zero_for_s: float | None = optional(
+        interval(), None, "Overrides the global key of this name for the group.", "zero_for"
     )
     follow_symlinks: bool = optional(
         boolean(),

@@ -111,14 +111,18 @@ class Config:
     )
 
     @property
-    def zeros(self) -> tuple[int, ...]:
-        """The positions of the groups with ``first_sample: zero``."""
-        return tuple(at for at, group in enumerate(self.logs) if (group.first_sample or self.first_sample) == ZERO)
+    def zeros(self) -> dict[int, float]:
+        """The position of each group with ``first_sample: zero``, and for how many seconds it shows zeros."""
+        return {
+            at: group.zero_for_s or self.zero_for_s or 0
+            for at, group in enumerate(self.logs)
+            if (group.first_sample or self.first_sample) == ZERO
+        }
 
     @property
     def published(self) -> tuple[object, ...]:
         """Everything that a publication depends on."""
-        return self.logs, self.stale_grace_s, self.zeros, self.zero_for_s
+        return self.logs, self.stale_grace_s, self.zeros
 
 
 class _Root(Section[Config]):
@@ -135,13 +139,17 @@ class _Root(Section[Config]):
                     report.wrong(node, path, f"unknown group '{shortened(name)}', {hint(name, tuple(known))}")
         if any(name in nodes and name not in made for name in ("logs", "first_sample")):
             return
-        firsts = [made.get("first_sample"), *(group.first_sample for group in made.get("logs", ()))]
-        if ZERO in firsts and "zero_for" not in nodes:
+        groups = made.get("logs", ())
+        zeros = [group for group in groups if (group.first_sample or made.get("first_sample")) == ZERO]
+        if "zero_for" not in nodes and any(group.zero_for_s is None for group in zeros):
             what = "the key is missing, expected the scrape interval, such as 15s, because of 'first_sample: zero'"
             report.wrong(nodes["first_sample" if "first_sample" in nodes else "logs"], "zero_for", what)
-        if ZERO not in firsts and "zero_for" in nodes:
-            what = "has no effect without 'first_sample: zero', expected both keys or none"
-            report.wrong(nodes["zero_for"], "zero_for", what)
+        without = "has no effect without 'first_sample: zero', expected both keys or none"
+        if "zero_for" in nodes and not zeros:
+            report.wrong(nodes["zero_for"], "zero_for", without)
+        for group in groups:
+            if group.zero_for_s is not None and group not in zeros:
+                report.wrong(nodes["logs"], "logs", f"'zero_for' of group '{group.group}' {without}")
 
 
 def load(path: str | Path) -> Config:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from exporter.config.groups import LogGroup
@@ -41,8 +42,8 @@ class Publication:
         realms: name of a group -> its number.
         first: the number of the first group in ``Path.groups``; the others follow.
         grace_s: how long the rows of a gone file stay, seconds, and at least for two scrapes.
-        zeros: the positions of the groups whose files and aggregates show their counters as 0 when they are born.
-        zero_for_s: how long these are shown as 0, see :class:`Zeros`.
+        zeros: position of a group whose files and aggregates show their counters as 0 when they are born -> for how
+            long, see :class:`Zeros`.
         before: the publication of the present configuration, which this one replaces by :meth:`take_over`.
 
     Attributes:
@@ -66,8 +67,7 @@ class Publication:
         *,
         first: int = 0,
         grace_s: float = 60.0,
-        zeros: Collection[int] = (),
-        zero_for_s: float = 0.0,
+        zeros: Mapping[int, float] = MappingProxyType({}),
         before: Publication | None = None,
     ) -> None:
         self.facts = facts
@@ -89,8 +89,7 @@ class Publication:
         self._places = [Places[Row](group.max_series) for group in groups]
         self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
         self._gone: dict[Path, _Gone] = {}
-        self._begins_at_zero = [position in zeros for position in range(len(groups))]
-        self._zeros = Zeros(zero_for_s)
+        self._zeros = {position: Zeros(zero_for_s) for position, zero_for_s in zeros.items()}
         self._changed = Changed(set(), set(self.groups))
         self._before = before
         self._bookings = facts.reader()
@@ -149,15 +148,15 @@ class Publication:
             self._end_zeros(now_s, is_scrape=is_scrape)
             for path, gone in tuple(self._gone.items()):
                 row = self.rows.get(path)
-                is_zero = row is not None and row.is_zero
+                zeros = self._zeros[row.group] if row is not None and row.is_zero else None
                 if gone.since_s is None:
                     gone.since_s = now_s
                 elapsed_s = now_s - gone.since_s
-                patience_s = NOBODY_SCRAPES_S + (self._zeros.duration_s if is_zero else 0)
+                patience_s = NOBODY_SCRAPES_S + (0 if zeros is None else zeros.duration_s)
                 is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= patience_s
                 if is_shown and elapsed_s >= self._grace_s:
                     self.facts.end(path)
-                elif is_scrape and not is_zero:
+                elif is_scrape and zeros is None:
                     gone.scrapes += 1
             self.update()
 
@@ -224,7 +223,7 @@ class Publication:
                 if counters is not None:
                     counters.add_to(totals)
                     self._set_zero(totals, is_zero=is_zero)
-            for path, row in self.rows.items() if any(self._begins_at_zero) else ():
+            for path, row in self.rows.items() if self._zeros else ():
                 known_row = before.rows.get(path)
                 if known_row is not None and (known_row.is_zero or row.is_zero):
                     self._set_zero(row, is_zero=known_row.is_zero)
@@ -281,8 +280,8 @@ class Publication:
             self._note_presence(path, row)
         if row is not None and not row.has_counters and path.is_counting and path.stats is not None:
             row.has_counters = True
-            if self._begins_at_zero[row.group]:
-                self._zeros.begin(row)
+            if row.group in self._zeros:
+                self._zeros[row.group].begin(row)
         if position is None:
             return
         totals_of_path = self.groups[position].lineage if row is None else row.totals
@@ -328,8 +327,8 @@ class Publication:
             if aggregate is None:
                 aggregate = self.aggregates[position, values] = Totals(position, values, is_published=False)
                 aggregate.lineage = (*totals, aggregate)
-                if self._begins_at_zero[position]:
-                    self._zeros.begin(aggregate)
+                if position in self._zeros:
+                    self._zeros[position].begin(aggregate)
                 self._aggregate_places[position].ask(aggregate)
             totals = aggregate.lineage
         for each in totals:
@@ -363,11 +362,12 @@ class Publication:
     def _set_zero(self, item: Row | Totals, *, is_zero: bool) -> None:
         """Go on as the publication before; a zero may last longer, so its time begins anew."""
         item.is_zero = False
-        if is_zero and self._begins_at_zero[item.group]:
-            self._zeros.begin(item)
+        if is_zero and item.group in self._zeros:
+            self._zeros[item.group].begin(item)
 
     def _end_zeros(self, now_s: float, *, is_scrape: bool) -> None:
-        for item in self._zeros.end(now_s, is_scrape=is_scrape):
+        ended = [zeros.end(now_s, is_scrape=is_scrape) for zeros in self._zeros.values()]
+        for item in chain.from_iterable(ended):
             if isinstance(item, Totals):
                 self._changed.totals.add(item)
                 continue
@@ -382,7 +382,8 @@ class Publication:
     def _end(self, row: Row) -> None:
         del self.rows[row.path]
         row.has_ended = True
-        self._zeros.forget(row)
+        if row.group in self._zeros:
+            self._zeros[row.group].forget(row)
         heir = self._places[row.group].leave(row)
         if heir is not None:
             self._changed.rows.add(heir)
@@ -390,7 +391,8 @@ class Publication:
             totals.rows -= 1
             if totals.values and not totals.rows:
                 totals.has_ended = True
-                self._zeros.forget(totals)
+                if totals.group in self._zeros:
+                    self._zeros[totals.group].forget(totals)
                 del self.aggregates[totals.group, totals.values]
                 next_one = self._aggregate_places[totals.group].leave(totals)
                 if next_one is not None:

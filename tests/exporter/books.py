@@ -41,10 +41,8 @@ class Book:
         config = groups or (LogGroup("g", ()),)
         self.facts = Facts()
         self.realms = {group.group: position for position, group in enumerate(config)}
-        zeros = [] if zero_for_s is None else range(len(config))
-        self.publication = Publication(
-            self.facts, config, self.realms, grace_s=grace_s, zeros=zeros, zero_for_s=zero_for_s or 0
-        )
+        zeros = {} if zero_for_s is None else dict.fromkeys(range(len(config)), zero_for_s)
+        self.publication = Publication(self.facts, config, self.realms, grace_s=grace_s, zeros=zeros)
         self._data = data
 
     def declare(self, path: str, group: int = 0, *, since_ns: int = START_NS, is_new: bool = True) -> None:
@@ -116,10 +114,8 @@ def follow(
     for group in groups:
         book.realms.setdefault(group.group, len(book.realms))
     before = book.publication
-    zeros = [] if zero_for_s is None else range(len(groups))
-    after = Publication(
-        book.facts, groups, book.realms, first=first, zeros=zeros, zero_for_s=zero_for_s or 0, before=before
-    )
+    zeros = {} if zero_for_s is None else dict.fromkeys(range(len(groups)), zero_for_s)
+    after = Publication(book.facts, groups, book.realms, first=first, zeros=zeros, before=before)
     after.catch_up()
     if is_over:
         after.take_over(lambda _: ())

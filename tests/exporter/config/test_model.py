@@ -114,11 +114,13 @@ def test_everything_is_read() -> None:
 
 
 def test_first_sample() -> None:
-    """The key of a group overrides the global one."""
+    """The keys of a group override the global ones."""
     groups = "[{group: a, paths: [/a], first_sample: zero}, {group: b, paths: [/b], first_sample: actual}"
     text = f"zero_for: 15s\nlogs: {groups}, {{group: c, paths: [/c]}}]\n"
-    assert parse(text, "x.yml").zeros == (0,)
-    assert parse(f"first_sample: zero\n{text}", "x.yml").zeros == (0, 2)
+    assert parse(text, "x.yml").zeros == {0: 15}
+    assert parse(f"first_sample: zero\n{text}", "x.yml").zeros == {0: 15, 2: 15}
+    text = "logs: [{group: a, paths: [/a], first_sample: zero, zero_for: 5s}]"
+    assert parse(text, "x.yml").zeros == {0: 5}
 
 
 def test_defaults() -> None:
@@ -128,7 +130,7 @@ def test_defaults() -> None:
     assert (config.cache.cpu_budget, config.cache.audit_interval_s) == (0.01, 300)
     assert str(config.web.listen_address) == ":10943"
     assert (config.state.path, config.stale_grace_s) == (None, 60)
-    assert (config.zeros, config.zero_for_s) == ((), None)
+    assert (config.zeros, config.zero_for_s) == ({}, None)
     (group,) = config.logs
     assert (group.aggregate_by, group.per_file, group.max_series) == ((), True, None)
     assert group.metrics == {"size", "mtime", "changes", "appended_bytes"}

@@ -37,6 +37,7 @@ BEYOND_A_SCHEMA = {
         "shipper-twice",
         "zero_for-missing",
         "zero_for-without-zero",
+        "zero_for-of-a-group",
     ],
     "it does not calculate": ["stale_grace-too-long"],
     "it knows numbers, not how they are written": ["max_files-hexadecimal", "max_files-with-an-underscore-at-its-end"],

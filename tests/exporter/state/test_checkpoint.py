@@ -71,7 +71,7 @@ class State:
         self.facts = Facts()
         self.declared = declared
         self.groups = groups
-        self.publication = Publication(self.facts, groups, REALMS, zeros=zeros, zero_for_s=10)
+        self.publication = Publication(self.facts, groups, REALMS, zeros=dict.fromkeys(zeros, 10))
         self.checkpoint = Checkpoint(str(path), self.publication, REALMS, CLOCK)
         self.restored = self.checkpoint.load(lambda name: (declared[name],) if name in declared else ())
 
