@@ -259,10 +259,7 @@ class Account:
 
     def _read(self, log: Log, state: StateRead) -> None:
         """Apply the positions that the state shows of a log."""
-        entries = [entry for entry in log.entries if fits(entry, log)]
-        # One with its number that has not changed since the tick of its birth may be of the log that was deleted then.
-        entries = [each for each in entries if each.name in log.names or each.changed_ns > log.born_ns] or entries
-        offsets = {entry.offset: entry.changed_ns for entry in entries}
+        offsets = {entry.offset: entry.changed_ns for entry in log.entries if fits(entry, log)}
         if state.changed_ns >= log.until_ns:  # what is not beyond the offset may be of the next log with its number
             offsets = {offset: changed_ns for offset, changed_ns in offsets.items() if offset > (log.offset or 0)}
         if offsets:

@@ -227,11 +227,15 @@ def _take_out(index: dict[Identifier, set[T]], key: Identifier, item: T) -> None
 def fits(entry: Entry, log: Log) -> bool:
     """Return whether an entry may be of a log: not if it has not changed since before, or is beyond the log's size.
 
-    Nor if the log is gone and the entry shows less than before: then it is of another log with the same number.
+    Nor if the log is gone and the entry shows less than before, or if the entry changed in the tick of the log's birth
+    and has another name: then it is of another log with the same number.
     """
     if log.ended_ns is not None and entry.offset < (log.offset or 0):
         return False
-    return entry.changed_ns >= _since_ns(entry, log) and entry.offset <= max(log.size, log.inode.size)
+    later_ns = entry.changed_ns - _since_ns(entry, log)
+    if later_ns < 0 or (later_ns == 0 and entry.name is not None and entry.name not in log.names):
+        return False
+    return entry.offset <= max(log.size, log.inode.size)
 
 
 def _since_ns(entry: Entry, log: Log) -> int:

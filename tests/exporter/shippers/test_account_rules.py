@@ -235,12 +235,16 @@ def test_several_entries() -> None:
 
 
 def test_an_entry_from_the_tick_of_a_birth() -> None:
-    """It is of a deleted log with the same inode number, if the log has another entry with a name that it has."""
+    """It is of a deleted log with the same inode number, if it has a name that the log never had."""
     bench = Bench()
     bench.stat("a", 1, 1000)
     bench.write(("a", 1, 600), ("b", 1, 500))
     bench.update()
     assert bench.counts == (600, 400, 0, 0)
+    bench.write(("b", 1, 500))
+    bench.update()
+    assert bench.sums.files == {"read": 1}
+    assert not bench.log("a").is_claimed
 
 
 def test_two_files() -> None:
