@@ -10,8 +10,8 @@ from tornado import httputil, web
 from tornado.http1connection import HTTP1Connection
 
 from exporter.web.security.auth import Authenticator
+from exporter.web.security.rate_limit import Bucket
 from exporter.web.security.tls import has_allowed_name
-from exporter.web.security.web_config import RateLimit
 from exporter.web.security.web_config_file import WebConfigFile
 
 
@@ -33,7 +33,7 @@ class Guard:
     def __init__(self, file: WebConfigFile) -> None:
         self._file = file
         self._authenticator = Authenticator()
-        self._bucket = _Bucket()
+        self._bucket = Bucket()
 
     async def judge(self, request: httputil.HTTPServerRequest, connection: HTTP1Connection) -> None:
         """Return if the request is allowed. A connection without an allowed certificate is closed.
@@ -48,7 +48,7 @@ class Guard:
             if not has_allowed_name(certificate, config.allowed_sans):
                 connection.stream.close()
                 raise Refusal(403)
-        if config.rate_limit is not None and not self._bucket.take(config.rate_limit):
+        if config.rate_limit is not None and not self._bucket.take(config.rate_limit, time.monotonic()):
             raise Refusal(429)
         if config.users:
             credentials = request.headers.get("Authorization", "")
@@ -59,24 +59,3 @@ class Guard:
                 raise Refusal(429, {"Retry-After": "1"})
             if not passes:
                 raise Refusal(401, {"WWW-Authenticate": 'Basic realm="fstat-exporter", charset="UTF-8"'})
-
-
-class _Bucket:
-    """A token bucket: each interval adds a token, and each request takes one."""
-
-    def __init__(self) -> None:
-        self._limit: RateLimit | None = None
-        self._tokens = 0.0
-        self._as_of_s = 0.0
-
-    def take(self, limit: RateLimit) -> bool:
-        now_s = time.monotonic()
-        if limit != self._limit:
-            self._limit, self._tokens = limit, limit.burst
-        else:
-            self._tokens = min(limit.burst, self._tokens + (now_s - self._as_of_s) / limit.interval_s)
-        self._as_of_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True

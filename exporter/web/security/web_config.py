@@ -23,6 +23,7 @@ from exporter.config.fields.scalars import Kind, Scalar, boolean, known_name, on
 from exporter.config.fields.sections import Fields, ListOf, MappingOf
 from exporter.config.yaml_file import compose, read_text
 from exporter.web.security import tls
+from exporter.web.security.rate_limit import RateLimit
 
 _MAX_PEM_BYTES = 1 << 20
 _TLS_PATH = "tls_server_config"
@@ -118,14 +119,6 @@ _USERS = MappingOf(text("a bcrypt hash", _parse_hash, is_secret=True))
 _WEB_CONFIG = _section(
     {"tls_server_config": _TLS, "http_server_config": _HTTP, "basic_auth_users": _USERS, "rate_limit": _RATE_LIMIT}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One request each `interval_s` seconds, and `burst` of them at once."""
-
-    interval_s: float
-    burst: int
 
 
 @dataclass(frozen=True, slots=True)
