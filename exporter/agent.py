@@ -32,6 +32,7 @@ from exporter.state.checkpoint import Checkpoint
 from exporter.state.saver import Saver
 from exporter.tracker import Tracker
 from exporter.web.handlers import Application, Site
+from exporter.web.security.kubernetes import TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import Server, url_of
 from fstat_cache import CacheClosedError
@@ -52,6 +53,7 @@ class Agent:
         config: the configuration.
         sockets: listening sockets to serve on; closed at the end of `run`.
         web_config: TLS and authentication; by default none.
+        tokens: checks bearer tokens; None: requests need none.
         rootfs: the directory where the paths of all log files begin.
         read_config: reads the configuration for a reload; raises ConfigError. By default it does not change.
         config_path: the file whose change causes a reload, absolute; None: none.
@@ -68,6 +70,7 @@ class Agent:
         sockets: Sequence[socket.socket],
         web_config: WebConfigFile | None = None,
         *,
+        tokens: TokenAuthorizer | None = None,
         rootfs: str = "/",
         read_config: Callable[[], Config] | None = None,
         config_path: str | None = None,
@@ -76,6 +79,7 @@ class Agent:
     ) -> None:
         self._config = config
         self._web_config = web_config or WebConfigFile(None)
+        self._tokens = tokens
         self._sockets = sockets
         self._read_config = read_config or (lambda: config)
         self._config_path = config_path
@@ -127,6 +131,7 @@ class Agent:
             progress=lambda: None if self._ready.is_set() else f"The first scan is not done yet: {_progress(tracker)}.",
             web_config=self._web_config,
             reload=functools.partial(self.reload, "HTTP") if self._has_lifecycle else None,
+            tokens=self._tokens,
         )
         server = Server(Application(site), self._web_config)
         server.add_sockets(self._sockets)
@@ -344,7 +349,7 @@ def _progress(tracker: Tracker) -> str:
 
 def _reloadable(config: Config, running: Config) -> Config:
     """Return a configuration with the running values of keys that only a restart can change; log these keys."""
-    for key in ("web.listen_address", "web.telemetry_path", "state.path"):
+    for key in ("web.listen_address", "web.telemetry_path", "web.authorization", "state.path"):
         wanted, used = map(operator.attrgetter(key), (config, running))
         if wanted != used:
             text = "this change of the configuration takes effect at the next start: restart the agent"

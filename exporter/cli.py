@@ -22,13 +22,14 @@ from exporter.agent import Agent
 from exporter.config import model
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
 from exporter.config.fields import scalars
-from exporter.config.model import Config
+from exporter.config.model import AUTHORIZATIONS, Config
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
 from exporter.shippers.inspection import inspect
 from exporter.shippers.report import write
 from exporter.state.state_file import StateError, check_path
+from exporter.web.security.kubernetes import ApiServer, ReviewError, TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
 from fstat_cache.paths import Root
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_report = _takes_report(flags)
         config_path = _config_path(flags)
         settings = _with_flags(_read_config(flags), flags)
-        web_config = WebConfigFile(flags.web_config_file)
+        has_tokens = settings.web.authorization is not None and not is_report
+        web_config = WebConfigFile(flags.web_config_file, has_tokens=has_tokens)
         rootfs = _rootfs(flags.path_rootfs)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -72,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     web_config.tell_warnings()
     _raise_descriptor_limit()
     try:
+        tokens = TokenAuthorizer(ApiServer.of_pod(os.environ)) if has_tokens else None
         agent = Agent(
             settings,
             listen(settings.web.listen_address),
             web_config,
+            tokens=tokens,
             rootfs=rootfs,
             read_config=None if config_path is None else lambda: _with_flags(model.load(config_path), flags),
             config_path=config_path,
@@ -84,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ListenError as error:
         print(one_line(f"fstat-exporter: {error}; {_address_remedy(flags)}"), file=sys.stderr)
+        return 1
+    except ReviewError as error:
+        print(f"fstat-exporter: web.authorization is kubernetes, but {error}", file=sys.stderr)
         return 1
     except StateError as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
@@ -112,6 +119,11 @@ def _check(flags: argparse.Namespace, settings: Config, web_config: WebConfigFil
     except StateError as error:
         print(Mistake(source, str(error), "state.path"), file=sys.stderr)
         return 1
+    if settings.web.authorization is not None:
+        try:
+            ApiServer.of_pod(os.environ)
+        except ReviewError as error:
+            hints.append(Mistake(source, f"hint: {error}", "web.authorization"))
     for each in hints:
         print(each, file=sys.stderr)
     patterns = sum(len(group.paths) for group in settings.logs)
@@ -191,6 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         help="host:port, [IPv6 address]:port, or :port for all addresses (default: :10943)",
     )
     add("--web.telemetry-path", metavar="PATH", help="the path of the metrics (default: /metrics)")
+    add(
+        "--web.authorization",
+        choices=AUTHORIZATIONS,
+        help="kubernetes: the API server of Kubernetes decides by bearer tokens; needs TLS (default: no tokens)",
+    )
     add(
         "--web.config.file",
         metavar="FILE",
@@ -314,6 +331,8 @@ def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
             mistakes.append(Mistake(flag, str(error)))
     if mistakes:
         raise ConfigError(mistakes)
+    if flags.web_authorization is not None:
+        given["authorization"] = flags.web_authorization
     return replace(settings, web=replace(settings.web, **given))
 
 

@@ -23,6 +23,9 @@ from exporter.config.fields.sections import ListOf, Section, key, optional
 from exporter.config.groups import ACTUAL, FIRST_SAMPLE, ZERO, GroupSection, LogGroup
 from exporter.config.shippers import ShipperConfig, ShipperSection
 
+AUTHORIZATIONS = ("kubernetes",)
+"""The values of `web.authorization`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
@@ -60,6 +63,11 @@ class WebConfig:
         written=":10943",
     )
     telemetry_path: str = optional(scalars.TELEMETRY_PATH, "/metrics", "The path of the metrics.")
+    authorization: str | None = optional(
+        scalars.one_of("kind of authorization", AUTHORIZATIONS),
+        None,
+        "Who decides about requests. The API server of Kubernetes does it by their bearer tokens, which need TLS.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

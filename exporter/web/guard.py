@@ -10,9 +10,16 @@ from tornado import httputil, web
 from tornado.http1connection import HTTP1Connection
 
 from exporter.web.security.auth import Authenticator
+from exporter.web.security.kubernetes import REVIEW_LIMIT, TokenAuthorizer
 from exporter.web.security.rate_limit import Bucket
 from exporter.web.security.tls import has_allowed_name
 from exporter.web.security.web_config_file import WebConfigFile
+
+_WITHOUT_TOKEN = ("/-/healthy", "/-/ready")  # the kubelet's probes have none
+_REFUSED_TOKEN: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": 'Bearer realm="fstat-exporter"'},
+    429: {"Retry-After": str(REVIEW_LIMIT.interval_s)},
+}
 
 
 class Refusal(web.HTTPError):
@@ -28,10 +35,12 @@ class Guard:
 
     Args:
         file: the web configuration.
+        tokens: checks bearer tokens; None: requests need none.
     """
 
-    def __init__(self, file: WebConfigFile) -> None:
+    def __init__(self, file: WebConfigFile, tokens: TokenAuthorizer | None = None) -> None:
         self._file = file
+        self._tokens = tokens
         self._authenticator = Authenticator()
         self._bucket = Bucket()
 
@@ -50,8 +59,13 @@ class Guard:
                 raise Refusal(403)
         if config.rate_limit is not None and not self._bucket.take(config.rate_limit, time.monotonic()):
             raise Refusal(429)
+        credentials = request.headers.get("Authorization", "")
+        if self._tokens is not None and request.path not in _WITHOUT_TOKEN:
+            method, address = str(request.method), str(request.remote_ip)
+            status = await self._tokens.check(credentials, method, request.path, address)
+            if status != 200:
+                raise Refusal(status, _REFUSED_TOKEN.get(status))
         if config.users:
-            credentials = request.headers.get("Authorization", "")
             passes = await self._authenticator.check(
                 credentials, config.users, str(request.remote_ip), connection.set_close_callback
             )

@@ -25,6 +25,7 @@ from exporter.web.guard import Guard, Refusal
 from exporter.web.negotiation import accepts_gzip, metrics_encoder, scrape_timeout_s
 from exporter.web.outbox import Outbox
 from exporter.web.page import CONTENT_SECURITY_POLICY, page_files
+from exporter.web.security.kubernetes import TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.sharing import SharedCalls
 from fstat_cache import CacheClosedError
@@ -50,6 +51,7 @@ class Site:
         progress: returns the progress of the first scan, during which there are no metrics; None: it is done.
         web_config: access rules, and headers that are added to every answer or replace its own.
         reload: reloads the configuration, and returns the error, or None on success. None: not allowed over HTTP.
+        tokens: checks bearer tokens; None: requests need none.
     """
 
     scraper: Scraper
@@ -59,6 +61,7 @@ class Site:
     progress: Callable[[], str | None]
     web_config: WebConfigFile
     reload: Callable[[], Awaitable[str | None]] | None = None
+    tokens: TokenAuthorizer | None = None
 
 
 class Application(web.Application):
@@ -78,7 +81,7 @@ class Application(web.Application):
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.guard = Guard(site.web_config)
+        self.guard = Guard(site.web_config, site.tokens)
         self.outbox = Outbox()
         self.whole: SharedCalls[list[bytes]] = SharedCalls()
         self.filtered: SharedCalls[list[bytes]] = SharedCalls()

@@ -14,23 +14,28 @@ import pytest
 import yaml
 
 from exporter import __version__
+from tests.certificates import make_pair
 from tests.support import REPOSITORY, program
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
 RULES = REPOSITORY / "config" / "prometheus" / "rules"
-OVERLAYS = ("prometheus-operator", "docker", "network-policy", "shipper-processes", "tls-and-basic-auth")
-KUSTOMIZATIONS = ("base", *(f"overlays/{name}" for name in OVERLAYS))
+OVERLAYS = ("prometheus-operator", "docker", "network-policy", "shipper-processes")
+PROTECTIONS = ("tls-and-basic-auth", "kubernetes-authorization")  # exclude each other
+KUSTOMIZATIONS = ("base", *(f"overlays/{name}" for name in (*OVERLAYS, *PROTECTIONS)))
 OF_THE_OPERATOR = {"PodMonitor", "PrometheusRule"}  # resource definitions that come with it, not with Kubernetes
 
 
 def render(kustomization: Path) -> dict[str, Any]:
-    """Its resources by their kinds; those of which there are several by their names."""
+    """Its resources by their kinds; those of which there are several by kind and name."""
     kubectl = program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
     done = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=True)
     assert not done.stderr
     resources = list(yaml.safe_load_all(done.stdout))
     kinds = Counter(resource["kind"] for resource in resources)
-    return {each["kind"] if kinds[each["kind"]] == 1 else each["metadata"]["name"]: each for each in resources}
+    return {
+        each["kind"] if kinds[each["kind"]] == 1 else f"{each['kind']} {each['metadata']['name']}": each
+        for each in resources
+    }
 
 
 def newest_minor_versions(count: int) -> list[str]:
@@ -140,20 +145,32 @@ def test_network_policy() -> None:
     assert set(source) == {"namespaceSelector", "podSelector"}
 
 
-def test_overlays_combine(tmp_path: Path) -> None:
+def test_network_policy_with_the_api_server(tmp_path: Path) -> None:
+    """The commented rule lets the agent connect to the API server, at one port."""
+    overlay = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays" / "network-policy"
+    manifest = overlay / "networkpolicy.yml"
+    text = re.sub(r"^  # ( *(?:egress:|- .+))$", r"  \1", manifest.read_text(), flags=re.MULTILINE)
+    manifest.write_text(text)
+    policy = render(overlay)["NetworkPolicy"]
+    assert kubernetes_validate.validate(policy, newest_minor_versions(1)[0], strict=True)
+    assert policy["spec"]["egress"] == [{"ports": [{"port": 6443}]}]
+
+
+@pytest.mark.parametrize("protection", PROTECTIONS)
+def test_overlays_combine(tmp_path: Path, protection: str) -> None:
     """Each overlay may stand on another one instead of the base: what all of them add is there."""
     overlays = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays"
-    for below, overlay in pairwise(OVERLAYS):
+    for below, overlay in pairwise((*OVERLAYS, protection)):
         path = overlays / overlay / "kustomization.yml"
         text = path.read_text()
         path.write_text(text.replace("- ../../base", f"- ../{below}"))
         assert path.read_text() != text
-    combined = render(overlays / OVERLAYS[-1])
+    combined = render(overlays / protection)
 
     def names(resources: dict[str, Any]) -> set[tuple[str, str]]:
         return {(resource["kind"], resource["metadata"]["name"]) for resource in resources.values()}
 
-    for name in OVERLAYS:
+    for name in (*OVERLAYS, protection):
         assert names(render(KUBERNETES / "overlays" / name)) <= names(combined)
     volumes = {volume["name"] for volume in combined["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
     assert volumes == {"config", "state", "logs", "docker", "web"}
@@ -191,9 +208,12 @@ def test_operator_keeps_the_labels_of_the_logs() -> None:
     assert endpoint["port"] in [port["name"] for port in template["spec"]["containers"][0]["ports"]]
 
 
-def test_operator_with_tls(tmp_path: Path) -> None:
-    """The two lines that the kustomization names make one of both overlays; the rest of the PodMonitor stays."""
-    copy = shutil.copytree(KUBERNETES, tmp_path / "kubernetes") / "overlays" / "tls-and-basic-auth"
+def render_with_operator(protection: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+    """An overlay on prometheus-operator, by the two lines that its kustomization names.
+
+    Returns its resources, the endpoint of the PodMonitor, and the names of what is mounted for TLS.
+    """
+    copy = shutil.copytree(KUBERNETES, folder / "kubernetes") / "overlays" / protection
     text = (copy / "kustomization.yml").read_text()
     changed = text.replace("- ../../base", "- ../prometheus-operator").replace("# - path:", "- path:")
     assert len(changed.splitlines()) == len(text.splitlines())
@@ -206,6 +226,55 @@ def test_operator_with_tls(tmp_path: Path) -> None:
     projected = next(
         each for each in resources["DaemonSet"]["spec"]["template"]["spec"]["volumes"] if "projected" in each
     )
-    mounted = {next(iter(source.values()))["name"] for source in projected["projected"]["sources"]}
-    assert any(name.startswith("fstat-exporter-probe") for name in mounted & set(resources))
+    return resources, endpoint, {next(iter(source.values()))["name"] for source in projected["projected"]["sources"]}
+
+
+def test_operator_with_tls(tmp_path: Path) -> None:
+    """Both overlays make one: the rest of the PodMonitor stays, and the Secrets that it names are mounted."""
+    resources, endpoint, mounted = render_with_operator("tls-and-basic-auth", tmp_path)
+    made = {each["metadata"]["name"] for each in resources.values()}
+    assert any(name.startswith("fstat-exporter-probe") for name in mounted & made)
     assert {endpoint["tlsConfig"]["ca"]["secret"]["name"], endpoint["basicAuth"]["password"]["name"]} <= mounted
+
+
+def test_authorization(tmp_path: Path) -> None:
+    """The agent may create reviews only, and has a token; Prometheus may get its path only, and has one too."""
+    resources, endpoint, mounted = render_with_operator("kubernetes-authorization", tmp_path)
+
+    def granted(account: str) -> list[dict[str, Any]]:
+        bindings = [each for each in resources.values() if each["kind"] == "ClusterRoleBinding"]
+        subject = {"kind": "ServiceAccount", "name": account, "namespace": "fstat-exporter"}
+        (role,) = (each["roleRef"]["name"] for each in bindings if subject in each["subjects"])
+        rules: list[dict[str, Any]] = resources[f"ClusterRole {role}"]["rules"]
+        return rules
+
+    spec = resources["DaemonSet"]["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is True
+    assert granted(spec["serviceAccountName"]) == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+    ]
+    secret = resources["Secret"]
+    assert secret["type"] == "kubernetes.io/service-account-token"
+    account = secret["metadata"]["annotations"]["kubernetes.io/service-account.name"]
+    assert granted(account) == [{"nonResourceURLs": [endpoint["path"]], "verbs": ["get"]}]
+    assert endpoint["authorization"]["credentials"] == {"name": secret["metadata"]["name"], "key": "token"}
+    assert endpoint["tlsConfig"]["ca"]["secret"]["name"] in mounted
+    (container,) = spec["containers"]
+    assert {container[kind]["httpGet"]["scheme"] for kind in ("readinessProbe", "livenessProbe")} == {"HTTPS"}
+
+
+def test_flags_of_the_authorization(tmp_path: Path) -> None:
+    """The agent accepts the overlay's flags, its web configuration and the key of a Secret of type tls."""
+    resources = render(KUBERNETES / "overlays" / "kubernetes-authorization")
+    (container,) = resources["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    make_pair(tmp_path, "tls")
+    web_config = next(
+        each["data"]["web-config.yml"] for each in resources.values() if "web-config.yml" in each.get("data", {})
+    )
+    (tmp_path / "web-config.yml").write_text(web_config)
+    flags = [flag.replace("/etc/fstat-exporter-web", str(tmp_path)) for flag in container["args"]]
+    assert "--web.authorization=kubernetes" in flags
+    config = KUBERNETES / "base" / "exporter.yml"
+    command = [sys.executable, "-m", "exporter", "--config.check", f"--config.file={config}", *flags]
+    subprocess.run(command, cwd=REPOSITORY, check=True)

@@ -85,6 +85,7 @@ def test_help() -> None:
         "config.check",
         "web.listen-address",
         "web.telemetry-path",
+        "web.authorization",
         "web.config.file",
         "path.rootfs",
         "log.level",
@@ -166,6 +167,27 @@ def test_config_check_of_a_web_configuration(tmp_path: Path) -> None:
     result = run("--config.check", "--web.config.file", str(path), str(path))
     assert (result.returncode, result.stdout) == (0, f"command line: valid, groups: 1, patterns: 1\n{path}: valid\n")
     assert result.stderr.startswith(f"{path}: http_server_config.http2: ")
+
+
+def test_authorization_outside_of_a_pod(tmp_path: Path) -> None:
+    """A start fails with one line; a check, which may run anywhere, gives a hint; the report needs neither TLS."""
+    pair = make_pair(tmp_path, "server")
+    path, web_config = tmp_path / "exporter.yml", tmp_path / "web.yml"
+    web_config.write_text(f"tls_server_config: {{cert_file: {pair.cert}, key_file: {pair.key}}}")
+    shipper = f"{{name: a, type: fluentd, path: {tmp_path}/a.pos}}"
+    path.write_text(f"logs: [{{group: g, paths: ['{tmp_path}/*.log']}}]\nweb: {{authorization: kubernetes}}\n"
+                    f"shippers: [{shipper}]\n")  # fmt: skip
+    (tmp_path / "a.pos").touch()
+    files = (f"--config.file={path}", f"--web.config.file={web_config}")
+    reason = "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: run the agent in a pod\n"
+    assert mistake(*files) == f"fstat-exporter: web.authorization is kubernetes, but {reason}"
+    flags = ("--web.authorization=kubernetes", f"--web.config.file={web_config}", "/x")
+    assert mistake(*flags) == f"fstat-exporter: web.authorization is kubernetes, but {reason}"
+    assert mistake("--web.authorization=kubernetes", "/x").startswith("--web.config.file: tls_server_config: ")
+    checked = run("--config.check", *files)
+    assert (checked.returncode, checked.stderr) == (0, f"{path}: web.authorization: hint: {reason}")
+    report = run("shippers", f"--config.file={path}")
+    assert (report.returncode, report.stderr) == (0, "")
 
 
 def test_shippers(tmp_path: Path) -> None:

@@ -29,13 +29,15 @@ class WebConfigFile:
 
     Args:
         path: the file; None for an empty configuration.
+        has_tokens: whether requests have bearer tokens: then TLS is required, and passwords are not possible.
 
     Raises:
         ConfigError: it is not valid now.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, *, has_tokens: bool = False) -> None:
         self._path = path
+        self._has_tokens = has_tokens
         self._current = WebConfig()
         self._fingerprint = b""
         self._state: _State = {}
@@ -46,6 +48,7 @@ class WebConfigFile:
             self._current = reader.read()
             self._fingerprint = reader.fingerprint
             self._remember(reader.files)
+        self._check(self._current)
 
     def current(self) -> WebConfig:
         """Return the configuration that is in force now."""
@@ -70,6 +73,7 @@ class WebConfigFile:
             config = reader.read()
             if reader.is_blank and self._fingerprint != reader.fingerprint:
                 raise ConfigError([Mistake(path, "is empty now, expected a configuration; {} is one without any key")])
+            self._check(config)
         except ConfigError as error:
             self._remember((*reader.files, *before), before)
             logged, self._fault = self._fault, str(error)
@@ -86,6 +90,14 @@ class WebConfigFile:
         elif self._fault:
             _log.info("the web configuration is as before again")
         self._fault = ""
+
+    def _check(self, config: WebConfig) -> None:
+        if self._has_tokens and config.tls is None:
+            what = "is missing, but web.authorization is set: tokens need TLS; expected a certificate and its key"
+            raise ConfigError([Mistake(self._path or "--web.config.file", what, "tls_server_config")])
+        if self._has_tokens and config.users:
+            what = "cannot be combined with web.authorization: a request has a password or a token; remove one of them"
+            raise ConfigError([Mistake(str(self._path), what, "basic_auth_users")])
 
     def _remember(self, files: Iterable[str], before: _State | None = None) -> None:
         """Remember the state of the files that were just read.

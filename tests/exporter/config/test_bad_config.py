@@ -243,7 +243,7 @@ LARGE = {
         "a: &x0 {x: 1}\n"
         + "".join(f"a{number}: &x{number} {{<<: *x{number - 1}}}\n" for number in range(1, 300))
         + "web: *x299",
-        "web.x: unknown key, expected one of: listen_address, telemetry_path",
+        "web.x: unknown key, expected one of: listen_address, telemetry_path, authorization",
     ),
 }
 

@@ -91,7 +91,7 @@ def test_every_key_is_described() -> None:
         ] + [bad for name, key in schema.get("properties", {}).items() for bad in keys(key, f"{path}{name}.")]
 
     without = (
-        *("logs", "preset", "group", "paths", "path_regex", "max_series", "path"),
+        *("logs", "preset", "group", "paths", "path_regex", "max_series", "path", "authorization"),
         *("name", "type", "match", "flush_interval"),
         *("first_sample", "zero_for"),
     )

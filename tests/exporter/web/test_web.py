@@ -23,6 +23,7 @@ from exporter.config.fields.scalars import ListenAddress
 from exporter.overview import FilesQuery, Json
 from exporter.web import handlers, outbox, server, streams
 from exporter.web.page import page_files
+from exporter.web.security.kubernetes import TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
 from fstat_cache import CacheClosedError
 from tests.support import PROMETHEUS_ACCEPT, Stopwatch, parse_scrape, wait_until
@@ -98,7 +99,9 @@ class Known:
 class Web:
     """The server, on a loop of its own."""
 
-    def __init__(self, path: str = "/metrics", web_config_path: str | None = None) -> None:
+    def __init__(
+        self, path: str = "/metrics", web_config_path: str | None = None, tokens: TokenAuthorizer | None = None
+    ) -> None:
         self.answer = Answer()
         self.answer.go_on.set()
         self.healthy = self.ready = True
@@ -113,6 +116,7 @@ class Web:
             self._find_fault,
             lambda: None if self.ready else "Not yet.",
             WebConfigFile(web_config_path),
+            tokens=tokens,
         )
         (bound,) = server.listen(ListenAddress("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
