@@ -29,6 +29,7 @@ REVIEW_LIMIT = RateLimit(interval_s=3, burst=20)
 """The reviews that one address may cause."""
 
 _TIMEOUT_S = 2
+_TOO_LATE = f"the API server did not answer within {_TIMEOUT_S} s"
 _REVIEWS_AT_ONCE = 32  # each has a thread
 _VALID_S = {200: 60, 401: 10, 403: 10, 503: 1}  # how long an answer is kept
 _ANSWERS_KEPT = 1000
@@ -111,6 +112,8 @@ class ApiServer:
             spec = {"nonResourceAttributes": {"path": path, "verb": verb}, **subject}
             found = ask("authorization.k8s.io", "SubjectAccessReview", spec)
             return 200 if found.get("allowed") is True and not found.get("denied") else 403
+        except TimeoutError:
+            raise ReviewError(_TOO_LATE) from None
         except OSError as error:
             raise ReviewError(f"no connection to {self.host} port {self.port}: {error.strerror or error}") from None
         except (http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
@@ -213,7 +216,7 @@ class TokenAuthorizer:
         try:
             await asyncio.wait([call], timeout=_TIMEOUT_S)
             if not call.done():
-                raise ReviewError(f"the API server did not answer within {_TIMEOUT_S} s")
+                raise ReviewError(_TOO_LATE)
             status = call.result()
         except ReviewError as error:
             status, fault = 503, str(error)
