@@ -181,8 +181,9 @@ class Account:
             self.matching.add(log, self._updated_ns + 1)
             return log
         homes = self._homes_of(inode)
-        is_known = self._facts.inodes.get(inode.identity) is inode
-        if not homes or not (is_known or booking.is_new):  # it has ended before
+        inodes = self._facts.inodes
+        is_there = inodes.get(inode.identity) is inode and (inode.names or inode.identity in inodes.deleted)
+        if not homes or not (is_there or booking.is_new):  # it has ended before, perhaps while no agent ran
             return None
         is_new, size = booking.is_new, max([self._size_of(inode), *booking.cuts[:1]])
         born_ns = self._moment_of(inode.identity[2]) if inode.identity[2] else None

@@ -273,6 +273,24 @@ def test_the_series_of_a_file(world: World) -> None:
     assert unread() == {("u", "a.log"): 0}
 
 
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_restart_after_a_log_was_decided(world: World, *, is_complete: bool) -> None:
+    """What was decided of a deleted log stays so, although the agent and the state of the shipper still know it."""
+    shipper = ShipperConfig("s", "promtail", str(world.positions), flush_interval_s=0, complete=is_complete)
+    agent = world.agent(shipper, state=world.state)
+    append(world.log, "0123456789\n")
+    world.read(4)
+    for _ in range(3):
+        agent.scrape()
+    world.log.unlink()
+    decided = {"read_bytes_total": 4, "lost_bytes_total": 7}
+    assert numbers(agent.scrape()) == decided
+    agent.scrape()
+    agent.kill()
+    scrape = world.agent(shipper, state=world.state).scrape()
+    assert (numbers(scrape), states(scrape)) == (decided, {})
+
+
 def test_aggregates(world: World) -> None:
     """By the labels of the group. What its last log has lost is still shown in two scrapes."""
     regex = re.compile(r"/(?P<namespace>[^/]+)/[^/]+$")
