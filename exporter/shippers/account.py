@@ -230,6 +230,10 @@ class Account:
             log.keys = tuple(chain.from_iterable(keys))
         elif not log.keys:
             log.keys = tuple([(home.realm, ()) for home in homes])
+        if any(home.name in inode.names for home in homes):
+            log.away_ns = None
+        elif log.away_ns is None:
+            log.away_ns = max(self._updated_ns + 1, log.born_ns)
         if state is not None:
             self._read(log, state)
         else:
@@ -240,10 +244,6 @@ class Account:
             log.restart(0, 0)
             log.born_ns, log.moved_ns = self._updated_ns + 1, now_ns
         self._grow(log, now_ns)
-        if any(home.name in inode.names for home in homes):
-            log.away_ns = None
-        elif log.away_ns is None:
-            log.away_ns = max(self._updated_ns + 1, log.born_ns)
         if self._facts.inodes.get(inode.identity) is not inode:
             log.ended_ns = now_ns if log.ended_ns is None else log.ended_ns
             if self._is_decided(log, now_ns, state):

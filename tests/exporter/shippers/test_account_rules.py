@@ -398,6 +398,27 @@ def test_never_shown() -> None:
     assert bench.counts == (1000, 0, 0, 10)
 
 
+@pytest.mark.parametrize(("is_stopped", "counts"), [(False, (1000, 0, 0, 10)), (True, (1000, 0, 10, 0))])
+def test_never_shown_and_deleted(*, is_stopped: bool, counts: tuple[int, int, int, int]) -> None:
+    """Nor is one that was deleted since the state was read, however long ago that is: a state may have shown it in the
+    meantime."""
+    bench = Bench()
+    bench.stat("a", 1, 1000)
+    bench.write(("a", 1, 1000))
+    bench.update()
+    bench.remove("a")
+    bench.stat("a", 2, 10)
+    bench.update()
+    bench.update()
+    assert bench.counts == (1000, 10, 0, 0)
+    bench.remove("a")
+    bench.now_ns += SECOND
+    if not is_stopped:
+        bench.write()
+    bench.update(FLUSH_S)
+    assert bench.counts == counts
+
+
 @pytest.mark.parametrize(("rests_s", "counts"), [(5, (600, 30, 0, 400)), (FLUSH_S, (600, 30, 400, 0))])
 def test_truncation(rests_s: int, counts: tuple[int, int, int, int]) -> None:
     """What is unread when a log is truncated is lost if the offset had rested; then the log begins anew."""
