@@ -102,9 +102,11 @@ class Matching:
             entry.log = None
 
     def identify(self, log: Log, fingerprints: Iterable[Fingerprint]) -> None:
-        """Set what a log may be called in the state."""
-        for fingerprint in fingerprints:
-            log.fingerprints.add(fingerprint)
+        """Set what a log may be called in the state, instead of what was set before."""
+        before, log.fingerprints = log.fingerprints, set(fingerprints)
+        for fingerprint in before - log.fingerprints:
+            _take_out(self.logs, fingerprint, log)
+        for fingerprint in log.fingerprints:
             self.logs[fingerprint].add(log)
             for entry in tuple(self._entries.get(fingerprint, ())):
                 self._match(entry, (log,))

@@ -263,18 +263,22 @@ class Shipper:
         return found
 
     def identify(self, tracker: Tracker) -> None:
-        """Compute the fingerprints of logs without a position, if the format names logs by their content."""
+        """Compute the fingerprints of logs without a position, if the format names logs by their content.
+
+        A log has another one if the shipper names it by more first bytes now.
+        """
         if self._format is None or self._format.fingerprints is None:
             return
-        sizes = frozenset(each.fingerprint.size for each in self._positions if each.fingerprint is not None)
+        present = {None, *[each.fingerprint for each in self._positions]}  # None: that of an entry with an inode
+        sizes = frozenset(each.size for each in present if each is not None)
         if not sizes:
             return
         head_bytes = max(self._format.head_bytes, *sizes)
         with tracker.facts.lock:
             heads = {
-                log: (min(log.size, head_bytes), sizes)
+                log: (min(log.inode.size, head_bytes), sizes)
                 for log in self.account.logs.values()
-                if not log.entries and log.inode.names
+                if log.inode.names and present.isdisjoint([entry.position.fingerprint for entry in log.entries])
             }
             unknown = [
                 (log, log.inode.names[0], log.inode.identity, size)

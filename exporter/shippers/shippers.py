@@ -125,6 +125,8 @@ class Shippers:
             now_ns = self._tracker.clock.now_ns()
             yield
             facts = self._tracker.facts
+            for shipper in states:
+                shipper.identify(self._tracker)
             with facts.lock:
                 bookings = dict(self._bookings)
                 self._bookings.clear()
@@ -136,8 +138,6 @@ class Shippers:
                 unknown = [(shipper.account, log) for shipper in states for log in shipper.account.to_examine()]
             for account, log in unknown:
                 self._examine(account, log)
-            for shipper in states:
-                shipper.identify(self._tracker)
 
     def _examine(self, account: Account, log: Log) -> None:
         """Find out whether the unread bytes of a log contain the end of a line."""

@@ -15,9 +15,11 @@ from exporter.config.groups import LogGroup
 from exporter.config.model import Config
 from exporter.config.shippers import ShipperConfig
 from exporter.scrape import Scraper
+from exporter.shippers.positions import Fingerprint, Position
 from exporter.shippers.shippers import Shippers
 from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
+from tests.exporter.shippers.test_otel_filelog import checkpoints, database
 from tests.exporter.tracking import append, touch
 from tests.support import Scrape, parse_scrape, wait_until
 
@@ -437,6 +439,25 @@ def test_the_age_of_what_was_written_after_all_was_read(world: World) -> None:
     oldest_s = scrape.value("fstat_shipper_oldest_unread_seconds", shipper="s", group="g")
     assert oldest_s is not None
     assert oldest_s < time.monotonic() - began_s + 0.01  # a tick of the clock that writes are noted with
+
+
+def test_a_log_whose_fingerprint_grows(world: World) -> None:
+    """The Collector names a log of less than 1,000 bytes by all that it has read: by more before each scrape."""
+    directory = world.logs.parent / "storage"
+    directory.mkdir()
+    agent = world.agent(ShipperConfig("s", "otel-filelog", str(directory)))
+    account = next(iter(agent.shippers)).account
+    touch(world.logs / "other.log")
+    append(world.logs / "other.log", "x" * 1000)  # the Collector does not read it
+    for size in range(11, 77, 11):
+        append(world.log, "0123456789\n")
+        content = world.log.read_bytes()
+        position = Position(size, fingerprint=Fingerprint("first-bytes", content, size))
+        (directory / "new").write_bytes(database(checkpoints([position])))
+        os.replace(directory / "new", directory / "receiver_filelog_x")
+        assert numbers(agent.scrape()).get("read_bytes_total", 0) == (size if size > 11 else 0)
+    assert {len(log.fingerprints) for log in account.logs.values()} == {1}
+    assert len(account.matching.logs) == 6  # by number, name and fingerprint
 
 
 def test_a_link_that_leads_to_another_log(world: World) -> None:
