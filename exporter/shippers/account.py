@@ -235,7 +235,7 @@ class Account:
         elif log.away_ns is None:
             log.away_ns = max(self._updated_ns + 1, log.born_ns)
         if state is not None:
-            self._read(log, state)
+            self._read(log, state, is_cut=booking is not None and bool(booking.cuts))
         else:
             log.rests_since_ns, log.rested_ns = None, 0
         for size in booking.cuts if booking is not None else ():
@@ -258,8 +258,8 @@ class Account:
                 self._leave(log, is_lost=False)  # it may exist, where nothing can tell what happens to it
         self._show(log, now_ns)
 
-    def _read(self, log: Log, state: StateRead) -> None:
-        """Apply the positions that the state shows of a log."""
+    def _read(self, log: Log, state: StateRead, *, is_cut: bool) -> None:
+        """Apply the positions that the state shows of a log; `is_cut`: it was truncated since the last update."""
         offsets = {entry.offset: entry.changed_ns for entry in log.entries if fits(entry, log)}
         if state.changed_ns >= log.until_ns:  # what is not beyond the offset may be of the next log with its number
             offsets = {offset: changed_ns for offset, changed_ns in offsets.items() if offset > (log.offset or 0)}
@@ -284,7 +284,8 @@ class Account:
         else:
             is_resting = not log.is_claimed and not log.is_missed and not is_over
         if is_resting and state.is_current:
-            log.note_rest(state.read_ns)
+            if not is_cut or state.changed_ns <= self._updated_ns:  # else it may have returned to the same offset
+                log.note_rest(state.read_ns)
         elif log.is_claimed or not state.is_current or (log.is_missed and not is_forgotten):
             log.rests_since_ns, log.rested_ns = None, 0
         if log.has_left or log.ended_ns is not None:

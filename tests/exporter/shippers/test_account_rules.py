@@ -439,6 +439,23 @@ def test_truncation(rests_s: int, counts: tuple[int, int, int, int]) -> None:
     assert bench.counts == (1400, 0, *counts[2:])
 
 
+@pytest.mark.parametrize(("is_stopped", "counts"), [(False, (0, 0, 0, 2000)), (True, (0, 0, 2000, 0))])
+def test_offset_of_before_a_truncation(*, is_stopped: bool, counts: tuple[int, int, int, int]) -> None:
+    """An offset that a state shows again after a truncation has not rested: all may have been read in the meantime."""
+    bench = Bench()
+    bench.stat("a", 1, 1000)
+    bench.write(("a", 1, 0))
+    bench.update()
+    bench.update()
+    bench.stat("a", 1, 2000)
+    bench.stat("a", 1, 0)
+    bench.now_ns += SECOND
+    if not is_stopped:
+        bench.write(("a", 1, 0))
+    bench.update(FLUSH_S)
+    assert bench.counts == counts
+
+
 def test_truncated_after_the_state_was_read() -> None:
     """What the state shows of a log is read although the log was truncated since."""
     bench = Bench()
