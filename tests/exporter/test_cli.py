@@ -616,7 +616,9 @@ def test_signals(start: Callable[..., Background], tmp_path: Path, number: signa
 )
 def test_a_signal_during_the_imports(tmp_path: Path, command: list[str], number: signal.Signals) -> None:
     """Ends the process with 0 as well: here a library that takes its time is imported."""
-    (tmp_path / "yaml.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(50)\n")
+    # Not one long sleep: a signal that arrives just before the system call does not interrupt it.
+    text = "import time\nprint('importing', flush=True)\nfor _ in range(1000):\n    time.sleep(0.05)\n"
+    (tmp_path / "yaml.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     with subprocess.Popen([*command, "x"], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
@@ -717,7 +719,7 @@ def test_descriptors(start_agent: Callable[..., Agent], tmp_path: Path) -> None:
 def test_console_module_has_no_side_effects() -> None:
     """Importing the package starts nothing."""
     code = (
-        "import threading, os, logging; before = os.listdir('/proc/self/fd')\n"
+        "import ctypes, threading, os, logging; before = os.listdir('/proc/self/fd')\n"  # libffi may keep itself open
         "import exporter.cli\n"
         "assert threading.active_count() == 1 and logging.getLogger().handlers == []\n"
         "assert len(os.listdir('/proc/self/fd')) == len(before)"

@@ -433,11 +433,11 @@ def test_unchanged_positions_are_used_again(tmp_path: Path, copies: str) -> None
     path = str(tmp_path / "a.db")
     _create(path, [(b"/a", 0, 1), (b"/b", 0, 2), (b"/\xff", 0, -3)])
     before = fluent_bit.read(path, copies)
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE in_tail_files SET offset = 5 WHERE name = '/b'")
     after = fluent_bit.read(path, copies, before)
     assert [old is new for old, new in zip(before, after, strict=True)] == [True, False, False]
     assert after == [Position(0, "/a", 1), Position(5, "/b", 2), Position(0, "/\udcff", (1 << 64) - 3)]
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM in_tail_files WHERE name = '/a'")
     assert fluent_bit.read(path, copies, after) == after[1:]

@@ -377,7 +377,9 @@ def test_nothing_changed_nothing_written(path: Path) -> None:
     assert state.restored.saved_at_ns == 1000
     state.save(3000)
     state.close()
-    assert State(path).restored.saved_at_ns == 1000
+    state = State(path)
+    assert state.restored.saved_at_ns == 1000
+    state.close()
 
 
 def test_names_and_numbers_of_any_kind(path: Path) -> None:
@@ -1143,9 +1145,10 @@ def test_files_allocated_ahead(path: Path) -> None:
     state.facts.observe("/a", FileStats(50_000, 1, 1, 1, 1), Data(100, 100), may_ask=False)
     state.save(1)
     state.close()
-    facts = State(path).facts
-    question = facts.observe("/a", FileStats(50_000, 2, 1, 1, 1))
+    state = State(path)
+    question = state.facts.observe("/a", FileStats(50_000, 2, 1, 1, 1))
     assert question == Question(100, is_resumed=True)
+    state.close()
 
 
 def test_counters_beyond_the_integers_of_sqlite(path: Path) -> None:
