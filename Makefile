@@ -17,7 +17,7 @@ OURS := $(PIP_INSTALL) --no-deps --no-build-isolation
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the stamps below share one virtual environment
 .DELETE_ON_ERROR:
-.PHONY: help run test test-long lint bench schema screenshot dashboard picture shipper-picture hops clean programs test-image prometheus-rule programs-image test-wheel lock
+.PHONY: help run test test-long lint bench schema screenshot dashboard picture shipper-picture hops clean programs test-image prometheus-rule programs-image test-wheel deb lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: $(VENV)/.test programs build/helm $(GRAFANA)/node_modules/.installed ## in
 test-long: $(VENV)/.test programs ## run the slow tests: the soak, more seeds, the benchmarks
 	$(VENV)/bin/python -m pytest --numprocesses=2 -m long $(ARGS)
 
-test-image: $(VENV)/.test build/image/base.tar ## build and run the image and the pod; needs root
+test-image: $(VENV)/.test build/image/base.tar ## test the image, the pod and the Debian package; needs root
 	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
 
 test-wheel: $(VENV)/.test ## build the distributions into dist/ and test the wheel
@@ -46,6 +46,10 @@ test-wheel: $(VENV)/.test ## build the distributions into dist/ and test the whe
 	@rm -r build/wheel/exporter build/wheel/fstat_cache # so that only what is installed can be tested
 	build/wheel/.venv/bin/fstat-exporter --version
 	cd build/wheel && .venv/bin/python -m pytest $(WHEEL_TESTS) $(ARGS)
+
+deb: ## build a package for this release of Debian into dist/
+	@tools/debian-programs dpkg-deb:dpkg /usr/bin/pip3:python3-pip
+	@tools/deb
 
 lint: $(VENV)/.lint ## run ruff, mypy --strict and hadolint
 	$(VENV)/bin/ruff check .

@@ -146,6 +146,10 @@ def run_in_make_test_image(_command: str, _tmp_path: Path) -> None:
     """Nothing: tests/image runs the options of docs/operating.md with podman, except those of another root."""
 
 
+def install_in_make_test_image(_command: str, _tmp_path: Path) -> None:
+    """Nothing: tests/image/test_debian_package.py installs the package with dpkg, in a Debian of its own."""
+
+
 def render_manifests(command: str, _tmp_path: Path) -> None:
     """Without a cluster: what would be applied or deleted can be rendered."""
     program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
@@ -197,7 +201,8 @@ def run_by_systemd(_command: str, _tmp_path: Path) -> None:
 
 COMMANDS: dict[str, Callable[[str, Path], None]] = {
     r"make .*": run_make,
-    r"docker (build|run) .*": run_in_make_test_image,
+    r"docker (build|run|image inspect) .*": run_in_make_test_image,
+    r"apt-get install \./dist/fstat-exporter_\*\.deb": install_in_make_test_image,
     r"kubectl (apply|delete) --kustomize .*": render_manifests,
     r"kubectl apply --filename .*": create_namespace,
     r"helm install .*": install_chart,

@@ -115,8 +115,8 @@ def base() -> str:
 
 
 @pytest.fixture(scope="session")
-def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image, built. pip finds packages as it does on this machine."""
+def network(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of buildah with which pip finds packages as it does on this machine."""
     settings = configparser.RawConfigParser()
     settings.add_section("global")
     for line in reversed(run(sys.executable, "-m", "pip", "config", "list").splitlines()):  # the strongest come first
@@ -129,8 +129,14 @@ def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         settings.write(file)
     certificates = "/etc/ssl/certs/ca-certificates.crt"
     volumes = [f"--volume={certificates}:{certificates}:ro", f"--volume={pip_conf}:/etc/pip.conf:ro"]
-    options = ["--pull-never", "--isolation=chroot", "--network=host", "--format=docker", f"--tag={IMAGE}"]
-    run("buildah", "build", *options, *volumes, ".", timeout_s=240)
+    return ["--isolation=chroot", "--network=host", *volumes]
+
+
+@pytest.fixture(scope="session")
+def image(base: str, network: list[str]) -> str:
+    """The image, built."""
+    options = ["--pull-never", "--format=docker", f"--tag={IMAGE}"]
+    run("buildah", "build", *options, *network, ".", timeout_s=240)
     return IMAGE
 
 
