@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from exporter import __version__
 from tests.image.conftest import StartContainer, inspect, logged, run
-from tests.support import DOCUMENTS, wait_until
+from tests.support import DOCUMENTS, REPOSITORY, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]  # the first one waits for the image to be built
 
@@ -68,6 +69,19 @@ def test_nothing_else_is_left(image: str, base: str) -> None:
     assert "/opt/fstat-exporter/bin/fstat-exporter" in listed
     assert [path for path in listed if path.endswith((".whl", "/pip")) or "/setuptools/" in path] == []
     assert any(path.endswith(".pyc") for path in listed)
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_architectures(architecture: str, tmp_path: Path) -> None:
+    """The lock has the hash of a wheel of each package for the architecture: the image needs no compiler."""
+    tags = [f"--platform={tag}_{architecture}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    found = re.search(r"^FROM \S+/python:(3\.\d+)\.", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    assert found
+    options = ["--no-deps", "--only-binary=:all:", f"--python-version={found[1]}", "--implementation=cp", *tags]
+    lock = REPOSITORY / "requirements" / "run.txt"
+    pip = [sys.executable, "-m", "pip", "download", "--require-hashes", f"--requirement={lock}", f"--dest={tmp_path}"]
+    run(*pip, *options, timeout_s=120)
+    assert len(list(tmp_path.glob("*.whl"))) == len(re.findall("^[a-z]", lock.read_text(), re.MULTILINE))
 
 
 def test_arguments_are_the_agents(image: str) -> None:
