@@ -51,11 +51,13 @@ deb: ## build a package for this release of Debian into dist/
 	@tools/debian-programs dpkg-deb:dpkg /usr/bin/pip3:python3-pip
 	@tools/deb
 
-lint: $(VENV)/.lint ## run ruff, mypy --strict and hadolint
+# actionlint without programs that only some machines have: it says the same everywhere.
+lint: $(VENV)/.lint ## run ruff, mypy --strict, hadolint and actionlint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 
 # The soak needs Prometheus and what the tests need, and ten minutes of its own.
 bench: $(if $(filter soak,$(BENCH)),$(VENV)/.test programs,$(VENV)/.run) ## measure the figures of docs/figures.md and docs/scaling.md

@@ -12,8 +12,10 @@ import zipfile
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from tests.support import REPOSITORY, Server, environment, free_port, program
@@ -166,6 +168,37 @@ def test_ci_runs_linters_and_tests() -> None:
     assert os.access(script, os.X_OK)
     called = {" ".join(line.split()[:2]) for line in script.read_text().splitlines()}
     assert called >= {"make lint", "make test", "make test-long"}
+
+
+WORKFLOWS: dict[str, Any] = {
+    path.name: yaml.safe_load(path.read_text()) for path in (REPOSITORY / ".github" / "workflows").iterdir()
+}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflow_is_careful(name: str) -> None:
+    """An action is named by its commit, a job has a time limit, and a token has the permissions that a job asks for."""
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] in ({}, {"contents": "read"})
+    assert workflow["concurrency"]
+    for job in workflow["jobs"].values():
+        assert "timeout-minutes" in job or job["uses"].startswith("./")
+        actions = [step["uses"] for step in job.get("steps", []) if "uses" in step]
+        assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+def test_workflow_tests_each_python() -> None:
+    """The classifiers of the distribution name the Pythons that run the tests."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert WORKFLOWS["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+
+
+def test_pre_commit_runs_the_linters() -> None:
+    """The hook for pre-commit runs what `make lint` runs, with nothing that it would have to download."""
+    (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert [(hook["entry"], hook["language"]) for hook in repository["hooks"]] == [("make lint", "system")]
 
 
 @pytest.mark.parametrize(("name", "extra"), [("run", ""), ("test", "test"), ("lint", "lint"), ("build", None)])
