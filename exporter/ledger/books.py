@@ -63,21 +63,38 @@ Bookings = dict[Path, Booking]
 
 @dataclass(slots=True, eq=False)
 class InodeBooking:
-    """What happened to an inode since its reader last took the bookings.
+    """What happened to an inode since a reader last took its bookings.
 
     Attributes:
+        size: its size when the booking began, bytes.
         is_new: whether it began to count from its first byte.
         cuts: of each truncation up to where there was data before.
         replaces: the record of the same inode before, which had another identity.
     """
 
+    size: int
     is_new: bool = False
     cuts: list[int] = field(default_factory=list)
     replaces: Inode | None = None
 
 
-InodeBookings = dict[Inode, InodeBooking]
-"""Inode -> booking, ordered by first change. Any change of an inode adds one: also another name, or its end."""
+class InodeBookings(dict[Inode, InodeBooking]):
+    """Inode -> booking, ordered by first change. Any change of an inode adds one: also another name, or its end.
+
+    Attributes:
+        changed: set when a booking is added.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Event()
+
+    def of(self, inode: Inode) -> InodeBooking:
+        """Return the booking of an inode; add it if there is none."""
+        booking = self.get(inode)
+        if booking is None:
+            booking = self[inode] = InodeBooking(inode.size)
+            self.changed.set()
+        return booking
 
 
 @dataclass(slots=True, eq=False)
@@ -103,14 +120,14 @@ class Books:
 
     Attributes:
         readers: the bookings of each reader, until it takes them.
-        inodes: the bookings of inodes, until their reader takes them; None while nothing reads them.
+        inode_readers: the bookings of inodes for each of their readers, until it takes them.
         departed: set when a name leaves an inode, when an inode is truncated, and when it has ended.
         journal: changes that the state must save; None while no state is saved.
     """
 
     def __init__(self) -> None:
         self.readers: list[Bookings] = []
-        self.inodes: InodeBookings | None = None
+        self.inode_readers: list[InodeBookings] = []
         self.departed = threading.Event()
         self.journal: Journal | None = None
 
@@ -141,26 +158,41 @@ class Books:
         if self.journal is not None:
             self.journal.paths.add(path)
 
-    def note_inode(self, inode: Inode) -> None:
-        """Note that an inode has changed, or was forgotten."""
+    def note_inode(self, inode: Inode, *, is_new: bool = False, replaces: Inode | None = None) -> None:
+        """Note that an inode has changed, or was forgotten.
+
+        Args:
+            inode: the inode.
+            is_new, replaces: see :class:`InodeBooking`.
+        """
         if self.journal is not None:
             self.journal.inodes.add(inode)
-        if self.inodes is not None and inode not in self.inodes:
-            self.inodes[inode] = InodeBooking()
+        for bookings in self.inode_readers:
+            booking = bookings.of(inode)
+            booking.is_new |= is_new
+            booking.replaces = replaces or booking.replaces
 
-    def read_inodes(self, inodes: Iterable[Inode], *, has_ended: bool) -> InodeBookings:
-        """Register the reader of inodes, with the bookings that it has not taken and these inodes; or end it."""
-        if has_ended:
-            self.inodes = None
-            return {}
-        self.inodes = {**{inode: InodeBooking() for inode in inodes}, **(self.inodes or {})}
-        return self.inodes
+    def note_departure(self, inode: Inode, *, cut: int | None = None) -> None:
+        """Note that a name has left an inode, or that it was truncated or has ended.
 
-    def note_departure(self, inode: Inode) -> None:
-        """Note that a name has left an inode, or that it was truncated or has ended."""
+        Args:
+            inode: the inode.
+            cut: up to where there was data before the truncation; None: it was not truncated.
+        """
         self.note_inode(inode)
+        if cut is not None:
+            for bookings in self.inode_readers:
+                bookings.of(inode).cuts.append(cut)
         self.departed.set()
 
-    def of_inode(self, inode: Inode) -> InodeBooking:
-        """Return the booking of an inode, for more than that it has changed."""
-        return InodeBooking() if self.inodes is None else self.inodes.setdefault(inode, InodeBooking())
+    def read_inodes(self, bookings: InodeBookings, inodes: Iterable[Inode]) -> None:
+        """Register a reader of inodes, unless it is one, and add these inodes to its bookings."""
+        self.discard(bookings)
+        self.inode_readers.append(bookings)
+        for inode in inodes:
+            bookings.of(inode)
+
+    def discard(self, bookings: Bookings | InodeBookings) -> None:
+        """Unregister a reader."""
+        self.readers = [each for each in self.readers if each is not bookings]
+        self.inode_readers = [each for each in self.inode_readers if each is not bookings]

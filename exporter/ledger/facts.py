@@ -263,15 +263,15 @@ class Facts:
             self._books.readers.append(bookings)
             return bookings
 
-    def inode_reader(self, *, has_ended: bool = False) -> InodeBookings:
-        """Register the only reader of inodes, or end it; return its bookings, at first of all. It clears them."""
+    def read_inodes(self, bookings: InodeBookings) -> None:
+        """Register a reader of inodes, unless it is one; add all inodes to its bookings, which it clears."""
         with self.lock:
-            return self._books.read_inodes(() if has_ended else self.inodes.values(), has_ended=has_ended)
+            self._books.read_inodes(bookings, self.inodes.values())
 
-    def discard(self, bookings: Bookings) -> None:
+    def discard(self, bookings: Bookings | InodeBookings) -> None:
         """Unregister a reader."""
         with self.lock:
-            self._books.readers = [each for each in self._books.readers if each is not bookings]
+            self._books.discard(bookings)
 
     def journal(self) -> Journal:
         """Start the journal of changes that the state must save; it is empty, see :meth:`fill`."""
@@ -408,7 +408,7 @@ class Facts:
                 home.is_counting = True
                 is_new = self._attribution.is_born_since(home, stats.birth_ns, self._lost.forgotten_ns, is_created)
                 self._books.book(home, appended_bytes=size if is_new else 0, rotations=1)
-                self._books.of_inode(inode).is_new = is_new
+                self._books.note_inode(inode, is_new=is_new)
         inode.names = (*inode.names, name)
         inode.last_name = name
         if path is None:
@@ -451,7 +451,7 @@ class Facts:
             path.is_counting = True
             if self._attribution.is_born_since(path, stats.birth_ns, self._lost.forgotten_ns, is_created):
                 appended_bytes = size
-                self._books.of_inode(inode).is_new |= len(inode.homes) == 1
+                self._books.note_inode(inode, is_new=len(inode.homes) == 1)
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(

@@ -97,8 +97,7 @@ class Inodes(dict[Identity, Inode]):
         if grown < 0:
             end = min(inode.size, self.offsets.get(inode.identity, inode.size))
             if size < end:  # else no data was cut off
-                self._books.of_inode(inode).cuts.append(end)
-                self._books.note_departure(inode)
+                self._books.note_departure(inode, cut=end)
                 if self.lost.is_restoring or 0 <= mtime_ns - inode.mtime_ns < JUST_WRITTEN_NS:
                     self.uncertain.note(inode.realms, ABSENCE if self.lost.is_restoring else TRUNCATED)
             self._urgent.set()
@@ -152,6 +151,5 @@ class Inodes(dict[Identity, Inode]):
             if handle is not None:
                 self.learn(inode, handle)
             self.lost.restore(inode)
-            self._books.note_inode(inode)
-            self._books.of_inode(inode).replaces = before
+            self._books.note_inode(inode, replaces=before)
         return self[identity]

@@ -7,11 +7,11 @@ are brought up to date, so an offset that is beyond a log's size is of another l
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from exporter.ledger.books import InodeBooking, InodeBookings
+from exporter.ledger.books import InodeBooking
 from exporter.ledger.facts import Facts
 from exporter.ledger.records import Inode, Path
 from exporter.shippers.logs import HELD, NEVER_NS, UNCLAIMED, Entry, Key, Log, Shown
@@ -96,7 +96,7 @@ class Account:
         self._rested_ns = 0
         self._updated_ns = 0
 
-    def update(self, now_ns: int, bookings: InodeBookings, state: StateRead | None) -> None:
+    def update(self, now_ns: int, bookings: Mapping[Inode, InodeBooking], state: StateRead | None) -> None:
         """Bring everything up to date.
 
         Args:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from exporter.config.shippers import ShipperConfig
+from exporter.ledger.books import InodeBookings
 from exporter.ledger.records import Path
 from exporter.shippers.account import Account
 from exporter.shippers.logs import Log
@@ -53,6 +54,7 @@ class Shippers:
         self._is_saved = bool(copies)  # they lie beside the state file
         self._lock = threading.Lock()  # held from the read of the states until they are put together with the facts
         self.changes = 0
+        self._bookings = InodeBookings()
         self._shippers: dict[str, Shipper] = {}
         self._wake = tracker.facts.departed
         self._is_stopping = threading.Event()
@@ -81,7 +83,11 @@ class Shippers:
             for name, shipper in before.items():
                 if now.get(name) is not shipper:
                     shipper.close()
-            self._bookings = self._tracker.facts.inode_reader(has_ended=not now)
+            if now:
+                self._tracker.facts.read_inodes(self._bookings)
+            else:
+                self._tracker.facts.discard(self._bookings)
+                self._bookings.clear()
         if now and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="shippers", daemon=True)
             self._thread.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.ledger.books import InodeBookings
 from exporter.shippers.account import Account
 from exporter.shippers.logs import Log
 from exporter.shippers.matching import StateRead
@@ -69,7 +70,8 @@ class Simulation:
         self.shipper.step()
         self.shipper.flush()
         tracker.refresh(0)
-        self._bookings = tracker.facts.inode_reader()
+        self._bookings = InodeBookings()
+        tracker.facts.read_inodes(self._bookings)
         self.world.now_ns += SECOND
         state = self.shipper.state()
         shown = sum(position.offset for positions, _ in state.files.values() for position in positions)

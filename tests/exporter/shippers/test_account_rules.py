@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporter.ledger.books import InodeBookings
 from exporter.ledger.facts import Facts
 from exporter.shippers.account import Account
 from exporter.shippers.logs import Log, Settled
@@ -29,7 +30,8 @@ class Bench:
 
     def __init__(self, *, has_inodes: bool = True, quiet_s: int = 0, is_complete: bool = False) -> None:
         self.facts = Facts()
-        self.bookings = self.facts.inode_reader()
+        self.bookings = InodeBookings()
+        self.facts.read_inodes(self.bookings)
         self.account = Account(
             self.facts,
             lambda inode: list(inode.homes),

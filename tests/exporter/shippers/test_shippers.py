@@ -535,4 +535,4 @@ def test_nothing_stays_of_logs_that_have_gone(world: World) -> None:
     agent.shippers.configure([])
     append(world.log, "1\n")
     agent.scrape()
-    assert agent.tracker.facts._books.inodes is None
+    assert agent.tracker.facts._books.inode_readers == []
