@@ -9,6 +9,7 @@ import resource
 from typing import NamedTuple
 
 from fstat_cache.life import Life
+from fstat_cache.mounts import Mount
 from fstat_cache.stats import FileStats, StrPath, read_stats
 
 MOST_EXTENTS = 1000
@@ -61,11 +62,7 @@ class Extents:
             another inode, or its filesystem cannot tell or does not answer.
         """
         life = self._life
-        with life.lock:
-            if not life.is_closed:  # then the mounts are unknown
-                life.engine.open()
-                self._mounts = life.engine.mounts
-            mount = self._mounts.remote_of(path)
+        mount = self.remote_of(path)
         find = functools.partial(self._find_data, path, stats, begin, is_resumed=is_resumed)
         try:
             if mount is None:
@@ -73,6 +70,15 @@ class Extents:
             return life.workers.call(mount, find) if is_resumed else None
         except OSError:
             return None
+
+    def remote_of(self, path: str) -> Mount | None:
+        """Return the remote filesystem that a path leads to; None: it is a local file."""
+        life = self._life
+        with life.lock:
+            if not life.is_closed:  # then the mounts are unknown
+                life.engine.open()
+                self._mounts = life.engine.mounts
+            return self._mounts.remote_of(path)
 
     def read(self, path: str, identity: tuple[int, int, int], begin: int, size: int) -> bytes | None:
         """Read some bytes of a file on a filesystem that does not hang. Holds no lock meanwhile.

@@ -67,6 +67,22 @@ class Inodes:
                 found.append(engine.files.nameless.find(*each))
         return found
 
+    def open(self, handle: bytes, directory: str, device: int) -> int:
+        """Open an inode by its handle, without access to its content (O_PATH); return the descriptor.
+
+        Args:
+            handle: of the inode.
+            directory: in which it was seen last.
+            device: the inode's.
+
+        Raises:
+            CacheClosedError: the cache is closed.
+            OSError: it cannot be opened; ESTALE: the inode is gone.
+        """
+        with self._life.lock, self._life as engine:
+            engine.open()
+            return engine.files.handles.open(handle, directory, device)
+
     def find_deleted(self, paths: Iterable[str]) -> list[tuple[str, FileStats]]:
         """Find deleted files that had these paths and are still open, though nobody knows their handles.
 
