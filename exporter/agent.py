@@ -19,6 +19,7 @@ from exporter.advice import Advice
 from exporter.changeover import Changeover
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
+from exporter.content.contents import Contents
 from exporter.exposition.render import Exposition
 from exporter.ops.health import Health
 from exporter.ops.log import fields
@@ -97,14 +98,17 @@ class Agent:
         self._health = Health(self._tracker.cache)
         state = config.state.path
         self._shippers = Shippers(self._tracker, config.shippers, os.path.dirname(state) if state is not None else "")
+        self._contents = Contents(self._tracker, config)
         self._checkpoint = self._restore(state) if state is not None else None
         more = {"config": self._reloader.collect, "web_config": self._web_config.collect}
-        self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more, self._shippers)
+        self._scraper = Scraper(self._tracker, self._save, self._checkpoint, more, self._shippers, self._contents)
 
     def _restore(self, path: str) -> Checkpoint:
         """Restore the facts from the state file."""
         tracker, matcher = self._tracker, self._tracker.matcher
-        checkpoint = Checkpoint(path, tracker.publication, tracker.realms, tracker.clock, self._shippers)
+        checkpoint = Checkpoint(
+            path, tracker.publication, tracker.realms, tracker.clock, self._shippers, self._contents
+        )
         restored = checkpoint.load(matcher.groups_of)
         if restored.saved_at_ns:
             tracker.cache.inodes.restore(tracker.facts.inodes.handles, restored.saved_at_ns)
@@ -183,6 +187,7 @@ class Agent:
 
     def _close(self) -> None:
         self._shippers.close()
+        self._contents.close()
         self._tracker.close()
         if self._saver is not None and self._checkpoint is not None:
             self._saver.stop()
@@ -288,6 +293,7 @@ class Agent:
             if not is_same:
                 await self._change_over(config)
             await call_in_thread(functools.partial(self._shippers.configure, config.shippers), "reload")
+            await call_in_thread(functools.partial(self._contents.configure, config), "reload")
             files, budget = config.cache.max_files, config.cache.cpu_budget
             await call_in_thread(lambda: self._tracker.cache.limit(max_files=files, cpu_budget=budget), "reload")
             self._config = config

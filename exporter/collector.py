@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
 
 from exporter import __version__
+from exporter.content.contents import Contents
 from exporter.exposition.catalogue import AGENT, family
 from exporter.ledger.uncertain import REASONS
 from exporter.matching.labels import printable
@@ -25,17 +26,20 @@ Part = Callable[[], Iterable[Metric]]
 """Returns some families of a scrape. It changes nothing, and is safe to call from several threads."""
 
 
-def parts_of(tracker: Tracker, checkpoint: Checkpoint | None, shippers: Shippers) -> dict[str, Part]:
+def parts_of(
+    tracker: Tracker, checkpoint: Checkpoint | None, shippers: Shippers, contents: Contents
+) -> dict[str, Part]:
     """Return the parts of a scrape by name: groups and patterns, shippers, cache, agent, process.
 
     Args:
         tracker: follows the files.
         checkpoint: saves the counters; None: they are not saved.
         shippers: the shippers.
+        contents: what was read of files.
     """
     process = ProcessCollector(registry=None), PlatformCollector(registry=None), GCCollector(CollectorRegistry())
     return {
-        "groups": lambda: _families("fstat_group_", _of_groups(tracker)),
+        "groups": lambda: _families("fstat_group_", _of_groups(tracker, contents)),
         "shippers": lambda: _families("fstat_shipper_", _of_shippers(tracker, shippers)) if [*shippers] else (),
         "cache": lambda: _families("fstat_cache_", _of_cache(tracker)),
         "agent": lambda: _families("fstat_exporter_", _of_agent(tracker, checkpoint)),
@@ -51,7 +55,7 @@ def _families(prefix: str, samples: Iterable[_Sample]) -> Iterable[Metric]:
     return families.values()
 
 
-def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
+def _of_groups(tracker: Tracker, contents: Contents) -> Iterator[_Sample]:
     with tracker.facts.lock:  # a changeover exchanges publication and matcher under it
         publication = tracker.publication
         for position, text, files in pattern_matches(tracker):
@@ -67,6 +71,10 @@ def _of_groups(tracker: Tracker) -> Iterator[_Sample]:
             for reason in REASONS:
                 count = tracker.facts.inodes.uncertain[realm, reason]
                 yield "fstat_group_uncertain_total", {**labels, "reason": reason}, count
+            if (read := contents.groups.get(realm)) is not None:
+                yield "fstat_group_lines_total", labels, read.lines
+                yield "fstat_group_lines_skipped_bytes_total", labels, read.skipped_bytes
+                yield "fstat_group_lines_backlog_bytes", labels, read.backlog_bytes
 
 
 def _of_shippers(tracker: Tracker, shippers: Shippers) -> Iterator[_Sample]:

@@ -12,6 +12,8 @@ from prometheus_client import Metric
 from prometheus_client.samples import Sample
 
 from exporter.collector import Part, audit_share, parts_of
+from exporter.config.model import Config
+from exporter.content.contents import Contents
 from exporter.exposition.catalogue import SCRAPE, family
 from exporter.exposition.families import Encode, FamilyTexts
 from exporter.exposition.render import Exposition, Unread
@@ -37,6 +39,7 @@ class Scraper:
         checkpoint: saves the counters; None: they are not saved.
         more: more parts by name.
         shippers: the shippers to follow; None: none.
+        contents: reads the files; None: a new one, without limits of a configuration.
 
     Attributes:
         shippers: the shippers that it follows.
@@ -50,11 +53,13 @@ class Scraper:
         checkpoint: Checkpoint | None = None,
         more: Mapping[str, Part] | None = None,
         shippers: Shippers | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self._tracker = tracker
         self.shippers = shippers or Shippers(tracker)
+        self._contents = contents or Contents(tracker, Config(tracker.publication.config))
         self._save = save
-        self._parts = {**parts_of(tracker, checkpoint, self.shippers), **(more or {})}
+        self._parts = {**parts_of(tracker, checkpoint, self.shippers, self._contents), **(more or {})}
         self._failed = Transitions()
         self._family_texts = FamilyTexts()
         self._exposition = Exposition(tracker.publication)
@@ -81,6 +86,7 @@ class Scraper:
         with self.shippers.following(TIMEOUT_S if timeout_s is None else timeout_s / 10):
             self._tracker.refresh(audit_share(self._tracker.cache.cache_info().files))
         self._tracker.expire(is_scrape=is_scrape)
+        self._contents.update()  # before the lines of files are shown: a backlog of 0 means that all of them are
         exposition = self._exposition
         is_all = (exposition, self.shippers.changes) != self._unread_of
         self._unread_of = exposition, self.shippers.changes

@@ -32,7 +32,10 @@ FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "ro
 """The metrics of a file."""
 UNREAD = "unread"
 """The metric of a file and a shipper."""
-_METRICS = (*FILE_METRICS, UNREAD)  # what `metrics` may name
+LINES, CRC32 = "lines", "crc32"
+"""The metrics of a file for which its content is read."""
+CONTENT_METRICS = (LINES, CRC32)
+_METRICS = (*FILE_METRICS, UNREAD, *CONTENT_METRICS)  # what `metrics` may name
 DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 
 ACTUAL, ZERO = "actual", "zero"

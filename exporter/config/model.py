@@ -114,6 +114,15 @@ class Config:
         "How long 'first_sample: zero' shows zero, after the first scrape of a counter: the longest scrape interval.",
         "zero_for",
     )
+    content_budget: int = optional(
+        scalars.SIZE,
+        10 << 20,
+        "How many bytes of the content of files are read a second at most, for the metrics lines and crc32.",
+        written="10MiB",
+    )
+    content_max_size: int = optional(
+        scalars.SIZE, 1 << 20, "The size of the largest file that has a checksum, the metric crc32.", written="1MiB"
+    )
     shippers: tuple[ShipperConfig, ...] = optional(
         ListOf("shippers", ShipperSection()), (), "The log shippers, whose positions show which bytes are unread."
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import Metric
 
-from exporter.config.groups import FILE_METRICS
+from exporter.config.groups import CONTENT_METRICS, FILE_METRICS
 
 _ENDINGS: Mapping[str, str] = {"counter": "_total", "info": "_info"}
 _UNITS = ("bytes", "seconds")
@@ -27,6 +27,12 @@ AGENT: Mapping[str, str] = {
     "that the agent saw. Without file handles: their size when last seen.",
     "fstat_group_uncertain_total": "How often bytes of the group's files may have gone uncounted, "
     "or been counted twice, by reason.",
+    "fstat_group_lines_total": "Newlines appended to the group's files, deleted files included. Exact for what was "
+    "read: it lags by fstat_group_lines_backlog_bytes.",
+    "fstat_group_lines_skipped_bytes_total": "Bytes appended to the group's files whose newlines are not counted: "
+    "the files were gone before they were read, or cannot be read.",
+    "fstat_group_lines_backlog_bytes": "Bytes appended to the group's files whose newlines are still to be counted: "
+    "if it grows, raise content_budget or cache.cpu_budget.",
     "fstat_shipper_unread_bytes": "Bytes of the group's files that the shipper has not read yet, rotated files and "
     "deleted files that are still open included.",
     "fstat_shipper_oldest_unread_seconds": "How long the oldest of these bytes has been unread at least; 0 when "
@@ -139,6 +145,18 @@ def unread_families() -> dict[str, Metric]:
     name = "fstat_file_unread_bytes"
     text = "Bytes written to the file, also before its rotation, that the shipper has not read yet."
     return {name: family(name, text)}
+
+
+def content_families() -> dict[str, Metric]:
+    """Return the families of files whose content is read, without samples: name in CONTENT_METRICS -> family."""
+    text = {
+        "lines_total": "Newlines appended to the file, also before its rotation. Exact for what was read: "
+        "it lags by a part of fstat_group_lines_backlog_bytes.",
+        "crc32": "CRC-32 of the content of the file, if it is no larger than content_max_size: "
+        "the same on all nodes if the files are.",
+    }
+    families = [family(f"fstat_file_{name}", each) for name, each in text.items()]
+    return dict(zip(CONTENT_METRICS, families, strict=True))
 
 
 def totals_families(kind: str, whose: str) -> dict[str, Metric]:

@@ -18,8 +18,14 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.config.groups import FILE_METRICS, UNREAD
-from exporter.exposition.catalogue import file_families, sample_name, totals_families, unread_families
+from exporter.config.groups import CONTENT_METRICS, FILE_METRICS, UNREAD
+from exporter.exposition.catalogue import (
+    content_families,
+    file_families,
+    sample_name,
+    totals_families,
+    unread_families,
+)
 from exporter.exposition.chunks import ABSENT, K, Rows, Section
 from exporter.exposition.deflate import Deflater, gzip_member, join
 from exporter.ledger.records import Path
@@ -71,6 +77,10 @@ class Exposition:
         aggregate_labels = labels_writer(self._aggregate_names, kept)
         self._lock = threading.Lock()  # protects everything below; taken before the facts' lock, never after
         self._files = _Table[Row](file_families(), self._columns, lambda row: file_labels(row.values))
+        self._content_columns = [
+            [column for column, name in enumerate(CONTENT_METRICS) if name in group.metrics] for group in groups
+        ]
+        self._content = _Table[Row](content_families(), self._content_columns, lambda row: file_labels(row.values))
         unread_labels = labels_writer((*publication.labeller.names, "shipper"))
         unread_columns = [range(UNREAD in group.metrics) for group in groups]
         self._unread = _Table[_RowOfShipper](
@@ -83,8 +93,9 @@ class Exposition:
         self._totals = _Table[Totals](families, columns, lambda totals: group_labels[totals.group])
         families = totals_families("aggregate", "in the aggregate")
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
+        content = (self._content,) if any(self._content_columns) else ()
         unread = (self._unread,) if any(unread_columns) else ()
-        self._tables: tuple[_Table[Any], ...] = (self._files, *unread, self._totals, self._aggregates)
+        self._tables: tuple[_Table[Any], ...] = (self._files, *content, *unread, self._totals, self._aggregates)
         self._deflater = Deflater()
         self._text_is_kept_for = 0
 
@@ -149,6 +160,8 @@ class Exposition:
         for row in sorted(changed.rows, key=attrgetter("path.name")):
             path, stats = row.path, row.path.stats
             rows = self._files.rows[row.group]
+            if self._content_columns[row.group]:
+                self._show_content(row)
             if row.path in self._unread_bytes:
                 self._show_unread(row)
             if stats is None or path.is_hidden or not row.is_published:
@@ -163,6 +176,16 @@ class Exposition:
             rows.put(row, [values[column] for column in self._columns[row.group]])
         for totals in sorted(changed.totals, key=attrgetter("values")):
             self._update_totals(totals)
+
+    def _show_content(self, row: Row) -> None:
+        rows, path, content = self._content.rows[row.group], row.path, row.path.content
+        if content is None or path.is_hidden or not row.is_published:
+            rows.discard(row)
+            return
+        lines = 0 if row.is_zero else content.lines
+        crc32 = content.crc32 if content.summed is not None and content.summed == path.stats else ABSENT
+        values = lines if content.has_lines else ABSENT, crc32
+        rows.put(row, [values[column] for column in self._content_columns[row.group]])
 
     def _apply_unread(self, unread: Unread) -> None:
         changed = dict(unread.size_bytes)

@@ -9,7 +9,7 @@ from exporter.ledger.attribution import Attribution
 from exporter.ledger.books import Books
 from exporter.ledger.lost import LostInodes
 from exporter.ledger.offsets import Offsets
-from exporter.ledger.records import Identity, Inode
+from exporter.ledger.records import Identity, Inode, Path
 from exporter.ledger.uncertain import ABSENCE, DELETED, TRUNCATED, UNWATCHED, Uncertain
 from fstat_cache import Data, InodeChange
 
@@ -83,6 +83,12 @@ class Inodes(dict[Identity, Inode]):
         self.handles[inode.identity] = handle
         if self._books.journal is not None:
             self._books.journal.handles.add(inode)
+
+    def note_content(self, inode: Inode, path: Path) -> None:
+        """Note that more is known of the content of an inode, and of a path that shows it."""
+        self._books.book(path)
+        if self._books.journal is not None:
+            self._books.journal.inodes.add(inode)
 
     def forget(self, inode: Inode) -> None:
         """Forget an inode, and everything that was known of it."""

@@ -11,6 +11,23 @@ Identity = tuple[int, int, int]
 
 
 @dataclass(slots=True, eq=False)
+class Content:
+    """What was read of a path's files.
+
+    Attributes:
+        lines: how many newlines were appended, as far as they were read.
+        has_lines: whether the present file can be read for them.
+        crc32: the checksum of the file while it had `summed`.
+        summed: the stats; None: no checksum is known.
+    """
+
+    lines: int = 0
+    has_lines: bool = False
+    crc32: int = 0
+    summed: FileStats | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Path:
     """A declared path.
 
@@ -26,6 +43,7 @@ class Path:
         has_ended: whether it was dropped for good; another path of the same name may follow.
         since_ns, is_new, is_shown: see :meth:`Facts.declare`.
         changes, appended_bytes, truncations, rotations: the counters.
+        content: what was read of its files; None: nothing was to be read.
     """
 
     name: str
@@ -44,6 +62,7 @@ class Path:
     appended_bytes: int = 0
     truncations: int = 0
     rotations: int = 0
+    content: Content | None = None
 
 
 @dataclass(slots=True, eq=False)

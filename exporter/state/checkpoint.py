@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from exporter.content.contents import Contents
 from exporter.ledger.books import Counting, Journal
 from exporter.ledger.records import Identity, Inode, Path
 from exporter.ops.file_clock import FileClock
@@ -20,6 +21,8 @@ from exporter.ops.transitions import Transitions
 from exporter.publication.publication import Publication
 from exporter.publication.rows import Totals
 from exporter.shippers.shippers import Shippers
+from exporter.state import content_rows
+from exporter.state.content_rows import ContentRows
 from exporter.state.shipper_rows import ShipperRows
 from exporter.state.state_file import (
     GONE,
@@ -37,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 _NO_INODE = (None,) * 7
 _TABLES = ("meta", "totals", "series", "inodes", "handles", "uncertain", "shipper_sums", "shipper_logs")
-_EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in _TABLES]
+_EMPTY_ALL = [(f"DELETE FROM {table}", [()]) for table in (*_TABLES, *content_rows.TABLES)]
 _EMPTY_AGGREGATES: Statement = ("DELETE FROM totals WHERE label_values <> '[]'", [()])
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_TOTALS = "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -60,6 +63,7 @@ class Checkpoint:
         realms: name of a group -> its number.
         clock: by default a new one.
         shippers: whose accounts are saved too; None: there are none.
+        contents: the lines of files, which are saved too; None: there are none.
 
     Attributes:
         failures: how often :meth:`save` failed.
@@ -75,6 +79,7 @@ class Checkpoint:
         realms: Mapping[str, int],
         clock: FileClock | None = None,
         shippers: Shippers | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.failures = 0
         self._facts = publication.facts
@@ -82,6 +87,7 @@ class Checkpoint:
         self._realms = realms
         self._clock = clock or FileClock()
         self._shippers = None if shippers is None else ShipperRows(shippers, self._facts, realms, self._clock)
+        self._contents = None if contents is None else ContentRows(contents, self._facts, realms)
         self._lock = threading.Lock()  # protects the file; held while SQLite works
         self._journal = Journal()
         self._pending: list[Statement] = []  # to be run before the next rows
@@ -159,6 +165,8 @@ class Checkpoint:
             self._publication.unsaved = set(self._publication.totals())
             if self._shippers is not None:
                 self._shippers.fill()
+            if self._contents is not None:
+                self._contents.fill()
 
     def _group_states(self) -> tuple[GroupState, ...]:
         groups = self._publication.config
@@ -173,6 +181,7 @@ class Checkpoint:
         with facts.lock:
             publication = self._publication
             publication.update()
+            of_content = [] if self._contents is None else self._contents.statements(journal)
             if publication.unsaved is None:  # the first save of another publication
                 publication.unsaved = set(publication.totals())
                 # The totals of removed groups stay in the file, because the groups may come back.
@@ -180,7 +189,7 @@ class Checkpoint:
             taken, unsaved = Journal(journal.paths, journal.inodes, journal.handles), publication.unsaved
             statements = [*self._pending, *self._statements(taken, unsaved)]
             of_shippers, accounts = ([], {}) if self._shippers is None else self._shippers.statements()
-            statements += of_shippers
+            statements += [*of_shippers, *of_content]
             journal.paths, journal.inodes, journal.handles, publication.unsaved = set(), set(), set(), set()
             statements = [(sql, rows) for sql, rows in statements if rows]
             uncertain = facts.inodes.uncertain.copy()
@@ -197,6 +206,8 @@ class Checkpoint:
                 publication.unsaved |= unsaved
                 if self._shippers is not None:
                     self._shippers.put_back(accounts)
+                if self._contents is not None:
+                    self._contents.fill()
             raise
         self._pending, self._saved_uncertain = [], uncertain
 
@@ -313,6 +324,8 @@ class Checkpoint:
                 facts.inodes.uncertain[self._realms[group], reason] = occurrences
         if self._shippers is not None:
             self._shippers.load(self._file)
+        if self._contents is not None:
+            self._contents.load(self._file)
         self._saved_uncertain = facts.inodes.uncertain.copy()
         self._pending += [(_DROP_PATH, paths), (_DROP_TOTALS, totals), (_DROP_INODE, inodes), (_DROP_HANDLE, handles)]
         unsaved_inodes = {facts.inodes[identity] for identity in unsaved if identity in facts.inodes}

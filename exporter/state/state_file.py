@@ -59,6 +59,10 @@ _MORE_TABLES = (
     "lost_bytes, unaccounted_bytes, PRIMARY KEY (shipper, group_name, label_values)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS shipper_logs (shipper TEXT, device, inode, birth_ns, read_to, counted_to, size, "
     "born_ns, points TEXT, has_left, sums TEXT, PRIMARY KEY (shipper, device, inode, birth_ns)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS content_groups (group_name TEXT PRIMARY KEY, lines, skipped_bytes) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS content_paths (path BLOB PRIMARY KEY, lines, has_lines) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS content_inodes (device, inode, birth_ns, read_to, is_trusted, "
+    "PRIMARY KEY (device, inode, birth_ns)) WITHOUT ROWID",
 )
 # In version 1 an inode had one home.
 _FROM_VERSION_1 = (
@@ -327,6 +331,21 @@ class StateFile:
             identity = _number(device), _number(inode), _number(birth_ns)
             yield str(shipper), identity, SavedLog(offset, counted, _count(size), born, grown, bool(has_left), keys)
 
+    def content_groups(self) -> Iterator[tuple[str, int, int]]:
+        """Read the lines of groups: the group's name, newlines, bytes that were not read."""
+        for group, lines, skipped_bytes in self._connection.execute("SELECT * FROM content_groups"):
+            yield str(group), _count(lines), _count(skipped_bytes)
+
+    def content_paths(self) -> Iterator[tuple[str, int, bool]]:
+        """Read the lines of paths: the path, newlines, whether its file can be read."""
+        for path, lines, has_lines in self._connection.execute("SELECT * FROM content_paths"):
+            yield os.fsdecode(path), _count(lines), bool(has_lines)
+
+    def content_inodes(self) -> Iterator[tuple[Identity, int, bool]]:
+        """Read how far each inode was read: its identity, the offset, whether it was opened by a trusted name."""
+        for device, inode, birth_ns, read_to, is_trusted in self._connection.execute("SELECT * FROM content_inodes"):
+            yield (_number(device), _number(inode), _number(birth_ns)), _count(read_to), bool(is_trusted)
+
     def _open(self) -> None:
         try:
             self._connect()
@@ -388,6 +407,9 @@ class StateFile:
             self.uncertain(),
             self.shipper_sums(),
             self.shipper_logs(),
+            self.content_groups(),
+            self.content_paths(),
+            self.content_inodes(),
         )
         for rows in (self.paths(_IS_ODD), *others):
             for _ in rows:

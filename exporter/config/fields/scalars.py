@@ -20,10 +20,12 @@ T = TypeVar("T")
 JsonSchema = dict[str, Any]
 
 _MAX_INTEGER_DIGITS = 12
+_SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _DURATION_UNITS_S = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 # The JSON Schema has these too, so they use only the syntax that Python and JavaScript share.
 _DURATION = "(?:([0-9]+)w)?(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?"
+_SIZE = f"([1-9][0-9]{{0,8}})({'|'.join(_SIZE_UNITS)})"
 _PERCENTAGE = r"(?![0.]+%)(?:100(?:\.0{1,6})?|0?[0-9]{1,2}(?:\.[0-9]{1,6})?)%"
 _MAX_PORT = 65535
 _PORT = "(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -230,6 +232,16 @@ def parse_percentage(text: str) -> float:
     return float(text[:-1]) / 100
 
 
+def parse_size(text: str) -> int:
+    """Parse a size with a binary unit, ``1MiB`` or ``512KiB``, to bytes.
+
+    Raises:
+        ValueError: it has another form; the message says what was expected.
+    """
+    found = _match(_SIZE, text, f"is not a size, expected one such as 1MiB, in {', '.join(_SIZE_UNITS)}")
+    return int(found[1]) * _SIZE_UNITS[found[2]]
+
+
 def parse_nonempty(text: str) -> str:
     """Check that a text is not empty.
 
@@ -257,6 +269,7 @@ def interval(*, or_zero: bool = False) -> Scalar[float]:
 
 
 PERCENTAGE = text("a percentage such as 1%", parse_percentage, {"pattern": f"^{_PERCENTAGE}$"})
+SIZE = text("a size such as 1MiB", parse_size, {"pattern": f"^{_SIZE}$"})
 LISTEN_ADDRESS = text(
     "host:port, [IPv6 address]:port or :port in quotes", parse_listen_address, {"pattern": f"^{_ADDRESS}$"}
 )

@@ -154,6 +154,9 @@ TEXTS = {
     "rescan_interval": durations(100),
     "stale_grace": durations(2000),
     "zero_for": durations(100),
+    "content_budget": st.tuples(
+        st.integers(-1, 2**40), st.sampled_from(["", "B", "KB", "KiB", "MiB", "GiB", " MiB"])
+    ).map(lambda size: f"{size[0]}{size[1]}"),
     "cpu_budget": st.decimals(0, 200, places=1).map(lambda number: f"{number}%"),
     "listen_address": st.tuples(st.sampled_from(["", "a.b-c", "[::1]", "[]", "::1"]), st.integers(0, 70_000)).map(
         lambda address: f"{address[0]}:{address[1]}"
@@ -183,7 +186,7 @@ def test_what_the_agent_takes_the_schema_takes(data: st.DataObject, key: str) ->
         config["web"] = {key: value}
     elif key == "path":
         config["state"] = {key: value}
-    elif key in ("rescan_interval", "stale_grace", "zero_for"):
+    elif key in ("rescan_interval", "stale_grace", "zero_for", "content_budget"):
         config[key] = value
         group["first_sample"] = "zero" if key == "zero_for" else "actual"
     elif key in ("shipper path", "flush_interval", "path_map"):
