@@ -92,8 +92,10 @@ class Advice:
         for glob in Include(text).globs:
             if glob.is_literal:
                 with self._tracker.lock:
-                    if self._tracker.discovery.is_directory(glob.base):
-                        yield glob.base
+                    is_directory = self._tracker.discovery.is_directory(glob.base)
+                    self._tracker.catch_up()  # with events that this took from the kernel's queue: nobody else has them
+                if is_directory:
+                    yield glob.base
 
 
 def pattern_hint(pattern: str, root: Root) -> str:

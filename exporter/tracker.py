@@ -203,6 +203,8 @@ class Tracker:
             with self.lock:
                 self._nameless.find(inodes)
                 self._keeper.book()
+        with self.lock:
+            self.catch_up()
         self.facts.end_restoring()
         _log.log(
             logging.INFO if first else logging.DEBUG,

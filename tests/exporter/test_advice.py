@@ -57,6 +57,14 @@ def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
     assert text.startswith("all files of a pattern belong to earlier groups")
 
 
+def test_takes_no_event_from_others(tmp_path: Path, track: Track, told: Told) -> None:
+    """A file that is created meanwhile is known at once, as if the advice had looked at nothing."""
+    tracker = track("a.log", "b.log", has_thread=False)
+    touch(tmp_path / "a.log")
+    Advice(tracker).log()
+    assert tracker.facts.paths[f"{tmp_path}/a.log"].is_present
+
+
 def test_what_cannot_be_seen_is_no_directory(tmp_path: Path, track: Track, told: Told) -> None:
     """A link that leads nowhere, or to itself, is a pattern without a match."""
     (tmp_path / "loop.log").symlink_to("loop.log")
