@@ -26,7 +26,7 @@ from exporter.scrape import Scraper
 from exporter.shippers import summary
 from exporter.shippers.shipper import Shipper
 from exporter.tracker import Tracker
-from fstat_cache import HOT, WATCHED
+from fstat_cache import HOT, WATCHED, DetailedStats, FileStats
 
 POLLED = "polled"
 NOT_CACHED = "max_files"
@@ -288,7 +288,15 @@ def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent, shippers: 
         "growth_bytes_per_second": _rate(recent.files.get(path.name, 0.0), recent) if counts else None,
         "has_series": row.is_published,
         "unread_bytes": summary.unread_bytes(shippers, path),
+        **_details(path.stats),
     }
+
+
+def _details(stats: FileStats) -> Json:
+    if not isinstance(stats, DetailedStats):
+        return dict.fromkeys(("disk_bytes", "mode", "uid", "gid"))
+    mode, uid, gid = stats.access
+    return {"disk_bytes": stats.disk_bytes, "mode": f"{mode:04o}", "uid": uid, "gid": gid}
 
 
 def _group(publication: Publication, totals: Totals, recent: Recent, aggregates: int) -> Json:

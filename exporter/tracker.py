@@ -26,6 +26,7 @@ from exporter.publication.publication import Publication
 from exporter.rotated import RotatedFiles
 from fstat_cache import (
     CacheClosedError,
+    DetailedStats,
     FStatCache,
     Surveyed,
 )
@@ -322,8 +323,9 @@ class Tracker:
                 return False
             case Rematched(name, match) if self.facts.at(name) is not None:
                 self._declare(name, match)
-                if self.facts.at(name) is not None:  # else the path began anew in another group: stat it below
-                    return True
+                has_details = isinstance(self.facts.paths[name].stats, DetailedStats)
+                if self.facts.at(name) is not None and has_details == self.matcher.is_detailed(match):
+                    return True  # else the path began anew in another group, or other details are shown: stat it below
         path, match = finding.path, finding.match
         origin = finding.origin if isinstance(finding, Appeared) else ""
         if match.groups[0] not in self.matcher.rules:  # its directory still has the old matcher
@@ -352,7 +354,7 @@ class Tracker:
         if origin and self.publication.position_of(match.groups) is None:
             self._set_origin(name, origin)  # only groups of the next configuration match its new name
         try:
-            is_there = self._stat(name)
+            is_there = self._stat(name, is_detailed=self.matcher.is_detailed(match))
         except OSError as error:
             # Unknown, so treat it as there: each scrape tries again, and logs the error. A loop of links leads nowhere.
             is_there = error.errno != errno.ELOOP
@@ -392,9 +394,9 @@ class Tracker:
             self._declare(origin, match)
         self.facts.set_origin(name, origin)
 
-    def _stat(self, name: str) -> bool:
+    def _stat(self, name: str, *, is_detailed: bool = False) -> bool:
         try:
-            return self.cache.look(name)
+            return self.cache.look(name, is_detailed=is_detailed)
         finally:
             self._keeper.book()
 

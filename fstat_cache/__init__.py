@@ -7,7 +7,7 @@ from fstat_cache.errors import CacheClosedError, FStatCacheError
 from fstat_cache.extents import Data
 from fstat_cache.states import FILESYSTEM, HOT, POLL_REASONS, WATCH_FAILURES, WATCHED
 from fstat_cache.states import REMOTE_FILESYSTEM as REMOTE
-from fstat_cache.stats import FileStats, file_time_ns, is_settled
+from fstat_cache.stats import DetailedStats, FileStats, file_time_ns, is_settled
 
 __all__ = [
     "AUTOFS",
@@ -22,6 +22,7 @@ __all__ = [
     "CacheStatus",
     "Change",
     "Data",
+    "DetailedStats",
     "DirectoryEvent",
     "EventsLost",
     "FStatCache",

@@ -23,7 +23,7 @@ from fstat_cache.misses import Misses
 from fstat_cache.mounts import Mount
 from fstat_cache.paths import Root
 from fstat_cache.states import ASKED, GONE
-from fstat_cache.stats import FileStats, StrPath, file_time_ns, read_stats
+from fstat_cache.stats import DetailedStats, FileStats, StrPath, file_time_ns, read_stats
 
 
 class CacheInfo(NamedTuple):
@@ -270,13 +270,14 @@ class FStatCache(AbstractContextManager["FStatCache"]):
             errors |= {path: answer for path, answer in found.items() if isinstance(answer, OSError)}
         return errors
 
-    def look(self, path: str) -> bool:
+    def look(self, path: str, *, is_detailed: bool = False) -> bool:
         """Stat a path now, even if it is in memory; the result becomes a change for :meth:`take`, changed or not.
 
         A new file enters the cache if there is room. It is for a caller that follows directories and learns of a name.
 
         Args:
             path: absolute.
+            is_detailed: whether the stats of this path are :class:`DetailedStats` from now on.
 
         Returns:
             Whether a regular file is there.
@@ -289,6 +290,10 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         with self._life.lock, self._life as engine:
             engine.open()
             files, places = engine.files, self._places
+            if is_detailed:
+                self._life.detailed.add(path)
+            else:
+                self._life.detailed.discard(path)
             self._clock = stamp = self._clock + 1
             places.stamps_without_hit += 1
             mount = engine.mounts.remote_of(path) if engine.mounts.remote else None
@@ -297,6 +302,8 @@ class FStatCache(AbstractContextManager["FStatCache"]):
                 if entry is not None:
                     was = entry.stats
                     files.on(entry, ASKED)
+                    if is_detailed and not isinstance(entry.stats, DetailedStats) and entry.state is not GONE:
+                        files.take_over(entry, files.read_stats(path))
                     if entry.state is not GONE:
                         if entry.stats is was:
                             files.report(path, was)
@@ -435,6 +442,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
         """
         path = absolute(path)
         with self._life.lock, self._life as engine:
+            self._life.detailed.discard(path)
             entry = engine.files.find(path)
             if entry is None:
                 raise KeyError(path)

@@ -14,7 +14,6 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from fstat_cache import states
 from fstat_cache.changes import Changes, EventsLost, InodeChange
@@ -25,7 +24,7 @@ from fstat_cache.inotify import IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_UNMOUNT, NO_
 from fstat_cache.mounts import Mount, MountTable
 from fstat_cache.session import Session
 from fstat_cache.states import BELIEVED, EVENTS, REFUSED
-from fstat_cache.stats import FileStats, file_time_ns, read_stats
+from fstat_cache.stats import FileStats, file_time_ns
 from fstat_cache.watches import Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -235,8 +234,7 @@ class Engine:
         before, self.mounts = self.mounts, self.mounts.successor(mounts)
         self.files.silent_devices = self.mounts.silent_devices
         if before.overlays != self.mounts.overlays:
-            self.files.handles.overlays = self.mounts.overlays
-            self.files.read_stats = self._session.root.beneath(partial(read_stats, overlays=self.mounts.overlays))
+            self.files.note_overlays(self.mounts.overlays)
         self._workers.keep(self.mounts.remote)
         places = itertools.chain((os.path.dirname(entry.path) for entry in self.files), self.directories.by_path)
         moved = before.moved(self.mounts, places)

@@ -9,7 +9,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterator
+from functools import partial
 
 from fstat_cache import states
 from fstat_cache.changes import Changes
@@ -33,7 +34,7 @@ from fstat_cache.states import (
     Event,
     State,
 )
-from fstat_cache.stats import FileStats, read_again, read_stats
+from fstat_cache.stats import FileStats, read_again, read_stats, with_details
 from fstat_cache.watches import ARMED_MASK, DISARMED_MASK, Entry, Watches, reason_of
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,17 @@ class Files:
         changes: results of stats are added to these.
         served: gets the entries whose stats may be served from memory.
         counts: increased here.
+        detailed: the paths whose stats have details.
     """
 
     def __init__(
-        self, session: Session, watches: Watches, changes: Changes, served: dict[str, Entry], counts: Counts
+        self,
+        session: Session,
+        watches: Watches,
+        changes: Changes,
+        served: dict[str, Entry],
+        counts: Counts,
+        detailed: Container[str],
     ) -> None:
         self.served = served
         self.left = 0  # how often entries have left `served`
@@ -76,16 +84,17 @@ class Files:
         self.polled_for: Counter[str] = Counter()  # reason -> entries polled for it now
         self.grown: dict[str, tuple[Entry, float]] = {}  # path -> entry, and when an audit found it grown; no event yet
         self.report = changes.add_stat
-        self.read_stats = session.root.beneath(read_stats)
         self.read_again = session.root.beneath(read_again)
         self._homes = {EVENTS: served, SAMPLED: served, RECHECK: self.doubtful, REMOTE: self.remote}
         self._homes |= dict.fromkeys(POLLED.values(), self.polled)
         self._session = session
+        self._detailed = detailed
         self._counts = counts
         self._watches = watches
         self._table = watches.files
         self.handles = Handles(session, changes)
         self.nameless = watches.nameless = NamelessInodes(session, watches, changes, self.sampled, self.handles)
+        self.note_overlays(())
 
     def __len__(self) -> int:
         return len(self.served) + len(self.doubtful) + len(self.polled) + len(self.remote)
@@ -100,6 +109,12 @@ class Files:
         if entry is None and (self.doubtful or self.polled or self.remote):
             entry = self.doubtful.get(path) or self.polled.get(path) or self.remote.get(path)
         return entry
+
+    def note_overlays(self, overlays: Collection[int]) -> None:
+        """Set the IDs of the mounts of overlayfs."""
+        self.handles.overlays = overlays
+        read = self._session.root.beneath(partial(read_stats, overlays=overlays))
+        self.read_stats = with_details(read, self._detailed)
 
     # -- tracking -----------------------------------------------------------------------------------------------------
 

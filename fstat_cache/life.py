@@ -20,7 +20,7 @@ from fstat_cache.hanging import RemoteMounts
 from fstat_cache.paths import Root
 from fstat_cache.session import Session
 from fstat_cache.states import DIRECTORIES, FILES, LOST
-from fstat_cache.stats import read_stats
+from fstat_cache.stats import read_stats, with_details
 from fstat_cache.watches import Entry, Watches
 
 EXPECTED_ERRORS = (OSError, KeyError, CacheClosedError)
@@ -154,12 +154,14 @@ class Life:
         asking: held from a stat of remote files until its result is processed, so that stats are reported in order.
             Taken before ``lock``.
         served: the entries that are served from memory; the same dictionary after a start over.
+        detailed: the paths whose stats have details.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.served: dict[str, Entry] = {}
         self.counts = Counts()
+        self.detailed: set[str] = set()
         self.is_closed = False
         self.restored: tuple[Mapping[tuple[int, int, int], bytes], int] | None = None  # see Inodes.restore()
         self._make_shared()
@@ -171,7 +173,8 @@ class Life:
         self.lock = threading.Lock()
         self.asking = threading.Lock()
         self.changes = Changes(is_kept=self.settings.keep_changes)
-        self.workers = RemoteMounts(self.settings.root.beneath(read_stats), self.settings.remote_timeout_s)
+        read = with_details(self.settings.root.beneath(read_stats), self.detailed)
+        self.workers = RemoteMounts(read, self.settings.remote_timeout_s)
 
     def _begin(self) -> None:
         """Make engine, session and schedule, without any watch, descriptor or thread yet."""
@@ -181,7 +184,7 @@ class Life:
             settings.root, gather_s=settings.gather_s, cpu_budget=settings.cpu_budget, work=work
         )
         watches = Watches(session, settings.max_watches)
-        files = Files(session, watches, self.changes, self.served, self.counts)
+        files = Files(session, watches, self.changes, self.served, self.counts, self.detailed)
         if self.restored is not None:
             files.handles.known, files.handles.active_ns = self.restored
         self.engine = Engine(session, watches, files, self.changes, self.workers, self.counts)

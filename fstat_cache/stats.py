@@ -10,9 +10,9 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from operator import attrgetter
-from typing import Union
+from typing import Protocol, Union
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -154,6 +154,51 @@ class FileStats:
         )
 
 
+class DetailedStats(FileStats):
+    """Stats with the details that few ask for; a class of its own, so that the others need no memory for them.
+
+    Equal only to stats with the same details.
+
+    Args:
+        stats: the rest.
+        disk_bytes: how much of the disk the file takes (``st_blocks``).
+        mode: permission bits, with set-user-ID, set-group-ID and sticky bit.
+        uid, gid: of its owner and group.
+    """
+
+    __slots__ = ("_access", "_disk_bytes")
+
+    def __init__(self, stats: FileStats, disk_bytes: int = 0, mode: int = 0, uid: int = 0, gid: int = 0) -> None:
+        self._size = stats._size
+        self._mtime_ns = stats._mtime_ns
+        self._birth_ns = stats._birth_ns
+        self._identity = stats._identity
+        self._disk_bytes = disk_bytes
+        self._access = _shared((mode, uid, gid))
+
+    disk_bytes: int = property(attrgetter("_disk_bytes"), doc="Bytes on the disk.")  # type: ignore[assignment]
+    access: tuple[int, int, int] = property(  # type: ignore[assignment]
+        attrgetter("_access"), doc="Permission bits, owner and group."
+    )
+
+    def differs_in_details(self, other: FileStats) -> bool:
+        """Return whether nothing but details is different: a filesystem may allocate blocks long after a write."""
+        return self != other and super().__eq__(other)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DetailedStats):
+            return False
+        return self._disk_bytes == other._disk_bytes and self._access == other._access and super().__eq__(other)
+
+    __hash__ = FileStats.__hash__
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared(access: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return one object for equal arguments, to save memory."""
+    return access
+
+
 def file_time_ns() -> int:
     """Return the time that the kernel would give to a change made now, in nanoseconds since the epoch.
 
@@ -175,13 +220,16 @@ def is_settled(changed_ns: int, as_of_ns: int) -> bool:
     return changed_ns < as_of_ns - rounding_ns
 
 
-def read_stats(path: StrPath, known: FileStats | None = None, *, overlays: Collection[int] = ()) -> FileStats | None:
+def read_stats(
+    path: StrPath, known: FileStats | None = None, *, overlays: Collection[int] = (), is_detailed: bool = False
+) -> FileStats | None:
     """Stat a file.
 
     Args:
         path: the file; symbolic links are followed.
-        known: its stats before.
+        known: its stats before; with details if `is_detailed`.
         overlays: the IDs of the mounts of overlayfs.
+        is_detailed: whether to return :class:`DetailedStats`.
 
     Returns:
         Its stats, ``known`` itself if they are the same; None when there is no regular file.
@@ -194,15 +242,44 @@ def read_stats(path: StrPath, known: FileStats | None = None, *, overlays: Colle
         if known is not None and read_again(path, known) is known:
             return known
         mode, size, mtime_ns, inode, device, birth_ns, mount_id = status_of(path)
+        if not stat.S_ISREG(mode):
+            return None
+        stats = FileStats(size, mtime_ns, inode, device, birth_ns, keeps_birth=mount_id not in overlays)
+        if not is_detailed:
+            return stats
+        detailed = read_again(path, DetailedStats(stats))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not stat.S_ISREG(mode):
-        return None
-    return FileStats(size, mtime_ns, inode, device, birth_ns, keeps_birth=mount_id not in overlays)
+    return detailed or read_stats(path, overlays=overlays, is_detailed=True)  # None: replaced meanwhile
+
+
+class StatReader(Protocol):
+    """Stats a file, given its path and perhaps its stats before; as :func:`read_stats`."""
+
+    def __call__(self, path: str, known: FileStats | None = None) -> FileStats | None: ...
+
+
+def with_details(read: Callable[..., FileStats | None], detailed: Container[str]) -> StatReader:
+    """Return a function that stats files, some of them with details.
+
+    Args:
+        read: :func:`read_stats`.
+        detailed: the paths to read with details.
+    """
+
+    def read_path(path: str, known: FileStats | None = None) -> FileStats | None:
+        is_detailed = path in detailed
+        if is_detailed and not isinstance(known, DetailedStats):
+            known = None
+        return read(path, known, is_detailed=is_detailed)
+
+    return read_path
 
 
 def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     """Stat a file by ``os.stat``. An inode with the known device and number counts as the known one.
+
+    Details are read if the known stats have them.
 
     Returns:
         Its stats, ``known`` itself if they are the same; None when another inode is there.
@@ -215,9 +292,13 @@ def read_again(path: StrPath, known: FileStats) -> FileStats | None:
     if seen.st_ino != inode or seen.st_dev != device or not stat.S_ISREG(seen.st_mode):
         return None
     size, mtime_ns = seen.st_size, seen.st_mtime_ns
-    if mtime_ns == known._mtime_ns and size == known._size:
-        return known
-    return known.later(size, mtime_ns)
+    later = known
+    if mtime_ns != known._mtime_ns or size != known._size:
+        later = known.later(size, mtime_ns)
+    if type(known) is FileStats:
+        return later
+    detailed = DetailedStats(later, seen.st_blocks * 512, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid)
+    return known if detailed == known else detailed
 
 
 def status_of(path: str | bytes | os.PathLike[str], *, follow_symlinks: bool = True) -> Status:

@@ -295,7 +295,9 @@ def test_metrics_table(tmp_path: Path, start_agent: StartAgent) -> None:
     """The table has every family that the agent publishes, with its type, and no other."""
     (tmp_path / "a.log").touch()
     config = {
-        "logs": [{"group": "a", "paths": [f"{tmp_path}/*.log"], "metrics": ["size", "unread", "lines", "crc32"]}],
+        "logs": [
+            {"group": "a", "paths": [f"{tmp_path}/*.log"], "metrics": ["size", "unread", "lines", "crc32", "mode"]}
+        ],
         "shippers": [{"name": "a", "type": "fluentd", "path": f"{tmp_path}/a.pos"}],
     }
     published = start_agent(config=json.dumps(config)).scrape().types

@@ -28,14 +28,23 @@ from exporter.config.fields.scalars import (
 from exporter.config.fields.sections import ListOf, MappingOf, Section, key, optional
 from exporter.config.presets import PRESETS
 
-FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations")
+DISK = "disk"
+"""The metric of a file, of its group and of its aggregate."""
+FILE_METRICS = ("size", "mtime", "changes", "appended_bytes", "truncations", "rotations", DISK)
 """The metrics of a file."""
 UNREAD = "unread"
 """The metric of a file and a shipper."""
 LINES, CRC32 = "lines", "crc32"
 """The metrics of a file for which its content is read."""
 CONTENT_METRICS = (LINES, CRC32)
-_METRICS = (*FILE_METRICS, UNREAD, *CONTENT_METRICS)  # what `metrics` may name
+MODE = "mode"
+"""The metric of a file whose values are labels."""
+OLDEST_MTIME = "oldest_mtime"
+DIRECTORIES = "directories"
+GROUP_METRICS = (DISK, OLDEST_MTIME, DIRECTORIES)
+"""The metrics of a group that `metrics` adds to those that every group has."""
+MODE_LABELS = ("mode", "owner_uid", "owner_gid")
+_METRICS = (*FILE_METRICS, UNREAD, *CONTENT_METRICS, MODE, OLDEST_MTIME, DIRECTORIES)  # what `metrics` may name
 DEFAULT_FILE_METRICS = frozenset(FILE_METRICS[:4])
 
 ACTUAL, ZERO = "actual", "zero"
@@ -269,9 +278,16 @@ class GroupSection(Section[LogGroup]):
                     element = nodes["aggregate_by"].value[number]
                     path = f"{key_path}.aggregate_by[{number}]"
                     report.wrong(element, path, f"unknown label '{shortened(name)}', {what}")
-        if "metrics" in nodes and made.get("per_file") is False:
+        metrics = made.get("metrics", (None,))
+        if "metrics" in nodes and made.get("per_file") is False and not {*GROUP_METRICS}.issuperset(metrics):
             what = "selects series of single files, but 'per_file: false' leaves none; remove one of the two keys"
             report.wrong(nodes["metrics"], joined(key_path, "metrics"), what)
+        taken = MODE_LABELS if MODE in metrics else ()
+        for place, names in (("labels", labels), ("path_regex", named)):
+            for name in taken:
+                if name in names:
+                    what = f"the label '{name}' is one of the metric 'mode', expected another name"
+                    report.wrong(nodes[place], joined(key_path, place), what)
 
     def schema(self) -> JsonSchema:
         schema = super().schema()
@@ -280,5 +296,7 @@ class GroupSection(Section[LogGroup]):
         preset = {"description": what, **self._preset.schema()}
         schema["properties"] = {"preset": preset, **schema["properties"]}
         schema["anyOf"] = [{"required": ["preset"]}, {"required": ["group", "paths"]}]
-        without_series = {"required": ["metrics", "per_file"], "properties": {"per_file": {"const": False}}}
+        of_files = {"contains": {"not": {"enum": [*GROUP_METRICS]}}}
+        properties = {"per_file": {"const": False}, "metrics": of_files}
+        without_series = {"required": ["metrics", "per_file"], "properties": properties}
         return {**schema, "not": without_series}

@@ -135,6 +135,7 @@ def file_families() -> dict[str, Metric]:
         "Bytes appended to a rotated file count for its first name.",
         "truncations_total": "How often the file became smaller.",
         "rotations_total": "How often another file replaced the one with this name.",
+        "disk_bytes": "Disk space that the file takes: less than its size if it is sparse or compressed.",
     }
     families = [family(f"fstat_file_{name}", each) for name, each in text.items()]
     return dict(zip(FILE_METRICS, families, strict=True))
@@ -159,8 +160,15 @@ def content_families() -> dict[str, Metric]:
     return dict(zip(CONTENT_METRICS, families, strict=True))
 
 
+def mode_families() -> dict[str, Metric]:
+    """Return the family of the permissions of files, without samples."""
+    name = "fstat_file_mode_info"
+    text = "Permission bits of the file, octal, and the user and group that own it, as numbers."
+    return {name: family(name, text)}
+
+
 def totals_families(kind: str, whose: str) -> dict[str, Metric]:
-    """Return the families of groups or aggregates, without samples: name in `Totals` -> family."""
+    """Return the families of groups or aggregates, without samples: name -> family."""
     text = {
         "files": f"Files {whose}.",
         "size_bytes": f"Sum of the sizes of files {whose}, each inode once.",
@@ -169,5 +177,11 @@ def totals_families(kind: str, whose: str) -> dict[str, Metric]:
         "appended_bytes_total": f"Bytes appended to files {whose}, deleted files included.",
         "truncations_total": f"Truncations of files {whose}, deleted files included.",
         "rotations_total": f"Rotations of files {whose}, deleted files included.",
+        "disk_bytes": f"Sum of the disk space of files {whose}, each inode once.",
     }
+    if kind == "group":
+        text |= {
+            "oldest_mtime_seconds": f"Earliest modification of a file {whose}, seconds since the epoch.",
+            "directories": f"Directories that contain files {whose}.",
+        }
     return {name.removesuffix("_total"): family(f"fstat_{kind}_{name}", each) for name, each in text.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple
@@ -18,10 +18,21 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from exporter.config.groups import CONTENT_METRICS, FILE_METRICS, UNREAD
+from exporter.config.groups import (
+    CONTENT_METRICS,
+    DIRECTORIES,
+    DISK,
+    FILE_METRICS,
+    MODE,
+    MODE_LABELS,
+    OLDEST_MTIME,
+    UNREAD,
+    LogGroup,
+)
 from exporter.exposition.catalogue import (
     content_families,
     file_families,
+    mode_families,
     sample_name,
     totals_families,
     unread_families,
@@ -31,6 +42,7 @@ from exporter.exposition.deflate import Deflater, gzip_member, join
 from exporter.ledger.records import Path
 from exporter.publication.publication import Changed, Publication
 from exporter.publication.rows import Row, Totals
+from fstat_cache import DetailedStats
 
 TEXT_KEPT_SCRAPES = 10
 """For how many compressed scrapes text is kept after an uncompressed one; it is ten times as long as the blocks."""
@@ -38,7 +50,10 @@ TEXT_KEPT_ROWS = 10_000
 """Up to how many rows a group always keeps its text, because patching it is faster than inflating it first."""
 _EOF = b"# EOF\n"
 _ZEROS = 0, 0, 0, 0
+_OPTIONAL = {"disk_bytes": DISK, "oldest_mtime_seconds": OLDEST_MTIME, "directories": DIRECTORIES}
+"""Family of totals -> its name in `metrics`; all groups have the others."""
 _RowOfShipper = tuple[Row, str]
+_RowWithMode = tuple[Row, tuple[int, int, int]]
 
 
 class Unread(NamedTuple):
@@ -87,15 +102,32 @@ class Exposition:
             unread_families(), unread_columns, lambda key: unread_labels((*key[0].values, key[1]))
         )
         self._unread_bytes: defaultdict[Path, dict[str, int]] = defaultdict(dict)
+        mode_labels = labels_writer((*publication.labeller.names, *MODE_LABELS))
+        mode_columns = [range(MODE in group.metrics) for group in groups]
+        self._modes = _Table[_RowWithMode](
+            mode_families(),
+            mode_columns,
+            lambda key: mode_labels((*key[0].values, f"{key[1][0]:04o}", *map(str, key[1][1:]))),
+        )
+        self._shown_modes: dict[Row, tuple[int, int, int]] = {}
         # Groups are few, but here their values are of the same moment as those of their files.
         families = totals_families("group", "in the group")
-        columns = [range(len(families))] * len(groups)
-        self._totals = _Table[Totals](families, columns, lambda totals: group_labels[totals.group])
+        self._group_columns = _columns_of_totals(families, groups)
+        self._totals = _Table[Totals](families, self._group_columns, lambda totals: group_labels[totals.group])
         families = totals_families("aggregate", "in the aggregate")
+        self._aggregate_columns = columns = _columns_of_totals(families, groups)
         self._aggregates = _Table[Totals](families, columns, lambda totals: aggregate_labels(self._values(totals)))
         content = (self._content,) if any(self._content_columns) else ()
         unread = (self._unread,) if any(unread_columns) else ()
-        self._tables: tuple[_Table[Any], ...] = (self._files, *content, *unread, self._totals, self._aggregates)
+        modes = (self._modes,) if any(mode_columns) else ()
+        self._tables: tuple[_Table[Any], ...] = (
+            self._files,
+            *content,
+            *unread,
+            *modes,
+            self._totals,
+            self._aggregates,
+        )
         self._deflater = Deflater()
         self._text_is_kept_for = 0
 
@@ -164,7 +196,10 @@ class Exposition:
                 self._show_content(row)
             if row.path in self._unread_bytes:
                 self._show_unread(row)
-            if stats is None or path.is_hidden or not row.is_published:
+            is_shown = row.is_published and not path.is_hidden
+            if MODE in self._config[row.group].metrics:
+                self._show_mode(row, stats.access if is_shown and isinstance(stats, DetailedStats) else None)
+            if stats is None or not is_shown:
                 rows.discard(row)
                 continue
             counters: tuple[float, ...] = (ABSENT,) * 4
@@ -172,7 +207,8 @@ class Exposition:
                 counters = _ZEROS
             elif path.is_counting:
                 counters = path.changes, path.appended_bytes, path.truncations, path.rotations
-            values = (stats.size, stats.mtime, *counters)
+            disk_bytes = stats.disk_bytes if isinstance(stats, DetailedStats) else ABSENT
+            values = (stats.size, stats.mtime, *counters, disk_bytes)
             rows.put(row, [values[column] for column in self._columns[row.group]])
         for totals in sorted(changed.totals, key=attrgetter("values")):
             self._update_totals(totals)
@@ -186,6 +222,15 @@ class Exposition:
         crc32 = content.crc32 if content.summed is not None and content.summed == path.stats else ABSENT
         values = lines if content.has_lines else ABSENT, crc32
         rows.put(row, [values[column] for column in self._content_columns[row.group]])
+
+    def _show_mode(self, row: Row, access: tuple[int, int, int] | None) -> None:
+        rows = self._modes.rows[row.group]
+        before = self._shown_modes.pop(row, None)
+        if before is not None and before != access:
+            rows.discard((row, before))
+        if access is not None:
+            self._shown_modes[row] = access
+            rows.put((row, access), [1])
 
     def _apply_unread(self, unread: Unread) -> None:
         changed = dict(unread.size_bytes)
@@ -231,7 +276,14 @@ class Exposition:
         counters = totals.changes, totals.appended_bytes, totals.truncations, totals.rotations
         if totals.is_zero:
             counters = _ZEROS
-        rows.put(totals, (totals.files, totals.size_bytes, mtime, *counters))
+        values = [totals.files, totals.size_bytes, mtime, *counters, totals.disk_bytes]
+        columns = self._aggregate_columns
+        if not totals.values:
+            columns = self._group_columns
+            oldest = self.publication.oldest[totals.group].find() if totals.group in self.publication.oldest else None
+            values += [ABSENT if oldest is None else oldest.mtime]
+            values += [len(self.publication.directories.get(totals.group, ()))]
+        rows.put(totals, [values[column] for column in columns[totals.group]])
 
     def _values(self, totals: Totals) -> list[str]:
         own = dict(zip(self._config[totals.group].aggregate_by, totals.values, strict=True))
@@ -264,6 +316,14 @@ def labels_writer(names: Sequence[str], kept: Collection[str] = ()) -> Callable[
         return str(template % pick(escaped))
 
     return write
+
+
+def _columns_of_totals(families: Iterable[str], groups: Sequence[LogGroup]) -> list[list[int]]:
+    """Return for each group the numbers of the families of its totals."""
+    return [
+        [column for column, name in enumerate(families) if _OPTIONAL.get(name) in (None, *group.metrics)]
+        for group in groups
+    ]
 
 
 class _Family:

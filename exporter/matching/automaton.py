@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.config.globs import COMPRESSED_ENDINGS, Exclude, Glob, Include, Segment, Test
-from exporter.config.groups import LogGroup
+from exporter.config.groups import DISK, MODE, LogGroup
 
 Loop = tuple[int, tuple[str, ...]]
 """A group, and the rest of a pattern from a ``**`` on that follows symbolic links. It enters each directory once."""
@@ -64,6 +64,7 @@ class GroupPatterns:
         patterns: number of an include pattern -> its text.
         starts: the first step of each pattern and exclude.
         name_excludes: the excludes that test the base name.
+        is_detailed: whether the group shows details of its files, so that their stats must have them.
     """
 
     number: int
@@ -71,6 +72,7 @@ class GroupPatterns:
     patterns: Mapping[int, str]
     starts: tuple[_Step, ...]
     name_excludes: tuple[Test, ...]
+    is_detailed: bool = False
 
 
 def number_groups(
@@ -103,7 +105,8 @@ def number_groups(
                     by_name.append(glob.segments[0].test)
                 else:
                     starts.append(_first_step(number, None, glob, ()))
-        numbered.append(GroupPatterns(number, group.group, patterns, tuple(starts), tuple(by_name)))
+        is_detailed = not group.metrics.isdisjoint((DISK, MODE))
+        numbered.append(GroupPatterns(number, group.group, patterns, tuple(starts), tuple(by_name), is_detailed))
     return tuple(numbered)
 
 
@@ -157,6 +160,10 @@ class PathMatcher:
         """Return the numbers of the groups that match this path, as :meth:`match` does."""
         match = self.match(path)
         return () if match is None else match.groups
+
+    def is_detailed(self, match: Match) -> bool:
+        """Return whether a group that matches a file shows details of its files; another matcher's match will do."""
+        return any(self.rules[number].is_detailed for number in match.groups if number in self.rules)
 
     def narrow(self, match: Match) -> Match | None:
         """Return another matcher's match reduced to this matcher's patterns; None when nothing is left."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from exporter.config.groups import LogGroup
+from exporter.config.groups import DIRECTORIES, DISK, OLDEST_MTIME, LogGroup
 from exporter.ledger.books import Booking, Counters
 from exporter.ledger.facts import Facts
 from exporter.ledger.records import Path
 from exporter.matching.labels import Labeller, LabelRule
+from exporter.publication.oldest import Oldest
 from exporter.publication.places import Places
 from exporter.publication.rows import LONG_AGO_NS, Row, Totals
 from exporter.publication.zeros import Zeros
+from fstat_cache import DetailedStats
 
 SCRAPES_OF_A_GONE_FILE = 2
 """How many scrapes show a gone file before its path ends; scrapes that show its counters as 0 do not count."""
@@ -56,6 +60,8 @@ class Publication:
         rows: all rows, including unpublished ones.
         groups: each group's totals, by its position in the configuration.
         aggregates: the totals of the aggregates, by position and label values.
+        oldest: position -> finds the file that was modified longest ago, of groups that show it.
+        directories: position -> directory -> number of its present files, of groups that show how many there are.
         unsaved: totals whose counters must be saved; None while no state is saved.
     """
 
@@ -80,6 +86,8 @@ class Publication:
         for totals in self.groups:
             totals.lineage = (totals,)
         self.aggregates: dict[tuple[int, tuple[str, ...]], Totals] = {}
+        self.oldest = {at: Oldest() for at, group in enumerate(groups) if OLDEST_MTIME in group.metrics}
+        self.directories = {at: Counter[str]() for at, group in enumerate(groups) if DIRECTORIES in group.metrics}
         self.unsaved: set[Totals] | None = None
         self._first = first
         self._realms = [realms[group.group] for group in groups]
@@ -90,6 +98,7 @@ class Publication:
         self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
         self._gone: dict[Path, _Gone] = {}
         self._zeros = {position: Zeros(zero_for_s) for position, zero_for_s in zeros.items()}
+        self._disk_bytes: dict[Row, int] = {}  # what each row adds to its totals, of groups that ask for it
         self._changed = Changed(set(), set(self.groups))
         self._before = before
         self._bookings = facts.reader()
@@ -304,6 +313,10 @@ class Publication:
             self.unsaved.update(totals_of_path)
         if row is not None:
             self._changed.rows.add(row)
+            if row.group in self.oldest:
+                self.oldest[row.group].note(row, mtime_ns)
+            if DISK in self.config[row.group].metrics:
+                self._count_disk(row)
             if path.has_ended:
                 self._end(row)
 
@@ -354,6 +367,11 @@ class Publication:
             for totals in row.totals:
                 totals.files += 1 if row.is_present else -1
                 totals.unlabelled += (1 if row.is_present else -1) if row.is_unlabelled else 0
+            if (directories := self.directories.get(row.group)) is not None:
+                directory = os.path.dirname(path.name)
+                directories[directory] += 1 if row.is_present else -1
+                if not directories[directory]:
+                    del directories[directory]
         if row.is_present:
             self._show(row)
         else:
@@ -374,6 +392,18 @@ class Publication:
             self._changed.rows.add(item)
             if item.path in self._gone:
                 self._gone[item.path].since_s = None  # its grace begins now
+
+    def _count_disk(self, row: Row) -> None:
+        """Count the disk space of a row's file as its size is counted: at the path that holds its inode."""
+        path, disk_bytes = row.path, 0
+        is_held = path.is_present and path.inode is not None and path in path.inode.holders
+        if is_held and isinstance(path.stats, DetailedStats):
+            disk_bytes = path.stats.disk_bytes
+        before = self._disk_bytes.pop(row, 0)
+        if disk_bytes:
+            self._disk_bytes[row] = disk_bytes
+        for totals in row.totals:
+            totals.disk_bytes += disk_bytes - before
 
     def _show(self, row: Row) -> None:
         if self.config[row.group].per_file:

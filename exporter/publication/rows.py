@@ -24,6 +24,7 @@ class Totals:
         newest: the row of the file modified last, None when there is none; see ``newest_is_known``.
         newest_is_known: whether ``newest`` is up to date.
         newest_mtime_ns: the modification time of ``newest``; no file has a later one, even if it is out of date.
+        disk_bytes: sum of the disk space of present files, each inode once; 0 where the group does not ask for it.
         lineage: all totals to which a row of these adds: the group's, and the aggregate's if these are an aggregate's.
         rows: how many rows add to these.
         is_published: whether these are published; ``max_series`` also bounds a group's aggregates.
@@ -45,6 +46,7 @@ class Totals:
     newest: Row | None = None
     newest_is_known: bool = True
     newest_mtime_ns: int = LONG_AGO_NS
+    disk_bytes: int = 0
     rows: int = 0
     has_ended: bool = False
     lineage: tuple[Totals, ...] = ()

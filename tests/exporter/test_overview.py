@@ -105,12 +105,24 @@ def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
         "followed": "watched",
         "polled_reason": None,
         "unread_bytes": {},
+        **dict.fromkeys(("disk_bytes", "mode", "uid", "gid")),
     }
     assert list(row["labels"]) == ["team", "site"]  # those that are aggregated by come first
     assert growth == pytest.approx(3000 / answer["window_seconds"], rel=0.01)
     assert len(history) == answer["history"]["steps"] == STEPS
     assert sum(filter(None, history)) == pytest.approx(3000, rel=0.001)
     assert (other["labels"], other["growth_bytes_per_second"], other["size_bytes"]) == ({"team": "infra"}, 0, 0)
+
+
+def test_details_of_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
+    """A group that asks for disk space or permissions has both."""
+    path = tmp_path / "a.log"
+    path.write_bytes(b"x" * 5000)
+    path.chmod(0o640)
+    (row,) = show(LogGroup("g", (str(path),), metrics=frozenset({"mode"}))).ask("files")["files"]
+    status = os.stat(path)
+    expected = {"disk_bytes": status.st_blocks * 512, "mode": "0640", "uid": status.st_uid, "gid": status.st_gid}
+    assert expected.items() <= row.items()
 
 
 @pytest.fixture

@@ -86,7 +86,12 @@ def test_the_metrics_of_a_group(tmp_path: Path, show: Show, metrics: tuple[str, 
     path.rename(tmp_path / "a.log.1")
     path.write_text("22")
     scrape = shown.scrape()
-    suffixes = {"size": "size_bytes", "mtime": "mtime_seconds", "appended_bytes": "appended_bytes_total"}
+    suffixes = {
+        "size": "size_bytes",
+        "mtime": "mtime_seconds",
+        "appended_bytes": "appended_bytes_total",
+        "disk": "disk_bytes",
+    }
     expected = {f"fstat_file_{suffixes.get(name, f'{name}_total')}" for name in metrics}
     assert {name for name, _ in scrape.samples if name.startswith("fstat_file_")} == expected
     for name in ("truncations", "rotations"):

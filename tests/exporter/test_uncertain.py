@@ -101,11 +101,11 @@ def test_gone_between_its_event_and_its_stat(
     tracker = track(has_thread=False)
     look = tracker.cache.look
 
-    def look_too_late(name: str) -> bool:
+    def look_too_late(name: str, *, is_detailed: bool) -> bool:
         if is_renamed and path.exists():
             path.rename(tmp_path / "a.log.1")
         path.unlink(missing_ok=True)
-        return look(name)
+        return look(name, is_detailed=is_detailed)
 
     monkeypatch.setattr(tracker.cache, "look", look_too_late)
     append(path, "12345")

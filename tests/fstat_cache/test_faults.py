@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from fstat_cache import FileStats, FStatCache, watches
+from fstat_cache import DetailedStats, FileStats, FStatCache, watches
 from fstat_cache.hanging import Found
 from fstat_cache.inotify import IN_MODIFY, Inotify
 from fstat_cache.mounts import Mount as MountLine
@@ -256,6 +256,21 @@ def test_an_audit_finds_what_makes_no_event(tmp_path: Path) -> None:
             memory.flush()
         assert_true(cache, [mapped, link])
         assert cache.audit() == 0
+
+
+def test_an_audit_corrects_blocks_that_were_allocated_later(tmp_path: Path) -> None:
+    """A filesystem reports no event when it allocates or frees blocks: that is no reason to poll the file."""
+    path = str(tmp_path / "a.log")
+    Path(path).write_bytes(b"x" * 10_000)
+    with FStatCache(keep_changes=True) as cache:
+        assert cache.look(path, is_detailed=True)
+        seen = cache.get_file_stats(path)
+        assert isinstance(seen, DetailedStats)
+        cache._life.served[path].stats = DetailedStats(seen, 0, *seen.access)  # as it was before
+        cache.take()
+        assert cache.audit() == 0
+        assert cache.status().polled == dict.fromkeys(cache.status().polled, 0)
+        assert cache.take() == [(path, seen)]
 
 
 def test_an_audit_waits_without_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstat_cache import FileStats, file_time_ns, is_settled
+from fstat_cache import DetailedStats, FileStats, file_time_ns, is_settled
 from fstat_cache.stats import read_stats
 
 
@@ -130,3 +130,29 @@ def test_absence_is_none_and_the_rest_raises(tmp_path: Path, file: Path) -> None
         assert read_stats(path) is None, path
     with pytest.raises(OSError, match="symbolic links"):
         read_stats(tmp_path / "loop")
+
+
+def test_details_are_read_where_they_are_asked_for(file: Path) -> None:
+    """They are those of os.stat; a later stat is the same object while nothing differs, and another one if they do."""
+    os.chmod(file, 0o640)
+    plain, stats = read_stats(file), read_stats(file, is_detailed=True)
+    assert type(plain) is FileStats
+    assert isinstance(stats, DetailedStats)
+    expected = os.stat(file)
+    assert stats.disk_bytes == expected.st_blocks * 512
+    assert stats.access == (0o640, expected.st_uid, expected.st_gid)
+    assert (stats.size, stats.mtime_ns, stats.identity) == (plain.size, plain.mtime_ns, plain.identity)
+    assert read_stats(file, stats, is_detailed=True) is stats
+    assert stats != plain != stats
+    os.chmod(file, 0o600)
+    later = read_stats(file, stats, is_detailed=True)
+    assert isinstance(later, DetailedStats)
+    assert later.access[0] == 0o600
+    assert later != stats
+    assert later.differs_in_details(stats)
+    assert read_stats(file.with_name("no"), is_detailed=True) is None
+    file.write_text("123456")
+    other = read_stats(file, stats, is_detailed=True)
+    assert isinstance(other, DetailedStats)
+    assert not other.differs_in_details(stats)
+    assert copy.copy(other) == other

@@ -29,6 +29,7 @@ BEYOND_A_SCHEMA = {
         "group-twice",
         "group-twice-by-merge",
         "group-twice-by-preset",
+        "metrics-mode-and-label",
         "preset-clash",
         "preset-twice",
         "preset-without-its-labels",

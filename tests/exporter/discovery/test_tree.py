@@ -244,10 +244,10 @@ def test_a_failed_look_keeps_nobody_from_another(
     tracker = track("*/*.log")
     look = FStatCache.look
 
-    def fail(cache: FStatCache, path: str) -> bool:
+    def fail(cache: FStatCache, path: str, *, is_detailed: bool) -> bool:
         if path.endswith("bad.log"):
             raise RuntimeError("unexpected")
-        return look(cache, path)
+        return look(cache, path, is_detailed=is_detailed)
 
     with monkeypatch.context() as patched:
         patched.setattr(FStatCache, "look", fail)
@@ -273,10 +273,10 @@ def test_a_failed_look_at_a_rotated_file_is_made_again(
 
     look = FStatCache.look
 
-    def fail(cache: FStatCache, path: str) -> bool:
+    def fail(cache: FStatCache, path: str, *, is_detailed: bool) -> bool:
         if path.endswith(".1"):
             raise RuntimeError("unexpected")
-        return look(cache, path)
+        return look(cache, path, is_detailed=is_detailed)
 
     with monkeypatch.context() as patched:
         patched.setattr(FStatCache, "look", fail)

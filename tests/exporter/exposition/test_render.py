@@ -1,6 +1,7 @@
 """The exposition of a publication, against what prometheus_client writes of the same one, to the letter."""
 
 import gzip
+import os
 import re
 import subprocess
 import threading
@@ -16,11 +17,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.config.groups import FILE_METRICS, LogGroup
+from exporter.config.groups import DIRECTORIES, DISK, FILE_METRICS, MODE, OLDEST_MTIME, LogGroup
+from exporter.exposition.catalogue import file_families, mode_families, sample_name, totals_families
 from exporter.exposition.chunks import Rows
-from exporter.exposition.render import TEXT_KEPT_SCRAPES, Exposition, file_families, sample_name, totals_families
+from exporter.exposition.render import TEXT_KEPT_SCRAPES, Exposition
 from exporter.publication.publication import Changed, Publication
-from fstat_cache import FileStats
+from exporter.publication.rows import Totals
+from fstat_cache import DetailedStats, FileStats
 from tests.exporter.books import Book
 from tests.support import parse_scrape, program
 
@@ -34,9 +37,17 @@ GROUPS = (
         labels={"team": TEAM, "none": ""},
         path_regex=OF_PATH,
         aggregate_by=("pod", "app"),
-        metrics=frozenset(FILE_METRICS),
+        metrics=frozenset((*FILE_METRICS, MODE, OLDEST_MTIME, DIRECTORIES)),
     ),
-    LogGroup("sums", (), labels={"zone": "z"}, path_regex=OF_PATH, aggregate_by=("app", "zone"), per_file=False),
+    LogGroup(
+        "sums",
+        (),
+        labels={"zone": "z"},
+        path_regex=OF_PATH,
+        aggregate_by=("app", "zone"),
+        per_file=False,
+        metrics=frozenset((DISK, OLDEST_MTIME)),
+    ),
     LogGroup("few", (), max_series=2, metrics=frozenset({"size", "rotations"})),
 )
 LABEL_NAMES = ("group", "path", "app", "none", "pod", "team", "zone")
@@ -72,6 +83,7 @@ class Reference(Collector):
     def collect(self) -> list[Metric]:
         """The families of files, groups and aggregates."""
         files = file_families()
+        (modes,) = mode_families().values()
         for row in self._publication.rows.values():
             group, path = GROUPS[row.group], row.path
             if not row.is_published or path.stats is None or path.is_hidden or not self._has(group):
@@ -79,7 +91,12 @@ class Reference(Collector):
             labels = {name: value for name, value in zip(LABEL_NAMES, row.values, strict=True) if value}
             values: dict[str, float] = {"size": path.stats.size, "mtime": path.stats.mtime}
             if path.is_counting:
-                values |= {name: getattr(path, name) for name in FILE_METRICS[2:]}
+                values |= {name: getattr(path, name) for name in FILE_METRICS[2:6]}
+            if isinstance(path.stats, DetailedStats):
+                values[DISK] = path.stats.disk_bytes
+                mode, uid, gid = path.stats.access
+                if MODE in group.metrics:
+                    self._add(modes, {**labels, "mode": f"{mode:04o}", "owner_uid": f"{uid}", "owner_gid": f"{gid}"}, 1)
             for name in group.metrics & values.keys():
                 self._add(files[name], labels, values[name])
         aggregates = totals_families("aggregate", "in the aggregate")
@@ -93,12 +110,23 @@ class Reference(Collector):
                 own = dict(zip(group.aggregate_by, totals.values, strict=True))
                 labels |= {name: own.get(name, "") for name in ("pod", "app", "zone")}
             labels |= {name: value for name, value in group.labels.items() if value}
+            present = [row for row in self._publication.rows.values() if totals in row.totals and row.is_present]
+            stats = [row.path.stats for row in present if row.path.stats is not None]
             for name, family in (aggregates if totals.values else totals_of_groups).items():
-                if name != "newest_mtime_seconds":
-                    self._add(family, labels, getattr(totals, name))
-                elif totals.newest is not None and totals.newest.path.stats is not None:
-                    self._add(family, labels, totals.newest.path.stats.mtime)
-        families = [*files.values(), *totals_of_groups.values(), *aggregates.values()]
+                if name == "newest_mtime_seconds":
+                    value = totals.newest and totals.newest.path.stats and totals.newest.path.stats.mtime
+                elif name == "oldest_mtime_seconds" and OLDEST_MTIME in group.metrics:
+                    value = min((each.mtime for each in stats), default=None)
+                elif name == "directories" and DIRECTORIES in group.metrics:
+                    value = len({os.path.dirname(row.path.name) for row in present})
+                elif name == "disk_bytes" and DISK in group.metrics:
+                    held = [row for row in present if row.path.inode and row.path in row.path.inode.holders]
+                    value = sum(row.path.stats.disk_bytes for row in held if isinstance(row.path.stats, DetailedStats))
+                else:
+                    value = getattr(totals, name) if name in Totals.__slots__ and name != "disk_bytes" else None
+                if value is not None:
+                    self._add(family, labels, value)
+        families = [*files.values(), modes, *totals_of_groups.values(), *aggregates.values()]
         for family in families:
             family.samples.sort(key=self._place)
         return families
@@ -118,6 +146,11 @@ class Reference(Collector):
         return self._text.find(generate_latest(registry).decode().rsplit("gauge\n", 1)[1])
 
 
+def detailed(stats: FileStats) -> FileStats:
+    """Return the stats with details, which differ where the size does."""
+    return DetailedStats(stats, stats.size // 3, stats.size & 0o7777, stats.inode, 4)
+
+
 class Published:
     """A publication and its exposition."""
 
@@ -128,6 +161,8 @@ class Published:
     def look(self, path: str, stats: FileStats | None, group: int = 0) -> None:
         """Declare a path, and book a stat of it."""
         self.book.declare(path, group, since_ns=0)
+        if stats is not None and DISK in GROUPS[group].metrics:
+            stats = detailed(stats)
         self.book.observe(path, stats)
 
     def text(
@@ -163,7 +198,7 @@ class Published:
 
 ALL_NAMES = [
     sample_name(family)
-    for families in (file_families(), totals_families("group", ""), totals_families("aggregate", ""))
+    for families in (file_families(), mode_families(), totals_families("group", ""), totals_families("aggregate", ""))
     for family in families.values()
 ]
 
@@ -194,7 +229,9 @@ class Model(RuleBasedStateMachine):
         for path in self.some(data):
             inode = self.published.book.facts.at(path)
             if inode is not None:
-                self.published.book.observe(path, FileStats(size, mtime_ns, inode.identity[1], 1, 1))
+                stats = FileStats(size, mtime_ns, inode.identity[1], 1, 1)
+                is_detailed = isinstance(self.published.book.of(path).stats, DetailedStats)
+                self.published.book.observe(path, detailed(stats) if is_detailed else stats)
 
     def some(self, data: st.DataObject) -> list[str]:
         known = sorted(self.published.book.facts.paths)
@@ -337,9 +374,9 @@ def test_text_is_dropped_when_nobody_asks_for_it(published: Published, monkeypat
         assert published.text(is_compressed=True) == text
     assert not dropped
     assert published.text(is_compressed=True) == text
-    assert len(dropped) == 3 * len(GROUPS)
+    assert len(dropped) == 4 * len(GROUPS)
     assert published.text(is_compressed=True) == text
-    assert len(dropped) == 3 * len(GROUPS)
+    assert len(dropped) == 4 * len(GROUPS)
 
 
 def test_odd_ends_of_lines(published: Published) -> None:
@@ -366,5 +403,5 @@ def test_nothing_stays_of_what_has_gone() -> None:
     assert len(scrape.values("fstat_file_size_bytes")) == 10
     assert len(scrape.values("fstat_aggregate_files")) == 10
     rows = [table.rows[1] for table in made.exposition._tables]
-    assert [len(each) for each in rows] == [10, 1, 10]
-    assert [each.chunks for each in rows] == [1, 1, 1]
+    assert [len(each) for each in rows] == [10, 10, 1, 10]
+    assert [each.chunks for each in rows] == [1, 1, 1, 1]
