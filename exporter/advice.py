@@ -37,10 +37,13 @@ class Advice:
 
     def _log_patterns(self) -> None:
         matcher, discovery = self._tracker.matcher, self._tracker.discovery
-        patterns = {(matcher.rules[group].name, text): number for number, (group, text) in matcher.patterns.items()}
+        patterns = {
+            (matcher.rules[group].name, pattern.written): number
+            for number, (group, pattern) in matcher.patterns.items()
+        }
         unmatched: dict[str, list[str]] = {}
         for group, text in sorted(patterns.keys() - self._checked):
-            directories = list(self._directories(text))
+            directories = list(self._directories(matcher.patterns[patterns[group, text]][1]))
             for path in directories:
                 about = fields(group=group, pattern=text, hint=directory_hint(path))
                 _log.warning("a pattern names a directory and matches no file in it", extra=about)
@@ -88,8 +91,8 @@ class Advice:
             )
         self._is_full = files > max_files
 
-    def _directories(self, text: str) -> Iterator[str]:
-        for glob in Include(text).globs:
+    def _directories(self, pattern: Include) -> Iterator[str]:
+        for glob in pattern.globs:
             if glob.is_literal:
                 with self._tracker.lock:
                     is_directory = self._tracker.discovery.is_directory(glob.base)

@@ -17,6 +17,8 @@ from dataclasses import replace
 from exporter import __version__
 from exporter.advice import Advice
 from exporter.changeover import Changeover
+from exporter.config.dates import last_midnight_s, next_midnight_s
+from exporter.config.errors import ConfigError
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
 from exporter.content.contents import Contents
@@ -60,6 +62,7 @@ class Agent:
         config_path: the file whose change causes a reload, absolute; None: none.
         has_lifecycle: whether HTTP requests may cause a reload.
         notifier: notifies systemd.
+        now_s: gives the unix time of the dates in patterns.
 
     Raises:
         StateError: the state file cannot be used.
@@ -77,8 +80,10 @@ class Agent:
         config_path: str | None = None,
         has_lifecycle: bool = False,
         notifier: Notifier | None = None,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
-        self._config = config
+        self._config = config = config.at(now_s())
+        self._now_s = now_s
         self._web_config = web_config or WebConfigFile(None)
         self._tokens = tokens
         self._sockets = sockets
@@ -114,8 +119,8 @@ class Agent:
             tracker.cache.inodes.restore(tracker.facts.inodes.handles, restored.saved_at_ns)
             # Unknown files are new since the latest save if their pattern was configured then.
             since_ns = tracker.clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
-            for number, (group, text) in matcher.patterns.items():
-                if restored.was_configured(text, self._config.logs[group].exclude):
+            for number, (group, pattern) in matcher.patterns.items():
+                if restored.was_configured(pattern.written, self._config.logs[group].exclude):
                     tracker.since_ns[number] = since_ns
         self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint
@@ -147,7 +152,9 @@ class Agent:
             _log.info("listening", extra=fields(url=url, address=address, version=__version__))
         tracker.start()
         self._begin_tasks(is_first=True)
-        others = [asyncio.create_task(self._feed_watchdog()), asyncio.create_task(self._watch_config())]
+        others = [
+            asyncio.create_task(each) for each in (self._feed_watchdog(), self._watch_config(), self._watch_dates())
+        ]
         try:
             await stop.wait()
         finally:
@@ -185,6 +192,16 @@ class Agent:
             async for _ in ConfigWatch(self._config_path).changes():
                 self.ask_to_reload("file", is_asked_for=False)
 
+    async def _watch_dates(self) -> None:
+        while True:
+            now_s = self._now_s()
+            await asyncio.sleep(next_midnight_s(now_s) - now_s)
+            self._check_dates()
+
+    def _check_dates(self) -> None:
+        if self._config.at(self._now_s()) != self._config:
+            self.ask_to_reload("date", is_asked_for=False)
+
     def _close(self) -> None:
         self._shippers.close()
         self._contents.close()
@@ -207,6 +224,7 @@ class Agent:
         while True:
             if not is_first:
                 await asyncio.sleep(self._config.rescan_interval_s)
+                self._check_dates()  # the clock may have stepped, or the machine was suspended
             try:
                 async with self._scanning:
                     async with self._reporting_progress() if is_first else contextlib.nullcontext():
@@ -269,13 +287,20 @@ class Agent:
         if is_asked_for:
             self._notifier.reloading()
         is_different, status = False, "Following the old configuration; the new one cannot be used."
+        mistakes = None
         try:
-            config = _reloadable(await call_in_thread(self._read_config, "reload"), self._config)
+            try:
+                config = _reloadable(await call_in_thread(self._read_config, "reload"), self._config)
+            except ConfigError as error:
+                mistakes, config = error, self._config  # whose dates still change
+            config = config.at(self._now_s())
             is_different = config != self._config
             if is_different:
                 if not is_asked_for:
                     self._notifier.reloading()
                 await self._follow(config)
+            if mistakes is not None:
+                raise mistakes
             status = Notifier.FOLLOWING
         except CacheClosedError:
             raise ReloadError("the agent is stopping") from None
@@ -302,7 +327,7 @@ class Agent:
         self._begin_tasks(is_first=False)
 
     async def _change_over(self, config: Config) -> None:
-        changeover = Changeover(self._tracker, config)
+        changeover = Changeover(self._tracker, config, last_midnight_s(self._now_s()))
         gc.unfreeze()
 
         def prepare() -> Exposition:

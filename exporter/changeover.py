@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from exporter.config.globs import Exclude, Include
+from exporter.config.groups import LogGroup
 from exporter.config.model import Config
+from exporter.ledger.records import Path
 from exporter.matching.automaton import PathMatcher, number_groups
 from exporter.publication.publication import Publication
 from exporter.tracker import Tracker
@@ -21,11 +24,14 @@ class Changeover:
     Args:
         tracker: its first scan is done.
         config: the next configuration.
+        midnight_s: when the dates in patterns have changed last, unix time; None: there are none.
     """
 
-    def __init__(self, tracker: Tracker, config: Config) -> None:
+    def __init__(self, tracker: Tracker, config: Config, midnight_s: float | None = None) -> None:
         self._tracker = tracker
         self._config = config
+        self._midnight_s = midnight_s
+        self._leaving: set[Path] = set()  # paths that only the dates of the old configuration match
         matcher = tracker.matcher
         # Only the groups that are published: the matcher may still have those of a changeover that failed.
         position_of = tracker.publication.position_of
@@ -49,6 +55,8 @@ class Changeover:
         self._publication = tracker.publish(self._config, first=self._new[0].number, before=tracker.publication)
         tracker.match(PathMatcher([*self._old, *self._new]))
         tracker.scan()
+        with tracker.lock, tracker.facts.lock:
+            self._declare_leaving()  # after the scan, which declares names without wildcards again
         self._publication.catch_up()
         return self._publication
 
@@ -67,6 +75,7 @@ class Changeover:
             tracker.refresh_locked(as_of_ns)  # so that a scrape of the old publication in progress is up to date
             with tracker.facts.lock:
                 publication.take_over(tracker.matcher.groups_of)
+                publication.keep_gone(self._leaving)
                 tracker.matcher, tracker.publication = matcher, publication
                 show()
 
@@ -89,19 +98,42 @@ class Changeover:
         with tracker.lock:
             tracker.since_ns = {number: tracker.since_ns[number] for number in matcher.patterns}
 
+    def _declare_leaving(self) -> None:
+        """Have the new publication show the files that leave only because of their dates."""
+        tracker, before = self._tracker, self._tracker.publication
+        new = {_as_written(group): rules.number for group, rules in zip(self._config.logs, self._new, strict=True)}
+        numbers = [new.get(_as_written(group)) for group in before.config]
+        for path, row in before.rows.items():
+            number = numbers[row.group]
+            if number is not None and not path.has_ended and max(path.groups) < self._new[0].number:
+                groups = (*path.groups, number)
+                tracker.facts.declare(path.name, path.realm, groups, since_ns=path.since_ns, is_new=path.is_new)
+                self._leaving.add(path)
+
     def _inherited_since(self) -> dict[int, int]:
-        """Return pattern number -> since when unknown files are new: as before if the pattern is not new, else now."""
+        """Return pattern number -> since when unknown files are new: as before if the pattern is not new, else now.
+
+        If only its dates are others, since they changed: what was written before is no growth of this moment.
+        """
         tracker = self._tracker
+        midnight_ns = None if self._midnight_s is None else tracker.clock.moment_of(int(self._midnight_s * 1e9))
+        changed_ns = tracker.as_of_ns if midnight_ns is None else midnight_ns
         since = {}
         for group, rules in zip(self._config.logs, self._new, strict=True):
             excludes = set(group.exclude)
-            for number, text in rules.patterns.items():
+            for number, pattern in rules.patterns.items():
                 known = [
-                    tracker.since_ns[old]
+                    tracker.since_ns[old] if old_pattern == pattern else max(tracker.since_ns[old], changed_ns)
                     for before, old_rules in zip(tracker.publication.config, self._old, strict=True)
                     if excludes.issuperset(before.exclude) and before.follow_symlinks >= group.follow_symlinks
-                    for old, old_text in old_rules.patterns.items()
-                    if old_text == text
+                    for old, old_pattern in old_rules.patterns.items()
+                    if old_pattern.written == pattern.written
                 ]
                 since[number] = min(known, default=tracker.as_of_ns)
         return since
+
+
+def _as_written(group: LogGroup) -> tuple[object, ...]:
+    """Return what decides which files belong to a group on some day."""
+    paths = tuple([Include(text).written for text in group.paths])
+    return group.group, paths, tuple([Exclude(text).written for text in group.exclude]), group.follow_symlinks

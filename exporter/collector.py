@@ -107,12 +107,14 @@ def _of_shippers(tracker: Tracker, shippers: Shippers) -> Iterator[_Sample]:
 
 
 def pattern_matches(tracker: Tracker) -> Iterator[tuple[int, str, int]]:
-    """Yield each pattern of the published configuration: its group's position, its text, how many files it matches."""
+    """Yield each pattern of the published configuration: its group's position, its text as written, how many files it
+    matches.
+    """
     publication = tracker.publication
-    for number, (group, text) in tracker.matcher.patterns.items():
+    for number, (group, pattern) in tracker.matcher.patterns.items():
         position = publication.position_of((group,))
         if position is not None:
-            yield position, text, tracker.discovery.matches[number]
+            yield position, pattern.written, tracker.discovery.matches[number]
 
 
 def _of_cache(tracker: Tracker) -> Iterator[_Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Self
 import bracex
 from wcmatch import fnmatch
 
+from exporter.config import dates
 from exporter.config.errors import shortened
 
 COMPRESSED_ENDINGS = (".gz", ".xz", ".zst", ".bz2")
@@ -93,35 +95,48 @@ class Glob:
 
 
 class Pattern(str):
-    """A pattern as written, compiled once. It compares and hashes like its text.
+    """A pattern, compiled once, with the dates in it as of one day. It compares and hashes like its text.
 
     Args:
-        text: the pattern; a compiled one is returned unchanged.
+        text: the pattern as written; a compiled one is returned unchanged.
+        now_s: the moment of its dates, unix time; None: now.
 
     Attributes:
+        written: the pattern as written.
         globs: one for each alternative of the braces.
 
     Raises:
         PatternError: the pattern is not valid.
     """
 
-    __slots__ = ("globs",)
+    __slots__ = ("globs", "written")
     globs: tuple[Glob, ...]
+    written: str
     _matches_dots = False
 
-    def __new__(cls, text: str) -> Self:
+    def __new__(cls, text: str, now_s: float | None = None) -> Self:
         if isinstance(text, cls):
             return text
-        self = super().__new__(cls, text)
-        self.globs = tuple(_glob(alternative, dots=cls._matches_dots) for alternative in _alternatives(text))
+        try:
+            self = super().__new__(cls, dates.resolve(text, time.time() if now_s is None else now_s, escape))
+        except ValueError as error:
+            raise PatternError(str(error)) from None
+        self.written = text
+        self.globs = tuple(_glob(alternative, dots=cls._matches_dots) for alternative in _alternatives(self))
         return self
+
+    def at(self, now_s: float) -> Self:
+        """Return the pattern with its dates as of a moment, unix time; itself if they are the same."""
+        dated = type(self)(self.written, now_s)
+        return self if dated == self else dated
 
 
 class Include(Pattern):
     """An absolute pattern of files.
 
     ``*``, ``?`` and ``[...]`` match within a segment, ``**`` matches any depth; none of them matches a leading dot.
-    ``{a,b}`` and ``{1..3}`` may be anywhere. A backslash makes the next character literal.
+    ``{a,b}`` and ``{1..3}`` may be anywhere, and so may dates, see :mod:`exporter.config.dates`. A backslash makes the
+    next character literal.
     """
 
     __slots__ = ()

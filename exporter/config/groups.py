@@ -185,7 +185,8 @@ class LogGroup:
         metadata=key(
             ListOf("patterns", INCLUDE, "at least one pattern"),
             "Patterns of its files: * and ? and [a-z] match within one component of the path, ** matches directories "
-            "of any depth, {a,b} is for alternatives. A file belongs to the first group that matches it.",
+            "of any depth, {a,b} is for alternatives, {today:%Y%m%d} and {yesterday:%Y%m%d} are dates. A file belongs "
+            "to the first group that matches it.",
         )
     )
     exclude: tuple[str, ...] = optional(

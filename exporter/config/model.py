@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -140,6 +140,25 @@ class Config:
     def published(self) -> tuple[object, ...]:
         """Everything that a publication depends on."""
         return self.logs, self.stale_grace_s, self.zeros
+
+    def at(self, now_s: float) -> Config:
+        """Return the configuration with the dates in its patterns as of a moment, unix time."""
+        return replace(
+            self,
+            logs=tuple([_dated(group, now_s) for group in self.logs]),
+            shippers=tuple([_dated(shipper, now_s) for shipper in self.shippers]),
+        )
+
+
+T = TypeVar("T", LogGroup, ShipperConfig)
+
+
+def _dated(section: T, now_s: float) -> T:
+    paths, exclude = (
+        tuple([kind(text).at(now_s) for text in texts])
+        for kind, texts in ((globs.Include, section.paths), (globs.Exclude, section.exclude))
+    )
+    return replace(section, paths=paths, exclude=exclude)
 
 
 class _Root(Section[Config]):

@@ -190,8 +190,13 @@ class Facts:
                 self._books.note_inode(path.inode)
             self._books.book(path)
 
-    def drop(self, paths: Set[Path]) -> None:
-        """End paths that no group matches any more. Inodes lose their homes there, so their growth no longer counts."""
+    def drop(self, paths: Set[Path], *, keeps_homes: bool = False) -> None:
+        """End paths that no group matches any more, and follow their files as undeclared names.
+
+        Args:
+            paths: the paths.
+            keeps_homes: whether growth of their inodes still counts; else these lose their homes there.
+        """
         with self.lock:
             for path in paths:
                 if path.is_present:  # follow it as an undeclared name
@@ -199,7 +204,7 @@ class Facts:
                     self._attribution.release(path.inode, path)
                     path.is_present, self.followed[path.name] = False, path.inode
                 self.end(path)
-            for inode in tuple(self.inodes.values()) if paths else ():
+            for inode in tuple(self.inodes.values()) if paths and not keeps_homes else ():
                 if any([home in paths for home in inode.homes]):  # noqa: C419 - a generator would be one call more
                     self._attribution.rehome(inode)
                     inode.homes = tuple([home for home in inode.homes if home not in paths])

@@ -61,7 +61,7 @@ class GroupPatterns:
     Attributes:
         number: the group's number.
         name: the group's name.
-        patterns: number of an include pattern -> its text.
+        patterns: number of an include pattern -> the pattern.
         starts: the first step of each pattern and exclude.
         name_excludes: the excludes that test the base name.
         is_detailed: whether the group shows details of its files, so that their stats must have them.
@@ -69,7 +69,7 @@ class GroupPatterns:
 
     number: int
     name: str
-    patterns: Mapping[int, str]
+    patterns: Mapping[int, Include]
     starts: tuple[_Step, ...]
     name_excludes: tuple[Test, ...]
     is_detailed: bool = False
@@ -90,13 +90,15 @@ def number_groups(
     """
     numbered = []
     for number, group in enumerate(groups, first_group):
-        patterns = dict(enumerate(dict.fromkeys(group.paths), first_pattern))
+        # By what is written: two dates may be the same on some days.
+        different = {pattern.written: pattern for pattern in map(Include, group.paths)}
+        patterns = dict(enumerate(different.values(), first_pattern))
         first_pattern += len(patterns)
         excludes = frozenset(group.exclude)
         starts = [
             _first_step(number, pattern, glob, (text, alternative, excludes), follows=group.follow_symlinks)
             for pattern, text in patterns.items()
-            for alternative, glob in enumerate(Include(text).globs)
+            for alternative, glob in enumerate(text.globs)
         ]
         by_name: list[Test] = []
         for text in group.exclude:
@@ -132,7 +134,7 @@ class PathMatcher:
 
     Attributes:
         rules: the groups by their numbers, in order.
-        patterns: number of an include pattern -> the number of its group, and its text.
+        patterns: number of an include pattern -> the number of its group, and the pattern.
         root: the state of the root directory; None when nothing can match.
     """
 

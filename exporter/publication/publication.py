@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import MappingProxyType
@@ -98,6 +98,7 @@ class Publication:
         self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
         self._gone: dict[Path, _Gone] = {}
         self._zeros = {position: Zeros(zero_for_s) for position, zero_for_s in zeros.items()}
+        self._kept: set[Path] = set()  # see keep_gone()
         self._disk_bytes: dict[Row, int] = {}  # what each row adds to its totals, of groups that ask for it
         self._changed = Changed(set(), set(self.groups))
         self._before = before
@@ -165,6 +166,9 @@ class Publication:
                 is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= patience_s
                 if is_shown and elapsed_s >= self._grace_s:
                     self.facts.end(path)
+                    if path in self._kept:  # it had ended before
+                        self._kept.discard(path)
+                        self._apply(path, Booking())
                 elif is_scrape and zeros is None:
                     gone.scrapes += 1
             self.update()
@@ -219,7 +223,7 @@ class Publication:
             assert before is not None
             self.update()
             known = {before.label_set(totals): (Counters.of(totals), totals.is_zero) for totals in before.totals()}
-            self.facts.drop(before.rows.keys() - self.rows.keys())
+            self.facts.drop({path for path in before.rows.keys() - self.rows.keys() if not path.has_ended})
             shown = {row.path: row.group for row in self.rows.values()}
             for home in {home for inode in self.facts.inodes.values() for home in inode.homes if home.has_ended}:
                 position = self.position_of(groups_of(home.name))
@@ -242,6 +246,12 @@ class Publication:
             self._gone |= before._gone
             self._before = None
             before.close()
+
+    def keep_gone(self, paths: Set[Path]) -> None:
+        """Drop paths from the facts, but keep their rows for the grace, as if their files had gone."""
+        with self.facts.lock:
+            self._kept |= paths
+            self.facts.drop(paths, keeps_homes=True)
 
     def close(self) -> None:
         """End the publication: it gets no bookings any more.
@@ -317,7 +327,7 @@ class Publication:
                 self.oldest[row.group].note(row, mtime_ns)
             if DISK in self.config[row.group].metrics:
                 self._count_disk(row)
-            if path.has_ended:
+            if path.has_ended and path not in self._kept:
                 self._end(row)
 
     def _position(self, path: Path) -> int | None:
@@ -356,7 +366,7 @@ class Publication:
 
     def _note_presence(self, path: Path, row: Row | None) -> None:
         """Note whether a file is present. A gone one gets its grace, published or not, after which expire() ends it."""
-        if path.is_present or path.has_ended:
+        if path.is_present or (path.has_ended and path not in self._kept):
             self._gone.pop(path, None)
         elif path.is_counting or path.stats is not None:  # else it waits for its first stat
             self._gone.setdefault(path, _Gone())

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.exposition import generate_latest
 
+from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
 from exporter.config.model import Config
 from exporter.config.shippers import ShipperConfig
+from exporter.exposition.render import Exposition
 from exporter.scrape import Scraper
 from exporter.shippers.positions import Fingerprint, Position
 from exporter.shippers.shippers import Shippers
@@ -140,6 +142,29 @@ def test_all_series_exist_from_the_start(world: World) -> None:
     assert numbers(scrape) == states(scrape) == {}
     assert scrape.value("fstat_shipper_state_readable", shipper="s") == 0
     assert scrape.value("fstat_shipper_state_errors_total", shipper="s") == 1
+
+
+def test_a_log_that_leaves_by_its_date(world: World) -> None:
+    """Its bytes stay unread, until the shipper has read them: the file is still there."""
+    day_s = 24 * 3600
+    group = LogGroup("g", (f"{world.logs}/a{{today_utc:%d}}.log",))
+    config = Config(logs=(group,), shippers=(world.shipper,))
+    world.log = world.logs / "a01.log"
+    touch(world.log)
+    agent = world.agent(groups=config.at(0).logs)
+    append(world.log, "0123456789\n")
+    world.read(4)
+    assert numbers(agent.scrape()) == {"unread_bytes": 7}
+    changeover = Changeover(agent.tracker, config.at(day_s), time.time())
+    exposition = Exposition(changeover.prepare())
+    changeover.finish(lambda: agent.scraper.show(exposition))
+    changeover.drop_old()
+    agent.tracker.publication.expire(time.monotonic() + 1000, is_scrape=False)
+    assert numbers(agent.scrape()) == {"unread_bytes": 7}
+    append(world.log, "late\n")
+    assert numbers(agent.scrape()) == {"unread_bytes": 12}
+    world.read(16)
+    assert numbers(agent.scrape()) == {"read_bytes_total": 12}
 
 
 def test_a_rotation_that_is_lost(world: World) -> None:
