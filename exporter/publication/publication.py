@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -97,7 +97,7 @@ class Publication:
         self._places = [Places[Row](group.max_series) for group in groups]
         self._aggregate_places = [Places[Totals](group.max_series) for group in groups]
         self._gone: dict[Path, _Gone] = {}
-        self._zeros = {position: Zeros(zero_for_s) for position, zero_for_s in zeros.items()}
+        self._zeros = Zeros(zeros)
         self._kept: set[Path] = set()  # see keep_gone()
         self._disk_bytes: dict[Row, int] = {}  # what each row adds to its totals, of groups that ask for it
         self._changed = Changed(set(), set(self.groups))
@@ -158,18 +158,17 @@ class Publication:
             self._end_zeros(now_s, is_scrape=is_scrape)
             for path, gone in tuple(self._gone.items()):
                 row = self.rows.get(path)
-                zeros = self._zeros[row.group] if row is not None and row.is_zero else None
+                zero_for_s = self._zeros.duration_s(row) if row is not None and row.is_zero else 0
                 if gone.since_s is None:
                     gone.since_s = now_s
                 elapsed_s = now_s - gone.since_s
-                patience_s = NOBODY_SCRAPES_S + (0 if zeros is None else zeros.duration_s)
-                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= patience_s
+                is_shown = gone.scrapes >= SCRAPES_OF_A_GONE_FILE or elapsed_s >= NOBODY_SCRAPES_S + zero_for_s
                 if is_shown and elapsed_s >= self._grace_s:
                     self.facts.end(path)
                     if path in self._kept:  # it had ended before
                         self._kept.discard(path)
                         self._apply(path, Booking())
-                elif is_scrape and zeros is None:
+                elif is_scrape and not zero_for_s:
                     gone.scrapes += 1
             self.update()
 
@@ -299,8 +298,7 @@ class Publication:
             self._note_presence(path, row)
         if row is not None and not row.has_counters and path.is_counting and path.stats is not None:
             row.has_counters = True
-            if row.group in self._zeros:
-                self._zeros[row.group].begin(row)
+            self._zeros.begin(row)
         if position is None:
             return
         totals_of_path = self.groups[position].lineage if row is None else row.totals
@@ -350,8 +348,7 @@ class Publication:
             if aggregate is None:
                 aggregate = self.aggregates[position, values] = Totals(position, values, is_published=False)
                 aggregate.lineage = (*totals, aggregate)
-                if position in self._zeros:
-                    self._zeros[position].begin(aggregate)
+                self._zeros.begin(aggregate)
                 self._aggregate_places[position].ask(aggregate)
             totals = aggregate.lineage
         for each in totals:
@@ -390,12 +387,11 @@ class Publication:
     def _set_zero(self, item: Row | Totals, *, is_zero: bool) -> None:
         """Go on as the publication before; a zero may last longer, so its time begins anew."""
         item.is_zero = False
-        if is_zero and item.group in self._zeros:
-            self._zeros[item.group].begin(item)
+        if is_zero:
+            self._zeros.begin(item)
 
     def _end_zeros(self, now_s: float, *, is_scrape: bool) -> None:
-        ended = [zeros.end(now_s, is_scrape=is_scrape) for zeros in self._zeros.values()]
-        for item in chain.from_iterable(ended):
+        for item in self._zeros.end(now_s, is_scrape=is_scrape):
             if isinstance(item, Totals):
                 self._changed.totals.add(item)
                 continue
@@ -422,8 +418,7 @@ class Publication:
     def _end(self, row: Row) -> None:
         del self.rows[row.path]
         row.has_ended = True
-        if row.group in self._zeros:
-            self._zeros[row.group].forget(row)
+        self._zeros.forget(row)
         heir = self._places[row.group].leave(row)
         if heir is not None:
             self._changed.rows.add(heir)
@@ -431,8 +426,7 @@ class Publication:
             totals.rows -= 1
             if totals.values and not totals.rows:
                 totals.has_ended = True
-                if totals.group in self._zeros:
-                    self._zeros[totals.group].forget(totals)
+                self._zeros.forget(totals)
                 del self.aggregates[totals.group, totals.values]
                 next_one = self._aggregate_places[totals.group].leave(totals)
                 if next_one is not None:

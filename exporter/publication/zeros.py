@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from exporter.publication.rows import Row, Totals
 
@@ -14,21 +15,29 @@ class Zeros:
     """Decides how long the counters of new rows and aggregates are shown as 0. Pure. Its cost is that of new items.
 
     Args:
-        zero_for_s: how long from the first scrape of a counter on; at least the interval of each scraper, seconds.
-
-    Attributes:
-        duration_s: how long with :data:`LATENESS`.
+        zero_for_s: position of a group that shows zeros -> for how long, from the first scrape of a counter on; at
+            least the interval of each scraper, seconds.
     """
 
-    def __init__(self, zero_for_s: float) -> None:
-        self.duration_s = zero_for_s * LATENESS
+    def __init__(self, zero_for_s: Mapping[int, float]) -> None:
+        self._durations_s = {position: each * LATENESS for position, each in zero_for_s.items()}
         self._born: set[Row | Totals] = set()  # those that no scrape has shown yet
-        self._shown: deque[tuple[float, set[Row | Totals]]] = deque()  # when a scrape showed them first
+        # By group: when a scrape showed them first, and them.
+        self._shown: dict[int, deque[tuple[float, set[Row | Totals]]]] = {position: deque() for position in zero_for_s}
+
+    def __bool__(self) -> bool:
+        """Whether any group shows zeros."""
+        return bool(self._durations_s)
+
+    def duration_s(self, item: Row | Totals) -> float:
+        """Return for how long an item shows 0, with :data:`LATENESS`."""
+        return self._durations_s.get(item.group, 0)
 
     def begin(self, item: Row | Totals) -> None:
-        """Show the counters of an item as 0 from now on."""
-        item.is_zero = True
-        self._born.add(item)
+        """Show the counters of a new item as 0 from now on, if its group shows zeros."""
+        item.is_zero = item.group in self._durations_s
+        if item.is_zero:
+            self._born.add(item)
 
     def forget(self, item: Row | Totals) -> None:
         """Forget an item that has ended."""
@@ -42,13 +51,15 @@ class Zeros:
             is_scrape: whether a scrape shows the items now.
         """
         changed: list[Row | Totals] = []
-        while self._shown and now_s - self._shown[0][0] >= self.duration_s:
-            for item in self._shown.popleft()[1]:
-                of = item if isinstance(item, Totals) else item.path
-                if item.is_zero and not item.has_ended and (of.changes or of.appended_bytes or of.rotations):
-                    changed.append(item)
-                item.is_zero = False
-        if is_scrape and self._born:
-            self._shown.append((now_s, self._born))
-            self._born = set()
+        for position, shown in self._shown.items():
+            while shown and now_s - shown[0][0] >= self._durations_s[position]:
+                for item in shown.popleft()[1]:
+                    of = item if isinstance(item, Totals) else item.path
+                    if item.is_zero and not item.has_ended and (of.changes or of.appended_bytes or of.rotations):
+                        changed.append(item)
+                    item.is_zero = False
+            born = {item for item in self._born if item.group == position} if is_scrape else set()
+            if born:
+                shown.append((now_s, born))
+                self._born -= born
         return changed
