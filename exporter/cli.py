@@ -14,7 +14,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from exporter import __version__
 from exporter.advice import pattern_hint
@@ -23,12 +23,14 @@ from exporter.config import model
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
 from exporter.config.fields import scalars
 from exporter.config.model import AUTHORIZATIONS, Config
+from exporter.flags import Parser, directory_of
 from exporter.ops import log
 from exporter.ops.log import fields
 from exporter.ops.systemd import Notifier
 from exporter.shippers.inspection import inspect
 from exporter.shippers.report import write
 from exporter.state.state_file import StateError, check_path
+from exporter.top import command as top
 from exporter.web.security.kubernetes import ApiServer, ReviewError, TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
 from exporter.web.server import ListenError, listen
@@ -37,6 +39,8 @@ from fstat_cache.paths import Root
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
 REPORT = "shippers"
 """The command that prints a report, in the place of patterns."""
+TOP = "top"
+"""The command that shows what grows, with flags of its own; it comes first."""
 
 _MAX_DESCRIPTORS = 65536
 
@@ -53,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after a mistake that was printed to stderr. After serving it does not return but ends
         the process with 0.
     """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments[:1] == [TOP]:
+        return top.run(arguments[1:])
     parsed = vars(_parser().parse_args(arguments))
     # The names of flags have dots, those of attributes cannot.
     flags = argparse.Namespace(**{name.replace(".", "_"): value for name, value in parsed.items()})
@@ -137,8 +145,11 @@ def _takes_report(flags: argparse.Namespace) -> bool:
     """Return whether the command is ``shippers``, and take it out of the patterns.
 
     Raises:
-        ConfigError: patterns follow.
+        ConfigError: patterns follow, or the command is ``top``.
     """
+    if flags.patterns[:1] == [TOP]:
+        text = f"comes before all flags: fstat-exporter {TOP} --help lists its own; a file is ./{TOP}"
+        raise ConfigError([Mistake(TOP, text)])
     if flags.patterns[:1] != [REPORT]:
         return False
     if len(flags.patterns) > 1:
@@ -174,19 +185,14 @@ def _ask_to_stop(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message}, see --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fstat-exporter",
         description="Publish size, age and changes of log files as Prometheus metrics.",
         allow_abbrev=False,
         epilog=f"fstat-exporter {REPORT} --config.file=FILE prints what each log shipper of the configuration has not "
-        "read, and why logs have no position; it needs no running agent.",
+        f"read, and why logs have no position; it needs no running agent. fstat-exporter {TOP} shows what grows in the "
+        f"terminal, see fstat-exporter {TOP} --help.",
     )
     add = parser.add_argument
     add(
@@ -238,28 +244,7 @@ def _config_path(flags: argparse.Namespace) -> str | None:
     if flags.patterns:
         return None
     source = _source(flags)
-    return os.path.join(_directory_of(source, source), source)
-
-
-def _directory_of(path: str, name: str) -> str:
-    """Return the directory that a path is relative to; for an absolute path without asking for it.
-
-    Args:
-        path: absolute or relative.
-        name: of the path in the error.
-
-    Raises:
-        ConfigError: the path is relative, and the working directory has no path.
-    """
-    if path.startswith("/"):
-        return "/"
-    try:
-        return os.getcwd()
-    except OSError as error:
-        is_gone = isinstance(error, FileNotFoundError)
-        reason = "is gone" if is_gone else f"cannot be determined: {error.strerror}"
-        text = f"is relative, but the working directory {reason}; start in another one or make it absolute"
-        raise ConfigError([Mistake(name, text)]) from None
+    return os.path.join(directory_of(source, source), source)
 
 
 def _rootfs(path: str) -> str:
@@ -291,7 +276,7 @@ def _read_config(flags: argparse.Namespace) -> Config:
         if relative != "/" and flags.path_rootfs != "/":
             text = "is relative; with --path.rootfs write it as the host sees it, from its root on"
             raise ConfigError([Mistake(f"pattern {shortened(relative)!r}", text)])
-        return model.from_patterns(flags.patterns, _directory_of(relative, f"pattern {shortened(relative)!r}"))
+        return model.from_patterns(flags.patterns, directory_of(relative, f"pattern {shortened(relative)!r}"))
     if flags.config_file is None and _is_missing(DEFAULT_CONFIG_PATH):
         text = (
             "does not exist; name a configuration with --config.file FILE, "

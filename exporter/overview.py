@@ -282,6 +282,8 @@ def _file(row: Row, names: Iterable[tuple[str, int]], recent: Recent, shippers: 
         "labels": {name: values[at] for name, at in names if values[at]},
         "size_bytes": path.stats.size,
         "mtime_seconds": path.stats.mtime,
+        "device": path.stats.device,
+        "inode": path.stats.inode,
         "changes_total": path.changes if counts else None,
         "appended_bytes_total": path.appended_bytes if counts else None,
         "truncations_total": path.truncations if counts else None,

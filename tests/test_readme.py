@@ -212,6 +212,7 @@ COMMANDS: dict[str, Callable[[str, Path], None]] = {
     r"systemctl .*": run_by_systemd,
     r"\.venv/bin/fstat-exporter --config\.check .*": run_to_the_end,
     r"\.venv/bin/fstat-exporter shippers .*": print_report,
+    r"\.venv/bin/fstat-exporter top .*": run_to_the_end,
     r"\.venv/bin/fstat-exporter '.*": and_stop(serve_agent),
     r"\.venv/bin/python examples/flask_app\.py /tmp": and_stop(serve_flask),
     r"\.venv/bin/gunicorn .*--bind localhost:5000 .*": and_stop(serve_gunicorn),

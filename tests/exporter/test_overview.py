@@ -98,6 +98,8 @@ def test_a_file(tmp_path: Path, show: Callable[..., Shown]) -> None:
         "labels": {"team": "infra", "site": "shop"},
         "size_bytes": 3000,
         "mtime_seconds": os.stat(path).st_mtime,
+        "device": os.stat(path).st_dev,
+        "inode": os.stat(path).st_ino,
         "changes_total": 1,
         "appended_bytes_total": 3000,
         "truncations_total": 0,
