@@ -22,18 +22,18 @@ from exporter.agent import Agent
 from exporter.config import model
 from exporter.config.errors import ConfigError, Mistake, one_line, shortened
 from exporter.config.fields import scalars
-from exporter.config.model import AUTHORIZATIONS, Config
+from exporter.config.model import AUTHORIZATIONS, Config, WebConfig
 from exporter.flags import Parser, directory_of
 from exporter.ops import log
 from exporter.ops.log import fields
-from exporter.ops.systemd import Notifier
+from exporter.ops.systemd import Notifier, passed_descriptors
 from exporter.shippers.inspection import inspect
 from exporter.shippers.report import write
 from exporter.state.state_file import StateError, check_path
 from exporter.top import command as top
 from exporter.web.security.kubernetes import ApiServer, ReviewError, TokenAuthorizer
 from exporter.web.security.web_config_file import WebConfigFile
-from exporter.web.server import ListenError, listen
+from exporter.web.server import ListenError, adopt, listen
 from fstat_cache.paths import Root
 
 DEFAULT_CONFIG_PATH = "/etc/fstat-exporter/exporter.yml"
@@ -81,11 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.set_up(log.LEVELS[flags.log_level], flags.log_format, sys.stderr)
     web_config.tell_warnings()
     _raise_descriptor_limit()
+    is_passed = flags.web_systemd_socket
     try:
         tokens = TokenAuthorizer(ApiServer.of_pod(os.environ)) if has_tokens else None
         agent = Agent(
             settings,
-            listen(settings.web.listen_address),
+            adopt(passed_descriptors(os.environ)) if is_passed else listen(settings.web.listen_address),
             web_config,
             tokens=tokens,
             rootfs=rootfs,
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             notifier=Notifier(os.environ),
         )
     except ListenError as error:
-        print(one_line(f"fstat-exporter: {error}; {_address_remedy(flags)}"), file=sys.stderr)
+        remedy = "" if is_passed else f"; {_address_remedy(flags)}"
+        print(one_line(f"fstat-exporter: {error}{remedy}"), file=sys.stderr)
         return 1
     except ReviewError as error:
         print(f"fstat-exporter: web.authorization is kubernetes, but {error}", file=sys.stderr)
@@ -103,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StateError as error:
         print(f"fstat-exporter: {error}", file=sys.stderr)
         return 1
+    if is_passed:
+        _log.info("listening on the sockets from systemd; web.listen_address is not used")
     asyncio.run(_serve(agent))
     _log.info("stopped")
     logging.shutdown()
@@ -207,6 +211,11 @@ def _parser() -> Parser:
         "--web.listen-address",
         metavar="ADDRESS",
         help="host:port, [IPv6 address]:port, or :port for all addresses (default: :10943)",
+    )
+    add(
+        "--web.systemd-socket",
+        action="store_true",
+        help="listen on the sockets of a systemd .socket unit, instead of --web.listen-address",
     )
     add("--web.telemetry-path", metavar="PATH", help="the path of the metrics (default: /metrics)")
     add(
@@ -318,6 +327,8 @@ def _with_flags(settings: Config, flags: argparse.Namespace) -> Config:
         raise ConfigError(mistakes)
     if flags.web_authorization is not None:
         given["authorization"] = flags.web_authorization
+    if flags.web_systemd_socket:
+        given["listen_address"] = WebConfig().listen_address  # not used, so a reload finds no change of it
     return replace(settings, web=replace(settings.web, **given))
 
 

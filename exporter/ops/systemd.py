@@ -1,4 +1,6 @@
-"""Notifications to systemd, sd_notify(3), from a service of ``Type=notify`` or ``notify-reload``."""
+"""What systemd and the agent tell each other: sd_notify(3), of a service of ``Type=notify`` or ``notify-reload``, and
+socket activation, sd_listen_fds(3).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 EXTENSION_S = 30
 """The EXTEND_TIMEOUT_USEC of each progress notification, in seconds."""
+
+_FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 
 
 class Notifier:
@@ -74,3 +78,15 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
     if not microseconds.isdecimal() or int(microseconds) == 0 or pid not in ("", str(os.getpid())):
         return None
     return int(microseconds) / 1_000_000
+
+
+def passed_descriptors(environment: Mapping[str, str]) -> range:
+    """Return the descriptors that systemd passed to this process, sd_listen_fds(3); empty without any.
+
+    Args:
+        environment: of the process: LISTEN_PID and LISTEN_FDS count.
+    """
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return range(0)
+    return range(_FIRST_PASSED, _FIRST_PASSED + int(count))

@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from tornado import httpserver, httputil, web
@@ -21,6 +22,7 @@ _MAX_CONNECTIONS = 2000
 _MAX_HEADER_BYTES = 16 << 10
 _MAX_BODY_BYTES = 4 << 10  # no handler reads a body
 _BACKLOG = 1024
+_TCP = ((socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET6, socket.SOCK_STREAM))
 
 
 class ListenError(Exception):
@@ -57,6 +59,34 @@ def listen(address: ListenAddress) -> list[socket.socket]:
         for bound in sockets:
             bound.close()
         raise ListenError(f"cannot listen on {address}: {_reason(error, address)}") from None
+    return sockets
+
+
+def adopt(descriptors: Sequence[int]) -> list[socket.socket]:
+    """Return the listening sockets that systemd passed.
+
+    Args:
+        descriptors: by :func:`exporter.ops.systemd.passed_descriptors`.
+
+    Raises:
+        ListenError: there are none, or one is no listening TCP socket.
+    """
+    if not descriptors:
+        remedy = "start a .socket unit of the service, or leave --web.systemd-socket out"
+        raise ListenError(f"systemd passed no socket; {remedy}")
+    sockets = []
+    for descriptor in descriptors:
+        try:
+            passed = socket.socket(fileno=descriptor)
+            is_tcp = (passed.family, passed.type) in _TCP and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            is_tcp = False
+        if not is_tcp:
+            remedy = "expected ListenStream= with a port and Accept=no in the .socket unit"
+            raise ListenError(f"descriptor {descriptor} from systemd is no listening TCP socket; {remedy}")
+        passed.set_inheritable(False)
+        passed.setblocking(False)
+        sockets.append(passed)
     return sockets
 
 

@@ -17,12 +17,14 @@ def systemd_analyze(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_unit_is_understood(tmp_path: Path) -> None:
-    """systemd knows every line of the unit, and finds nothing to say about it."""
+def test_units_are_understood(tmp_path: Path) -> None:
+    """systemd knows every line of the units, and finds nothing to say about them."""
     text, count = re.subn(r"ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text())
     assert count == 1
     (tmp_path / UNIT.name).write_text(text)
-    assert not systemd_analyze("verify", tmp_path / UNIT.name)
+    socket = UNIT.with_suffix(".socket")
+    (tmp_path / socket.name).write_text(socket.read_text())
+    assert not systemd_analyze("verify", tmp_path / UNIT.name, tmp_path / socket.name)
 
 
 def calls_in(name: str) -> set[str]:

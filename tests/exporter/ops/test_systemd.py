@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.ops.systemd import Notifier
-from tests.support import REPOSITORY, wait_until
+from exporter.ops.systemd import Notifier, passed_descriptors
+from tests.support import REPOSITORY, Server, free_port, program, wait_until
 
 
 class Systemd:
@@ -138,3 +138,76 @@ def test_the_agent_as_a_service(systemd: Systemd, tmp_path: Path) -> None:
     text = log_path.read_text()
     wait_until(lambda: "stopped" in text)
     assert re.findall("Traceback|level=warn", text) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}, [3, 4]),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, []),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, []),
+        ({"LISTEN_FDS": "2"}, []),
+        ({}, []),
+    ],
+)
+def test_passed_descriptors(environment: dict[str, str], expected: list[int]) -> None:
+    """Those of this process, as sd_listen_fds(3) has it."""
+    assert list(passed_descriptors(environment)) == expected
+
+
+def test_socket_activation(tmp_path: Path) -> None:
+    """The first request starts the agent, which answers it on the socket that it was passed; no other is opened."""
+    port = free_port()
+    activate = [program("systemd-socket-activate", "it comes with systemd"), f"--listen=127.0.0.1:{port}"]
+    command = [*activate, sys.executable, "-W", "error", "-m", "exporter", "--web.systemd-socket"]
+    # A port that is taken: the flag overrides this one too.
+    command += [f"--web.listen-address=127.0.0.1:{port}", f"{tmp_path}/*.log"]
+    server = Server(command, tmp_path / "agent.out", port)
+    try:
+        wait_until(lambda: "Listening on" in server.log_path.read_text())
+        assert "exporter" not in server.log_path.read_text()
+        assert server.get("/-/healthy").status == 200
+        server.wait_for("/-/ready")
+        log = server.log_path.read_text()
+        assert "listening on the sockets from systemd; web.listen_address is not used" in log
+        assert re.findall(r"msg=listening url=(\S+)", log) == [f"http://127.0.0.1:{port}/"]
+    finally:
+        assert server.stop() == 0
+    assert re.findall("Traceback|level=(?:warn|error)|Warning", server.log_path.read_text()) == []
+
+
+PASSED = """
+import os, socket, sys
+family, kind, listens = sys.argv[1:4]
+if family != "none":
+    passed = socket.socket(getattr(socket, family), getattr(socket, kind))
+    if listens == "yes":
+        passed.listen()
+    os.dup2(passed.fileno(), 3)
+    os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.executable, [sys.executable, "-m", "exporter", "--web.systemd-socket", "x"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"),
+    [
+        (
+            ["none", "", ""],
+            "systemd passed no socket; start a .socket unit of the service, or leave --web.systemd-socket",
+        ),
+        (
+            ["AF_INET", "SOCK_DGRAM", "no"],
+            "descriptor 3 from systemd is no listening TCP socket; expected ListenStream=",
+        ),
+        (["AF_INET", "SOCK_STREAM", "no"], "descriptor 3 from systemd is no listening TCP socket; expected ListenStre"),
+        (["AF_UNIX", "SOCK_STREAM", "no"], "descriptor 3 from systemd is no listening TCP socket; expected ListenStre"),
+    ],
+)
+def test_sockets_that_cannot_be_used(passed: list[str], expected: str) -> None:
+    """One line with the remedy."""
+    command = [sys.executable, "-c", PASSED, *passed]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert f"fstat-exporter: {expected}" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
