@@ -48,6 +48,7 @@ class Discovery:
         self._scan = self._tree.scan
         self._suspects: dict[str, Suspect] = {}
         self._notified: set[str] = set()  # paths with an event since the scan step; directories with unnamed events
+        self._flooded: set[str] = set()  # directories whose latest event had no name: they are perhaps sampled now
         self._to_restate: list[tuple[str, Directory | None]] = []
         self._faults = Transitions()
 
@@ -128,11 +129,12 @@ class Discovery:
             self._tree.queue_name(folder, name, is_directory=is_directory)
             yield from self._tree.work_off()
             is_missed = known != (path in folder.files, path in folder.folders)
-            is_explained = not self._notified.isdisjoint((path, folder.path))
+            is_explained = folder.path in self._flooded or not self._notified.isdisjoint((path, folder.path))
             if is_missed and not is_explained and folder.path not in self._tree.folders.unwatchable:
                 _log.debug("missed until now", extra=fields(path=path))
                 self.missed += 1
         if not self._scan:
+            self._flooded = {path for path in self._flooded if self._tree.folders.get(path) is not None}
             self._faults.log_faults(
                 _log,
                 self._tree.faults,
@@ -170,6 +172,7 @@ class Discovery:
                 self._take_in(folder, event.name, event)
             elif folder is not None:
                 unsure[folder.path] = min(event.since_ns, unsure.get(folder.path) or event.since_ns)
+                self._flooded.add(folder.path)
                 if self._suspects:
                     self._notified.add(folder.path)
         yield from tree.work_off()
@@ -182,6 +185,7 @@ class Discovery:
     def _take_in(self, folder: Folder, name: str, event: DirectoryEvent) -> None:
         tree = self._tree
         path = os.path.join(folder.path, name)
+        self._flooded.discard(folder.path)
         if self._suspects:
             self._notified.add(path)
         if event.moved_from:
