@@ -190,7 +190,7 @@ def test_resize(top: Top, tmp_path: Path) -> None:
     path.touch()
     terminal = top(f"{tmp_path}/*.log")
     terminal.wait_for(r"\.\.\.\S*-€\.log\n")
-    terminal.resize(200, 10)
+    terminal.resize(400, 10)
     terminal.wait_for(f"  {re.escape(str(path))}\n")
     terminal.resize(60, 24)
     terminal.wait_for(r"\.\.\.\S*-€\.log\n")
