@@ -190,7 +190,9 @@ class Contents:
                     self._checksums.book(path, stats, crc32)
                     read_bytes += stats.size
                 elif crc32 is not None:
-                    self._checksums.fail(path, is_final=_is_final(crc32))
+                    is_final = _is_final(crc32)
+                    self._checksums.fail(path, is_final=is_final)
+                    is_limited &= is_final
         if pieces or summed:
             self._tracker.booked.set()
         return _Done(read_bytes, is_limited=is_limited or read_bytes >= most_bytes)

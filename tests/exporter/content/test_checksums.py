@@ -1,6 +1,8 @@
 """Checksums of small files: real files, a real tracker, the worker's thread."""
 
+import errno
 import os
+import time
 import zlib
 from pathlib import Path
 
@@ -99,6 +101,25 @@ def test_large_files(tmp_path: Path, group: LogGroup, start_reading: StartReadin
     wait_for(agent, path)
     append(path, "1")
     assert shown(agent, path) is None
+
+
+def test_a_failure_that_passes(
+    tmp_path: Path, group: LogGroup, start_reading: StartReading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be opened for a moment is read after it, though it does not change."""
+    monkeypatch.setattr(contents, "PAUSE_S", 0.1)
+    real_open, until_s = contents.open_for_reading, time.monotonic() + 0.5
+
+    def refuse_for_a_moment(found: int, identity: tuple[int, int, int]) -> int:
+        if time.monotonic() < until_s:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real_open(found, identity)
+
+    monkeypatch.setattr(contents, "open_for_reading", refuse_for_a_moment)
+    path = tmp_path / "a.conf"
+    path.write_text("1")
+    os.utime(path, ns=(0, 10**18))
+    wait_for(start_reading(group), path)
 
 
 @as_root
