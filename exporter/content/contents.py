@@ -74,7 +74,7 @@ class Contents:
 
     Attributes:
         lines: the lines of inodes and groups.
-        groups: realm -> the numbers of its group, as of the latest :meth:`update`.
+        groups: realm -> the numbers of its group at the latest :meth:`update`.
     """
 
     def __init__(self, tracker: Tracker, config: Config) -> None:

@@ -132,7 +132,7 @@ class GroupState(NamedTuple):
         name: of the group.
         aggregate_by: names of the labels by which it aggregates.
         paths: its patterns as the user wrote them.
-        exclude: its excludes, with their dates as of the save.
+        exclude: its excludes, with their dates at the save.
     """
 
     name: str

@@ -58,7 +58,7 @@ def test_overlaps(tmp_path: Path, track: Track, told: Told) -> None:
 
 
 def test_takes_no_event_from_others(tmp_path: Path, track: Track, told: Told) -> None:
-    """A file that is created meanwhile is known at once, as if the advice had looked at nothing."""
+    """A file that is created meanwhile is known at once, as without the advice."""
     tracker = track("a.log", "b.log", has_thread=False)
     touch(tmp_path / "a.log")
     Advice(tracker).log()

@@ -309,7 +309,7 @@ def test_a_step_of_the_clock(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_is_broken_at_midnight(tmp_path: Path) -> None:
-    """The dates of the configuration in use change all the same, and the failure is told."""
+    """The dates of the configuration in use change nevertheless, and the failure is reported."""
     touch(tmp_path / "a-0317.log", tmp_path / "a-0318.log")
     clock = Clock(FIRST_S)
 
