@@ -33,7 +33,6 @@ def logs(tmp_path: Path) -> str:
     return f"{folder}/*.log"
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(name: str, logs: str, tmp_path: Path, start_agent: StartAgent) -> None:
     """Each kind for some seconds: scrapes beside it within a second, less than 64 MiB more of memory, not a word.
