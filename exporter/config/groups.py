@@ -41,7 +41,7 @@ MODE = "mode"
 """The metric of a file whose values are labels."""
 OLDEST_MTIME = "oldest_mtime"
 DIRECTORIES = "directories"
-GROUP_METRICS = (DISK, OLDEST_MTIME, DIRECTORIES)
+GROUP_METRICS = (DISK, LINES, OLDEST_MTIME, DIRECTORIES)
 """The metrics of a group that `metrics` adds to those that every group has."""
 MODE_LABELS = ("mode", "owner_uid", "owner_gid")
 _METRICS = (*FILE_METRICS, UNREAD, *CONTENT_METRICS, MODE, OLDEST_MTIME, DIRECTORIES)  # what `metrics` may name

@@ -89,6 +89,14 @@ def test_only_where_they_are_asked_for(tmp_path: Path, log: Path, start_reading:
     assert agent.contents.lines.tails == {}
 
 
+def test_without_series_of_files(tmp_path: Path, log: Path, start_reading: StartReading) -> None:
+    """With `per_file: false` the group has its lines all the same."""
+    agent = start_reading(replace(group(tmp_path, "lines"), per_file=False))
+    append(log, "4\n5\n")
+    scrape = agent.settled(lambda scrape: lines(scrape) == (2, 0))
+    assert scrape.values("fstat_file_lines_total") == []
+
+
 def test_a_rotated_log_is_read_to_its_end(agent: ReadingAgent, log: Path) -> None:
     """What is written after a rename counts for the log's name; so do the lines of its successor."""
     with FileIO(log, "a") as old:
