@@ -1,6 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
-GRAFANA := tests/config/grafana
+TYPES := tests/config/types
 CHART := config/helm/fstat-exporter
 # Flags of your own: make run ARGS='--log.level=debug', make test ARGS='-k wheel',
 # make bench BENCH=lookups ARGS='--files 1000'.
@@ -25,7 +25,7 @@ help: ## list the targets
 run: $(VENV)/.run ## install the agent into .venv and start it with config/exporter.yml
 	@exec $(VENV)/bin/fstat-exporter --config.file config/exporter.yml $(ARGS)
 
-test: $(VENV)/.test programs build/helm $(GRAFANA)/node_modules/.installed ## install the test tools and run the tests
+test: $(VENV)/.test programs build/helm $(TYPES)/node_modules/.installed ## install the test tools and run the tests
 	$(VENV)/bin/python -m pytest --numprocesses=2 $(ARGS)
 
 test-long: $(VENV)/.test programs ## run the slow tests: the soak, more seeds, the benchmarks
@@ -99,7 +99,7 @@ lock: ## pin the newest allowed versions in requirements/, with hashes
 	@PATH="$(CURDIR)/build/lock/bin:$$PATH" tools/lock
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) $(GRAFANA)/node_modules *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TYPES)/node_modules *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without them the tests that need them are skipped and say so; in CI that is a failure.
@@ -134,11 +134,11 @@ build/image/base.tar: | programs-image
 	@tar --directory $(@D)/base --create --file $@ .
 	@rm -rf $(@D)/base
 
-# Grafana's types, against which the dashboard is checked. Without npm that test is skipped; in CI it fails.
-$(GRAFANA)/node_modules/.installed: $(GRAFANA)/package-lock.json
+# The types of Grafana and the Prometheus operator. Without npm the tests that need them are skipped; in CI they fail.
+$(TYPES)/node_modules/.installed: $(TYPES)/package-lock.json
 	@if command -v npm >/dev/null; then \
 		echo 'installing into $(@D)'; \
-		cd $(GRAFANA) && npm ci --loglevel=error >/dev/null && touch node_modules/.installed; \
+		cd $(TYPES) && npm ci --loglevel=error >/dev/null && touch node_modules/.installed; \
 	else \
 		echo 'missing: npm; on Debian: apt-get install npm'; \
 	fi || test "$$CI" != true

@@ -128,6 +128,19 @@ def helm() -> str:
     return str(unpacked) if unpacked.exists() else program("helm", "`make test` unpacks it")
 
 
+def complaints_of_types(*files: Path) -> list[str]:
+    """What the types of Grafana and the Prometheus operator say about JSON files: a line for each mistake."""
+    types = REPOSITORY / "tests" / "config" / "types"
+    node = program("node")
+    if not (types / "node_modules" / ".installed").exists():
+        skip_unless_ci("the types are missing: `make test` installs them where npm is")
+    command = [node, types / "check.mjs", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=55)
+    complaints = done.stderr.splitlines()
+    assert done.returncode == (1 if complaints else 0), done.stderr
+    return complaints
+
+
 def skip_unless_ci(reason: str) -> NoReturn:
     """End a test that lacks what it needs: it is skipped, in CI (CI=true) it fails."""
     if os.environ.get("CI") == "true":

@@ -1,5 +1,5 @@
-// Checks dashboards against the types of @grafana/schema: node check.mjs FILE.json ...
-// Prints a line for each mistake and exits 1 when there is one.
+// Checks dashboards of Grafana, and resources of the Prometheus operator, against the types that others publish:
+// node check.mjs FILE.json ... prints a line for each mistake, and exits with 1 when there is one.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -34,8 +34,7 @@ function check(type, value, where) {
   }
 }
 
-for (const file of process.argv.slice(2)) {
-  const dashboard = JSON.parse(readFileSync(file, "utf8"));
+function checkDashboard(dashboard, file) {
   check("Dashboard", dashboard, file);
   for (const { type, title, options, fieldConfig } of dashboard.panels.filter((panel) => panel.type !== "row")) {
     // The dashboard's type says nothing of what is a matter of the kind of panel.
@@ -44,6 +43,15 @@ for (const file of process.argv.slice(2)) {
     if (fieldConfig.defaults.custom) {
       check(`${prefix}Fields`, fieldConfig.defaults.custom, `${file}: ${title}: custom`);
     }
+  }
+}
+
+for (const file of process.argv.slice(2)) {
+  const content = JSON.parse(readFileSync(file, "utf8"));
+  if (content.kind) {
+    check(content.kind, content, file);
+  } else {
+    checkDashboard(content, file);
   }
 }
 process.exitCode = mistakes ? 1 : 0;
