@@ -53,7 +53,7 @@ class Screen:
         self._worker = Worker("top")  # keys work while an agent does not answer
         self._rows: urwid.SimpleFocusListWalker[_Row] = urwid.SimpleFocusListWalker([])
         self._files = urwid.ListBox(self._rows)
-        self._title, self._footer = urwid.Text("", wrap="clip"), urwid.Text("", wrap="clip")
+        self._title, self._footer = urwid.Text("", wrap="clip"), urwid.Text("")  # a remedy is read to its end
         heading = urwid.AttrMap(urwid.Text(HEADING, wrap="clip"), "heading")
         self._filter = urwid.Edit("filter: ")
         self._frame: urwid.Frame[urwid.ListBox[Any], urwid.Pile, urwid.Text | urwid.Edit] = urwid.Frame(
@@ -182,7 +182,8 @@ def _shortened(path: str, width: int) -> str:
     """Return a path, or its end after an ellipsis, in at most `width` columns."""
     if urwid.calc_width(path, 0, len(path)) <= width:
         return path
-    start = max(len(path) - width, 0) + len(_ELLIPSIS)
-    while urwid.calc_width(path, start, len(path)) > width - len(_ELLIPSIS) and start < len(path):
+    left = max(width - len(_ELLIPSIS), 0)
+    start = max(len(path) - left, 0)
+    while urwid.calc_width(path, start, len(path)) > left:
         start += 1
     return _ELLIPSIS + path[start:]

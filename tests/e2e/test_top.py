@@ -197,6 +197,20 @@ def test_resize(top: Top, tmp_path: Path) -> None:
     assert max(map(len, terminal.lines())) <= 60
 
 
+def test_narrow_terminal(top: Top, tmp_path: Path) -> None:
+    """Without room for a path the rest is shown, with all keys."""
+    (tmp_path / ("漢" * 30 + ".log")).touch()
+    terminal = top(f"{tmp_path}/*.log")
+    terminal.wait_for(r"\.\.\.漢 *漢\S*\.log\n")
+    for columns in (40, 46, 20):
+        terminal.resize(columns, 10)
+        terminal.wait_for(r"\n +(-|0 B/s) +0 B(?s:.*)q\s+quit")
+        assert max(map(len, terminal.lines())) <= columns
+    terminal.type("q")
+    assert terminal.popen.wait(10) == 0
+    assert b"Traceback" not in terminal.raw
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_restore_the_terminal(top: Top, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C too, which arrives as a signal."""
