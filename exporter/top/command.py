@@ -35,7 +35,8 @@ def run(arguments: Sequence[str]) -> int:
         The exit status: 0, or 1 after a mistake that was printed to stderr.
     """
     flags = vars(_parser().parse_args(arguments))
-    is_live = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    streams = sys.stdin, sys.stdout  # None: it is closed
+    is_live = all(each and each.isatty() for each in streams) and os.environ.get("TERM", "dumb") != "dumb"
     errors = io.StringIO()  # printed when the screen is the user's again
     log.set_up(logging.ERROR, "logfmt", errors)
     for number in _SIGNALS:
@@ -111,8 +112,14 @@ def _print(source: Source) -> None:
     files, _ = source.read("rate", "")
     text = "\n".join(plain_lines(files)) + "\n"
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads some lines only
+    if sys.stdout is None:
+        return
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    print(text, end="", flush=True)
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        sys.stdout = None  # otherwise the interpreter tries again at its end
+        raise SourceError(f"the output cannot be written: {error.strerror}") from None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

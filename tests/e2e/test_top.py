@@ -298,6 +298,21 @@ def test_pipe_that_closes(growing: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("redirection", "status", "expected"),
+    [
+        ("<&-", 0, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 1, "the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_streams_that_cannot_be_used(growing: Path, redirection: str, status: int, expected: str) -> None:
+    """A closed stream is no terminal; a full disk gives one line."""
+    command = " ".join([*TOP, f"'{growing.parent}/*.log'", redirection])
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, expected)
+
+
 def test_missing_library(tmp_path: Path) -> None:
     """One line says what to install."""
     (tmp_path / "urwid.py").write_text("raise ModuleNotFoundError(name='urwid')\n")
