@@ -19,7 +19,7 @@ SORTS: Mapping[str, Mapping[str, str]] = {
 LIMIT = 200
 """How many files are read and shown at most."""
 
-_LEAST_S = 1.0  # over a shorter time a rate would say little
+_LEAST_S = 0.5  # over a shorter time a rate would say little
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BAR_WIDTH = 8
 _FORMAT = "{:>10}  {:>8}  {:>10}  {:<8}  "
@@ -56,7 +56,7 @@ class File:
 
 class _Reading(NamedTuple):
     counter: int | None
-    read_at_s: float
+    as_of_s: float
     rate: float | None
 
 
@@ -66,19 +66,20 @@ class Rates:
     def __init__(self) -> None:
         self._readings: dict[str, _Reading] = {}
 
-    def update(self, answer: Any, read_at_s: float, sort: str) -> list[File]:
+    def update(self, answer: Any, sort: str) -> list[File]:
         """Return the files of an answer.
 
         Args:
-            answer: of /api/v1/files.
-            read_at_s: when it was read, seconds of a monotonic clock. Within a second the rates stay as they are.
+            answer: of /api/v1/files. Its own time counts, because the agent gives one answer to several readers for up
+                to a second. Within half a second the rates stay as they are.
             sort: one of :data:`SORTS`; by rate they are sorted here, because the answer has the growth of 15 seconds.
 
         Raises:
             KeyError, TypeError: it is no answer of /api/v1/files.
         """
         self._readings = {
-            file["path"]: self._read(file["path"], file["appended_bytes_total"], read_at_s) for file in answer["files"]
+            file["path"]: self._read(file["path"], file["appended_bytes_total"], answer["as_of_seconds"])
+            for file in answer["files"]
         }
         greatest = max((reading.rate or 0 for reading in self._readings.values()), default=0) or 1
         files = [
@@ -94,17 +95,17 @@ class Rates:
         ]
         return sorted(files, key=lambda file: -(file.rate or 0)) if sort == "rate" else files
 
-    def _read(self, path: str, counter: int | None, read_at_s: float) -> _Reading:
+    def _read(self, path: str, counter: int | None, as_of_s: float) -> _Reading:
         before = self._readings.get(path)
         rate = None
         if before is not None:
-            elapsed_s = read_at_s - before.read_at_s
-            if elapsed_s < _LEAST_S:
+            elapsed_s = as_of_s - before.as_of_s
+            if 0 <= elapsed_s < _LEAST_S:
                 return before
-            # An agent that restarts may begin at 0.
-            if counter is not None and before.counter is not None and counter >= before.counter:
+            # An agent that restarts may begin at 0, and its clock may step back.
+            if elapsed_s > 0 and counter is not None and before.counter is not None and counter >= before.counter:
                 rate = (counter - before.counter) / elapsed_s
-        return _Reading(counter, read_at_s, rate)
+        return _Reading(counter, as_of_s, rate)
 
 
 def size_text(size_bytes: float) -> str:

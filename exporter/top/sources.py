@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
@@ -72,8 +71,8 @@ class Source:
         """
         answer = self._ask({**SORTS[sort], "search": search, "limit": str(LIMIT)})
         try:
-            return self._rates.update(answer, time.monotonic(), sort), int(answer["matched"])
-        except (KeyError, TypeError):
+            return self._rates.update(answer, sort), int(answer["matched"])
+        except (KeyError, TypeError, ValueError):
             raise SourceError(
                 f"{self.name}: has no files in its answer, expected fstat-exporter of this version"
             ) from None
