@@ -95,7 +95,7 @@ def _source(targets: Sequence[str], config_file: str | None) -> Source:
     Raises:
         ConfigError: a target or the file is not valid.
     """
-    urls = [target for target in targets if target.startswith(("http://", "https://"))]
+    urls = [target for target in targets if target.lower().startswith(("http://", "https://"))]
     if targets and not urls:
         if config_file is not None:
             raise ConfigError([Mistake("--http.config.file", "is for an agent, but patterns are given; leave it out")])

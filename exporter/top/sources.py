@@ -28,6 +28,8 @@ from exporter.web import api
 
 TIMEOUT_S = 10.0
 """How long to wait for a running agent."""
+_MAX_ANSWER_BYTES = 64 << 20  # several times what the longest paths need
+_NO_AUTHORITY = (18, 19, 20, 21)  # X509_V_ERR_*: self-signed, or its authority is unknown
 
 _TEXT = text("a string", str, is_secret=True)
 _CONFIG: Fields[dict[str, dict[str, str]]] = Fields(
@@ -109,6 +111,8 @@ class Patterns(Source):
         return api.files(self._overview, {name: [value] for name, value in parameters.items()})
 
     def faults(self) -> Iterator[str]:
+        if not self._tracker.is_ready:
+            return  # the scan may still run, and holds the lock for long
         with self._tracker.lock:
             faults = sorted(self._tracker.discovery.faults, key=itemgetter(0))
         if faults:
@@ -159,11 +163,11 @@ class Agent(Source):
         try:
             connection.request("GET", target, headers=self._headers)
             answer = connection.getresponse()
-            body = answer.read()
+            body = answer.read(_MAX_ANSWER_BYTES)
             if answer.status == 200:
                 found = json.loads(body)
                 return found if isinstance(found, dict) else {}
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             raise SourceError(one_line(f"{self._url.geturl()}: {_reason(error)}")) from None
         finally:
             connection.close()
@@ -177,6 +181,8 @@ def _parse(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         if parts.port == 0 or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError
+        if not (url.isprintable() and parts.path.isascii()) or " " in url:
             raise ValueError
     except ValueError:
         text = "is no URL of an agent, expected one such as http://localhost:10943"
@@ -237,7 +243,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT_S:.0f} s"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {error.verify_message}; name its authority with --http.config.file"
+        remedy = "; name its authority with --http.config.file" if error.verify_code in _NO_AUTHORITY else ""
+        return f"its certificate is not valid: {error.verify_message}{remedy}"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return "answers no HTTP or no JSON, expected fstat-exporter"

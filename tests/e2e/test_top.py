@@ -22,8 +22,9 @@ import pyte
 import pytest
 
 from exporter.config.errors import ConfigError
+from exporter.config.model import from_patterns
 from exporter.top.sources import Agent as AgentSource
-from exporter.top.sources import SourceError
+from exporter.top.sources import Patterns, SourceError
 from tests.certificates import make_pair
 from tests.support import REPOSITORY, Process, StartAgent, environment, free_port, wait_until
 
@@ -330,6 +331,9 @@ def test_missing_library(tmp_path: Path) -> None:
     [
         (["http://a", "b"], "http://a: expected one URL and nothing else, or patterns only"),
         (["http://a:b"], "http://a:b: is no URL of an agent, expected one such as http://localhost:10943"),
+        (["HTTP://a:b"], "HTTP://a:b: is no URL of an agent, expected one such as http://localhost:10943"),
+        (["http://a b"], "http://a b: is no URL of an agent, expected one such as http://localhost:10943"),
+        (["http://a/é"], "http://a/é: is no URL of an agent, expected one such as http://localhost:10943"),
         (["http://u:secret@a"], "URL: has a user or password, which other users see; put them into a file for "),
         (["b", "--http.config.file=c"], "--http.config.file: is for an agent, but patterns are given; leave it out"),
         (["/a", "/b/["], "pattern '/b/[': "),
@@ -382,6 +386,10 @@ def test_protected_agent(protected: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"its certificate is not valid: .*; name its authority"):
         read("")
     trusting = "tls_config: {ca_file: server.crt}\n"
+    http_config.write_text(trusting)
+    with pytest.raises(SourceError, match=r"its certificate is not valid: IP address mismatch") as error:
+        AgentSource(protected.replace("localhost", "127.0.0.1"), str(http_config)).read("rate", "")
+    assert "authority" not in str(error.value)
     with pytest.raises(SourceError, match=r"answers 401 .*name credentials with --http.config.file"):
         read(trusting)
     (tmp_path / "password").write_text("secret\n")
@@ -411,6 +419,49 @@ def test_bearer_token(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="has no files in its answer, expected fstat-exporter of this version"):
             source.read("rate", "")
     assert headers == [("/logs/api/v1/files", "Bearer abc.def")]
+
+
+@pytest.mark.parametrize(
+    ("body", "times", "expected"),
+    [
+        (b"[", 100_000, "answers no HTTP or no JSON, expected fstat-exporter"),
+        (b" " * 1000, 200_000, "answers no HTTP or no JSON, expected fstat-exporter"),
+        (b'{"files": [], "matched": "x"}', 1, "has no files in its answer, expected fstat-exporter of this version"),
+    ],
+)
+def test_server_that_is_no_agent(body: bytes, times: int, expected: str) -> None:
+    """Is named as such; of an answer of 200 MB only a part is read."""
+    sent = 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            nonlocal sent
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                for _ in range(times):
+                    connection.sendall(body)
+                    sent += len(body)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        with pytest.raises(SourceError, match=expected):
+            AgentSource(f"http://127.0.0.1:{listener.getsockname()[1]}", None).read("rate", "")
+        server.join()
+    assert sent < 100_000_000
+
+
+def test_faults_do_not_wait_for_the_first_scan(tmp_path: Path) -> None:
+    """The user can quit meanwhile."""
+    source = Patterns(from_patterns([f"{tmp_path}/*.log"], "/"))
+    faults: list[list[str]] = []
+    asking = threading.Thread(target=lambda: faults.append([*source.faults()]), daemon=True)
+    with source._tracker.lock:  # as the scan holds it
+        asking.start()
+        asking.join(10)
+        assert faults == [[]]
+    source.close()
 
 
 @pytest.mark.parametrize(
