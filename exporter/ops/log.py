@@ -30,12 +30,18 @@ def set_up(level: int, style: str, stream: TextIO) -> None:
     """
     handler = _Handler(stream)
     handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
+    handler.addFilter(_quotes_no_header)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     # Bad requests from the network are not worth a warning.
     for name in ("tornado.general", "tornado.access"):
         logging.getLogger(name).setLevel(max(level, logging.ERROR) if level > logging.DEBUG else level)
+
+
+def _quotes_no_header(record: logging.LogRecord) -> bool:
+    """Return whether a record has no value of a header; tornado quotes invalid ones, such as that of Authorization."""
+    return record.name != "tornado.general" or "Invalid header value" not in record.getMessage()
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tornado.httputil import HTTPHeaders, HTTPInputError
 
 from exporter.ops import log
 
@@ -84,3 +85,14 @@ def test_strangers_are_not_logged(stream: io.StringIO) -> None:
     log.set_up(logging.DEBUG, "logfmt", stream)
     logging.getLogger("tornado.general").warning("Malformed")
     assert "Malformed" in stream.getvalue()
+
+
+def test_credentials_are_not_logged(stream: io.StringIO) -> None:
+    """Tornado's error quotes a header with an invalid value, perhaps a token; other errors are logged."""
+    log.set_up(logging.DEBUG, "logfmt", stream)
+    for header in ("Authorization: Bearer secret\x01", "Authorization Bearer secret"):
+        with pytest.raises(HTTPInputError) as error:
+            HTTPHeaders.parse(header)
+        logging.getLogger("tornado.general").info("Malformed HTTP message from %s: %s", "192.0.2.1", error.value)
+    (line,) = stream.getvalue().splitlines()
+    assert "192.0.2.1: no colon in header line" in line
