@@ -116,7 +116,7 @@ class ApiServer:
             raise ReviewError(_TOO_LATE) from None
         except OSError as error:
             raise ReviewError(f"no connection to {self.host} port {self.port}: {error.strerror or error}") from None
-        except (http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
+        except (http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ReviewError(f"{self.host} port {self.port} does not answer like the API server") from None
         finally:
             connection.close()

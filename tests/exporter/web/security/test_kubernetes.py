@@ -313,10 +313,12 @@ BROKEN: dict[str, Callable[[KubernetesApi], object]] = {
     "redirects": lambda api: setattr(api, "status", 302),
     "knows another token": lambda api: setattr(api, "own_token", "another"),
     **{
-        f"answers {body!r}": lambda api, body=body: setattr(api, "body", body)  # type: ignore[misc]
+        f"answers {body[:50]!r}": lambda api, body=body: setattr(api, "body", body)  # type: ignore[misc]
         for body in (
             *(b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"status": null}', b'{"status": {"authenticated": true}}'),
             b'{"status": {"authenticated": true, "user": null}}',
+            b"[" * 100_000,
+            b'{"status": {"authenticated": true, "user": {"username": "' + b"x" * 2_000_000 + b'"}}}',
         )
     },
 }
