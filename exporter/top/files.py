@@ -35,7 +35,7 @@ class File:
         path: without control characters.
         inode: device and inode number.
         size_bytes: its size.
-        age_s: how long ago it was last written.
+        age_s: how long ago it was last written; negative: its mtime is in the future.
         rate: appended bytes per second; None: unknown, as at the first read.
         share: the rate, divided by the greatest one.
     """
@@ -51,7 +51,8 @@ class File:
         """Return the text of all columns but the path, with a space at the end."""
         rate = "-" if self.rate is None else f"{size_text(self.rate)}/s"
         bar = "#" * max(round(self.share * _BAR_WIDTH), int(self.share > 0))
-        return _FORMAT.format(rate, size_text(self.size_bytes), f"{duration(self.age_s)} ago", bar)
+        age = f"{duration(self.age_s)} ago" if self.age_s > -1 else f"in {duration(-self.age_s)}"  # mtime can be set
+        return _FORMAT.format(rate, size_text(self.size_bytes), age, bar)
 
 
 class _Reading(NamedTuple):

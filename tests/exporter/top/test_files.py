@@ -68,6 +68,15 @@ def test_text() -> None:
     ]
 
 
+def test_last_write_in_the_future() -> None:
+    """A time that is set, or of another clock, is shown as it is; less than a second ahead counts as now."""
+    later = answer(10, a=0, b=0)
+    for file, mtime_s in zip(later["files"], (10 + 7200, 10.9), strict=True):
+        file["mtime_seconds"] = mtime_s
+    _, first, second = plain_lines(Rates().update(later, "path"))
+    assert (first[22:32].strip(), second[22:32].strip()) == ("in 2 h", "0 s ago")
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [(0, "0 B"), (999.4, "999 B"), (999.5, "1.0 KiB"), (1536, "1.5 KiB"), (102400, "100 KiB"), (1 << 60, "1024 PiB")],
