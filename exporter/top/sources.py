@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
@@ -95,19 +96,24 @@ class Source:
 
 
 class Patterns(Source):
-    """Follows the files of a configuration in this process, as the agent does. The first read scans."""
+    """Follows the files of a configuration in this process, as the agent does.
+
+    The first read scans, and so does one each ``rescan_interval``: on a remote filesystem nothing else finds new files.
+    """
 
     name = "patterns"
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self._rescan_interval_s, self._rescan_at_s = config.rescan_interval_s, 0.0
         self._tracker = Tracker(config)
         self._overview = Overview(self._tracker, Scraper(self._tracker), Reloader(_no_reload))
         self._tracker.start()
 
     def _ask(self, parameters: Mapping[str, str]) -> Json:
-        if not self._tracker.is_ready:
+        if time.monotonic() >= self._rescan_at_s:
             self._tracker.scan()
+            self._rescan_at_s = time.monotonic() + self._rescan_interval_s
         return api.files(self._overview, {name: [value] for name, value in parameters.items()})
 
     def faults(self) -> Iterator[str]:

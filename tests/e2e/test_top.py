@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bcrypt
@@ -26,7 +27,7 @@ from exporter.config.model import from_patterns
 from exporter.top.sources import Agent as AgentSource
 from exporter.top.sources import Patterns, SourceError
 from tests.certificates import make_pair
-from tests.support import REPOSITORY, Process, StartAgent, environment, free_port, wait_until
+from tests.support import REPOSITORY, Mount, Process, StartAgent, as_root, environment, free_port, wait_until
 
 TOP = [sys.executable, "-W", "error", "-m", "exporter", "top"]
 
@@ -462,6 +463,20 @@ def test_faults_do_not_wait_for_the_first_scan(tmp_path: Path) -> None:
         asking.join(10)
         assert faults == [[]]
     source.close()
+
+
+@as_root
+def test_new_files_on_a_remote_filesystem(tmp_path: Path, fuse: Callable[[str], Mount]) -> None:
+    """Are found by a further scan, because no event reports them."""
+    mount = fuse("m")
+    (mount.source / "a.log").touch()
+    source = Patterns(replace(from_patterns([f"{tmp_path}/m/*.log"], "/"), rescan_interval_s=0))
+    try:
+        assert source.read("path", "")[1] == 1
+        (mount.source / "b.log").touch()
+        wait_until(lambda: source.read("path", "")[1] == 2)
+    finally:
+        source.close()
 
 
 @pytest.mark.parametrize(
