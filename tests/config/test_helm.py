@@ -20,12 +20,14 @@ from tools.chart_schema import generate
 CHART = REPOSITORY / "config" / "helm" / "fstat-exporter"
 OPERATOR = {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
 WEB = {"web": {"tlsSecret": "fstat-exporter-tls", "authSecret": "fstat-exporter-web"}}
+TOKENS = {"web": {"tlsSecret": "fstat-exporter-tls", "authorization": "kubernetes"}}
 # For each kustomization the values with which the chart renders the same.
 KUSTOMIZATIONS: dict[str, dict[str, Any]] = {
     "base": {},
     "overlays/docker": {
         "hostPaths": [{"name": "docker", "path": "/var/lib/docker/containers", "type": "Directory"}],
     },
+    "overlays/kubernetes-authorization": TOKENS,
     "overlays/network-policy": {"networkPolicy": {"enabled": True}},
     "overlays/prometheus-operator": OPERATOR,
     "overlays/shipper-processes": {"shipperProcesses": True},
@@ -103,7 +105,7 @@ def the(resources: list[dict[str, Any]], kind: str, suffix: str = "fstat-exporte
 
 def normalised(resources: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
     """By kind and name, without what means nothing, such as the order of volumes and the text of exporter.yml."""
-    text = re.sub(r"fstat-exporter-probe-\w+", "fstat-exporter-probe", json.dumps(resources))  # kustomize's hash
+    text = re.sub(r"(fstat-exporter-(probe|web))-\w+", r"\1", json.dumps(resources))  # kustomize's hash
     text = re.sub(r"(\\n)+", r"\\n", text)  # kustomize adds empty lines to expressions
     by_name = {(each["kind"], each["metadata"]["name"]): each for each in json.loads(text)}
     data = by_name["ConfigMap", "fstat-exporter"]["data"]
@@ -133,9 +135,9 @@ def test_renders_what_kustomize_renders(kustomization: str, tmp_path: Path) -> N
 
 
 def test_every_overlay_has_its_values() -> None:
-    """No kustomization is without the values that stand for it, but that for tokens, which the chart does not know."""
+    """No kustomization is without the values that stand for it."""
     overlays = {f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir()}
-    assert KUSTOMIZATIONS.keys() == {"base", *overlays} - {"overlays/kubernetes-authorization"}
+    assert KUSTOMIZATIONS.keys() == {"base", *overlays}
 
 
 def test_rules_are_those_of_prometheus(tmp_path: Path) -> None:
@@ -145,11 +147,19 @@ def test_rules_are_those_of_prometheus(tmp_path: Path) -> None:
     assert {name: the(resources, "PrometheusRule", f"-{name}")["spec"] for name in rules} == rules
 
 
-def test_pod_monitor_with_tls(tmp_path: Path) -> None:
-    """With Secrets, Prometheus connects as the patch of the overlay says."""
-    patch = yaml.safe_load((KUBERNETES / "overlays" / "tls-and-basic-auth" / "podmonitor.patch.yml").read_text())
-    monitor = the(template(OPERATOR | WEB, tmp_path), "PodMonitor")
+@pytest.mark.parametrize("overlay", ["tls-and-basic-auth", "kubernetes-authorization"])
+def test_pod_monitor_with_tls(overlay: str, tmp_path: Path) -> None:
+    """With TLS, Prometheus connects as the patch of the overlay says."""
+    patch = yaml.safe_load((KUBERNETES / "overlays" / overlay / "podmonitor.patch.yml").read_text())
+    monitor = the(template(OPERATOR | KUSTOMIZATIONS[f"overlays/{overlay}"], tmp_path), "PodMonitor")
     assert monitor["spec"]["podMetricsEndpoints"] == patch["spec"]["podMetricsEndpoints"]
+
+
+def test_tokens_with_network_policy(tmp_path: Path) -> None:
+    """The agent may connect to the API server, which it asks about the tokens, at the port that is set."""
+    values = TOKENS | {"networkPolicy": {"enabled": True, "apiServerPort": 443}}
+    policy = the(template(values, tmp_path), "NetworkPolicy")
+    assert policy["spec"]["egress"] == [{"ports": [{"port": 443}]}]
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
@@ -158,7 +168,7 @@ def test_helm_lint(values: dict[str, Any], tmp_path: Path) -> None:
     run("lint", "--strict", CHART, of_values(values, tmp_path))
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize("values", [{}, EVERYTHING, EVERYTHING | TOKENS], ids=["defaults", "everything", "tokens"])
 def test_kubernetes_accepts_it(values: dict[str, Any], tmp_path: Path) -> None:
     """Everything rendered is what the three newest versions define, without a property that they do not know."""
     resources = [each for each in template(values, tmp_path) if each["kind"] not in OF_THE_OPERATOR]
@@ -168,7 +178,7 @@ def test_kubernetes_accepts_it(values: dict[str, Any], tmp_path: Path) -> None:
             assert kubernetes_validate.validate(resource, version, strict=True) == version
 
 
-@pytest.mark.parametrize("values", [OPERATOR, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize("values", [OPERATOR, EVERYTHING, EVERYTHING | TOKENS], ids=["few", "everything", "tokens"])
 def test_operator_accepts_it(values: dict[str, Any], tmp_path: Path) -> None:
     """PodMonitor and PrometheusRules have the types of the operator, without a property that it does not know."""
     resources = [each for each in template(values, tmp_path) if each["kind"] in OF_THE_OPERATOR]
@@ -277,7 +287,8 @@ def test_accounts_and_priorities_of_others(tmp_path: Path) -> None:
 
 def test_releases_beside_each_other(tmp_path: Path) -> None:
     """A release with another name has names of its own, and selects only its own pods."""
-    first, second = (template(EVERYTHING, tmp_path, release, "logs") for release in ("one", "two"))
+    values = EVERYTHING | TOKENS
+    first, second = (template(values, tmp_path, release, "logs") for release in ("one", "two"))
     names = [{(each["kind"], each["metadata"]["name"]) for each in resources} for resources in (first, second)]
     assert not names[0] & names[1]
     pod = the(second, "DaemonSet", "two-fstat-exporter")["spec"]["template"]
@@ -303,7 +314,10 @@ def test_releases_beside_each_other(tmp_path: Path) -> None:
         ({"config": {"web": {}}}, "at '/config': additional properties 'web' not allowed"),
         ({"config": {"state": {"path": "/a"}}}, "at '/config': additional properties 'state' not allowed"),
         ({"hostPaths": [{"name": "a", "path": "var"}]}, "at '/hostPaths/0/path': 'var' does not match pattern '^/'"),
-        ({"web": {"tlsSecret": "a"}}, "web.tlsSecret and web.authSecret belong together: set both, or none"),
+        ({"web": {"tlsSecret": "a"}}, "web.tlsSecret belongs together with web.authSecret or web.authorization"),
+        ({"web": {"authorization": "kubernetes"}}, "web.tlsSecret belongs together with web.authSecret or"),
+        ({"web": {**WEB["web"], **TOKENS["web"]}}, "web.authSecret and web.authorization exclude each other"),
+        ({"web": {"authorization": "rbac"}}, "at '/web/authorization': value must be one of '', 'kubernetes'"),
     ],
 )
 def test_wrong_value_is_an_error(values: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -28,12 +28,15 @@ labels:
 {{- .Values.priorityClass.name | default $default }}
 {{- end }}
 
-{{- /* "true" with TLS and a password, otherwise nothing. */}}
-{{- define "fstat-exporter.isSecure" -}}
+{{- /* How clients prove who they are: "password", "token", or nothing without TLS. */}}
+{{- define "fstat-exporter.authentication" -}}
 {{- with .Values.web }}
-{{- if ne (empty .tlsSecret) (empty .authSecret) }}
-{{- fail "web.tlsSecret and web.authSecret belong together: set both, or none" }}
+{{- if and .authSecret .authorization }}
+{{- fail "web.authSecret and web.authorization exclude each other: a request has a password or a token" }}
 {{- end }}
-{{- if .tlsSecret }}true{{ end }}
+{{- if ne (empty .tlsSecret) (and (empty .authSecret) (empty .authorization)) }}
+{{- fail "web.tlsSecret belongs together with web.authSecret or web.authorization: set two of them, or none" }}
+{{- end }}
+{{- if .tlsSecret }}{{ empty .authorization | ternary "password" "token" }}{{ end }}
 {{- end }}
 {{- end }}
