@@ -218,6 +218,32 @@ def test_values_reach_the_pod(tmp_path: Path) -> None:
     assert vector == {"name": "vector", "mountPath": "/var/lib/vector", "readOnly": True}
 
 
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({"repository": "example.com:5000/logs"}, f"example.com:5000/logs:{__version__}"),
+        ({"repository": "example.com/logs", "tag": "1.0"}, "example.com/logs:1.0"),
+        ({"repository": "example.com/logs@sha256:012"}, "example.com/logs@sha256:012"),
+        ({"repository": "example.com/logs:1.0@sha256:012", "tag": "2.0"}, "example.com/logs:1.0@sha256:012"),
+    ],
+)
+def test_names_of_images(image: dict[str, str], expected: str, tmp_path: Path) -> None:
+    """An image has the version of the chart as its tag, or the tag that is set; with a digest it has neither."""
+    daemonset = the(template({"image": image}, tmp_path), "DaemonSet")
+    assert daemonset["spec"]["template"]["spec"]["containers"][0]["image"] == expected
+
+
+def test_annotations_of_the_chart_can_be_replaced(tmp_path: Path) -> None:
+    """Each annotation is there once, with the value that is set; the others stay."""
+    values = {"podAnnotations": {"prometheus.io/scrape": "false"}}
+    text = run("template", "fstat-exporter", CHART, of_values(values, tmp_path))
+    assert re.findall(r"prometheus\.io/(\w+): (.+)", text) == [
+        ("path", "/metrics"),
+        ("port", '"10943"'),
+        ("scrape", '"false"'),
+    ]
+
+
 def test_only_one_value_can_take_over_the_node(tmp_path: Path) -> None:
     """Without shipperProcesses no value gives the pod the node's processes, nor a second capability."""
     spec = the(template(EVERYTHING | {"shipperProcesses": False}, tmp_path), "DaemonSet")["spec"]["template"]["spec"]
@@ -314,6 +340,13 @@ def test_releases_beside_each_other(tmp_path: Path) -> None:
         ({"config": {"web": {}}}, "at '/config': additional properties 'web' not allowed"),
         ({"config": {"state": {"path": "/a"}}}, "at '/config': additional properties 'state' not allowed"),
         ({"hostPaths": [{"name": "a", "path": "var"}]}, "at '/hostPaths/0/path': 'var' does not match pattern '^/'"),
+        ({"state": None}, "at '': missing property 'state'"),
+        ({"image": {"repository": None}}, "at '/image': missing property 'repository'"),
+        ({"image": {"tag": 1.0}}, "at '/image/tag': got number, want string"),
+        ({"fullnameOverride": "Logs"}, "at '/fullnameOverride': 'Logs' does not match pattern"),
+        ({"podLabels": {"app.kubernetes.io/name": "a"}}, "at '/podLabels/app.kubernetes.io~1name': false schema"),
+        ({"networkPolicy": {"from": []}}, "at '/networkPolicy/from': minItems: got 0, want 1"),  # that allows everybody
+        ({"networkPolicy": {"from": None}}, "at '/networkPolicy': missing property 'from'"),
         ({"web": {"tlsSecret": "a"}}, "web.tlsSecret belongs together with web.authSecret or web.authorization"),
         ({"web": {"authorization": "kubernetes"}}, "web.tlsSecret belongs together with web.authSecret or"),
         ({"web": {**WEB["web"], **TOKENS["web"]}}, "web.authSecret and web.authorization exclude each other"),
