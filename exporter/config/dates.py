@@ -46,11 +46,11 @@ def _written(found: re.Match[str], now_s: float) -> str:
     if found["day"] == "yesterday":
         day -= timedelta(days=1)
     whole, form = shortened(found[0]), found["format"]
-    if not form:
-        raise ValueError(f"the date '{whole}' has no format, expected one as in '{{today:%Y%m%d}}'")
     written = datetime.combine(day, time.min).strftime(form)
     if written != datetime.combine(day, time.max).strftime(form):
         raise ValueError(f"the date '{whole}' changes during the day, expected a format without hours and minutes")
+    if written in ("", ".", ".."):
+        raise ValueError(f"the date '{whole}' gives '{written}', expected a format as in '{{today:%Y%m%d}}'")
     if "/" in written:
         what = "expected one date for each component of the path"
         raise ValueError(f"the date '{whole}' gives '{shortened(written)}', which contains a '/', {what}")

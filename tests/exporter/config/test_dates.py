@@ -73,7 +73,10 @@ def test_formats_that_are_refused(zone: Zone) -> None:
         "/{yesterday_utc:%D}.log": "the date '{yesterday_utc:%D}' gives '12/31/69', which contains a '/', "
         "expected one date for each component of the path",
         "/{today:%H}.log": "the date '{today:%H}' changes during the day, expected a format without hours and minutes",
-        "/{today:}.log": "the date '{today:}' has no format, expected one as in '{today:%Y%m%d}'",
+        "/{today:}.log": "the date '{today:}' gives '', expected a format as in '{today:%Y%m%d}'",
+        "/{today:%Z}/a.log": "the date '{today:%Z}' gives '', expected a format as in '{today:%Y%m%d}'",
+        "/{today:.}/a.log": "the date '{today:.}' gives '.', expected a format as in '{today:%Y%m%d}'",
+        "/a/{yesterday:..}": "the date '{yesterday:..}' gives '..', expected a format as in '{today:%Y%m%d}'",
     }.items():
         for kind in (Include, Exclude):
             with pytest.raises(PatternError, match=f"^{re.escape(message)}$"):
