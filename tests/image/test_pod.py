@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.image.conftest import run
-from tests.support import Agent, Server, free_port, program
+from tests.support import Agent, Server, free_port, unpacked
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]  # the first one waits for the image to be built
 
@@ -42,8 +42,7 @@ def container_log(logs: Path, pod: str, container: str) -> Path:
 @pytest.fixture
 def pod(image: str, tmp_path: Path) -> Iterator[Pod]:
     """The pod on a node with a log for root, one of Docker's, and many others."""
-    kubectl = program("kubectl", "it comes from Kubernetes, https://kubernetes.io/docs/tasks/tools/")
-    rendered = run(kubectl, "kustomize", "config/kubernetes/overlays/docker")
+    rendered = run(unpacked("kubectl"), "kustomize", "config/kubernetes/overlays/docker")
     resources = {each["kind"]: each for each in yaml.safe_load_all(rendered)}
     spec = resources["DaemonSet"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
