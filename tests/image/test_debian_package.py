@@ -61,6 +61,7 @@ def test_package(debian: Debian, tmp_path: Path) -> None:
     package = built.rename(debian.root / built.name).name
     shutil.rmtree(debian.root / "source")  # nothing that is installed may need it
 
+    debian.run("groupadd", "--system", "fstat-exporter")  # by an administrator, for the key of a certificate
     debian.run("dpkg", "--install", package)
     assert debian.has(WANTED)
     assert debian.run("fstat-exporter", "--version").split()[1] == __version__
