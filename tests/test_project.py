@@ -177,14 +177,19 @@ WORKFLOWS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflow_is_careful(name: str) -> None:
-    """An action is named by its commit, a job has a time limit, and a token has the permissions that a job asks for."""
+    """An action is named by its commit, a job has a time limit, and a token has the permissions that a job asks for.
+
+    No step has a pipe: GitHub's default shell has no pipefail.
+    """
     workflow = WORKFLOWS[name]
     assert workflow["permissions"] in ({}, {"contents": "read"})
     assert workflow["concurrency"]
     for job in workflow["jobs"].values():
         assert "timeout-minutes" in job or job["uses"].startswith("./")
-        actions = [step["uses"] for step in job.get("steps", []) if "uses" in step]
+        steps = job.get("steps", [])
+        actions = [step["uses"] for step in steps if "uses" in step]
         assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+        assert [step["run"] for step in steps if re.search(r"(?<!\|)\|(?!\|)", step.get("run", ""))] == []
 
 
 def test_workflow_tests_each_python() -> None:
