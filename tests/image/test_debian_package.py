@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]  # it builds the pack
 
 UNIT = "usr/lib/systemd/system/fstat-exporter.service"
 WANTED = "etc/systemd/system/multi-user.target.wants/fstat-exporter.service"
+SOCKET_WANTED = "etc/systemd/system/sockets.target.wants/fstat-exporter.socket"
 STATE = "var/lib/private/fstat-exporter"
 DEFAULTS = "etc/default/fstat-exporter"
 CONFIG = "etc/fstat-exporter/exporter.yml"
@@ -83,12 +84,15 @@ def test_package(debian: Debian, tmp_path: Path) -> None:
     debian.run("dpkg", "--install", package)  # an upgrade
     assert not debian.has(WANTED)
     assert STATE in config.read_text()
+    (debian.root / SOCKET_WANTED).parent.mkdir(parents=True, exist_ok=True)
+    (debian.root / SOCKET_WANTED).symlink_to("/usr/lib/systemd/system/fstat-exporter.socket")  # systemctl enable
 
     debian.run("dpkg", "--remove", "fstat-exporter")
     assert not debian.has(UNIT)
     assert config.exists()
     debian.run("dpkg", "--purge", "fstat-exporter")
-    assert [path for path in (WANTED, STATE, DEFAULTS, CONFIG, "usr/lib/fstat-exporter") if debian.has(path)] == []
+    paths = (WANTED, SOCKET_WANTED, STATE, DEFAULTS, CONFIG, "usr/lib/fstat-exporter")
+    assert [path for path in paths if debian.has(path)] == []
     users = debian.root / "etc" / "passwd"
     assert "fstat-exporter" not in users.read_text()
 
