@@ -444,7 +444,9 @@ def without_capability(number: int) -> Iterator[None]:
         assert libc.capset(header, sets) == 0
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or calls chroot(2)")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: it mounts, changes the user, calls chroot(2) or reads by file handles"
+)
 
 Mount = Callable[[str], Hanging]
 StartAgent = Callable[..., Agent]

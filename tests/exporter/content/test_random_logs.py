@@ -10,6 +10,7 @@ import pytest
 from exporter.config.groups import LogGroup
 from tests.exporter.content.reading_agent import ReadingAgent, StartReading
 from tests.exporter.tracking import tick
+from tests.support import as_root
 
 SEEDS = [*range(2), *[pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 60)]]
 
@@ -83,6 +84,7 @@ def check(agent: ReadingAgent, logs: Logs) -> None:
     assert of_files <= logs.lines
 
 
+@as_root
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_logs(tmp_path: Path, start_reading: StartReading, seed: int) -> None:
     """After each change the lines are those that were written, less the backlog; nothing is skipped.

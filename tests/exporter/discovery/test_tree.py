@@ -138,7 +138,7 @@ def test_a_file_where_a_directory_was(tmp_path: Path, track: Track, caplog: pyte
     """What changes while it is looked at is no fault."""
     touch(tmp_path / "a")
     assert present(track("a/*", "a/b/c")) == {}
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.name != "fstat_cache.handles"] == []
 
 
 def test_a_link_loop_is_logged_once(tmp_path: Path, track: Track, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,8 +154,9 @@ def test_a_link_loop_is_logged_once(tmp_path: Path, track: Track, caplog: pytest
     assert sizes(tracker) == {"a.log": 0}
     tracker.scan()
     assert tracker.discovery.unreadable == 0
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert caplog.records[0].fields["example"] == f"{tmp_path}/loop"  # type: ignore[attr-defined]
+    records = [record for record in caplog.records if record.name.startswith("exporter.")]
+    assert [record.levelname for record in records] == ["WARNING", "INFO"]
+    assert records[0].fields["example"] == f"{tmp_path}/loop"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("directories_at_once", [1, 100])

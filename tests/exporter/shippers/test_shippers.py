@@ -23,7 +23,7 @@ from exporter.state.checkpoint import Checkpoint
 from exporter.tracker import Tracker
 from tests.exporter.shippers.test_otel_filelog import checkpoints, database
 from tests.exporter.tracking import append, touch
-from tests.support import Scrape, parse_scrape, wait_until
+from tests.support import Scrape, as_root, parse_scrape, wait_until
 
 
 class Agent:
@@ -216,6 +216,7 @@ def test_a_restart(world: World, is_killed: bool) -> None:
     assert scrape.value("fstat_shipper_oldest_unread_seconds", shipper="s", group="g") > 0
 
 
+@as_root
 def test_a_rotation_while_there_was_no_agent(world: World) -> None:
     """A stopped shipper's bytes are unread still, of the renamed log and of the new one; if it is gone, lost."""
     agent = world.agent(state=world.state)
@@ -349,6 +350,7 @@ def test_a_state_that_cannot_be_read(world: World, caplog: pytest.LogCaptureFixt
     append(world.log, "0123456789\n")
     world.read(4)
     agent.scrape()
+    caplog.clear()  # of what a user other than root may not do
     with caplog.at_level(logging.INFO, "exporter.shippers"):
         world.positions.write_text("secret: {\n")
         for _ in range(3):
