@@ -83,7 +83,7 @@ class Checksums:
             and path.realm in self.realms
             and path.stats is not None
             and path.stats.size <= self.max_size
-            and (path.content is None or path.content.summed != path.stats)
+            and (path.content is None or not path.content.has_checksum_of(path.stats))
         )
 
 

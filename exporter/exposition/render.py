@@ -219,7 +219,7 @@ class Exposition:
             rows.discard(row)
             return
         lines = 0 if row.is_zero else content.lines
-        crc32 = content.crc32 if content.summed is not None and content.summed == path.stats else ABSENT
+        crc32 = content.crc32 if content.has_checksum_of(path.stats) else ABSENT
         values = lines if content.has_lines else ABSENT, crc32
         rows.put(row, [values[column] for column in self._content_columns[row.group]])
 

@@ -26,6 +26,10 @@ class Content:
     crc32: int = 0
     summed: FileStats | None = None
 
+    def has_checksum_of(self, stats: FileStats | None) -> bool:
+        """Return whether the checksum is of a file with these stats. Details do not matter, such as permissions."""
+        return self.summed is not None and stats is not None and FileStats.__eq__(self.summed, stats)
+
 
 @dataclass(slots=True, eq=False)
 class Path:

@@ -55,6 +55,18 @@ def test_checksums(tmp_path: Path, group: LogGroup, start_reading: StartReading)
     wait_for(agent, tmp_path / "c.conf")
 
 
+def test_a_change_of_permissions_alone(tmp_path: Path, start_reading: StartReading) -> None:
+    """The checksum stays, because the content does, also where the group shows permissions."""
+    path = tmp_path / "a.conf"
+    path.write_text("one\n")
+    agent = start_reading(LogGroup("g", (f"{tmp_path}/*.conf",), metrics=frozenset(["crc32", "mode"])))
+    wait_for(agent, path)
+    path.chmod(0o600)
+    scrape = agent.scrape()
+    assert scrape.value("fstat_file_mode_info", mode="0600") == 1
+    assert scrape.value("fstat_file_crc32") == zlib.crc32(path.read_bytes())
+
+
 def test_same_size_and_time_of_another_second(tmp_path: Path, group: LogGroup, start_reading: StartReading) -> None:
     """Changes in quick succession that keep the size are not missed."""
     path = tmp_path / "a.conf"
