@@ -34,25 +34,32 @@ class ContentRows:
         self._contents = contents
         self._facts = facts
         self._realms = realms
-        self._has_rows = False
+        self._has_rows = self._had_rows = False  # now, and before the latest statements
         self._saved: dict[int, tuple[int, int]] = {}
         self._dropped_paths: list[Row] = []  # of restored rows that nothing belongs to any more
         self._dropped_inodes: list[Row] = []
 
     def fill(self) -> None:
         """Let the next :meth:`statements` write the counters of all groups, for a new file or after a failure."""
-        self._saved = {}
+        self._saved, self._has_rows = {}, self._had_rows
 
     def statements(self, journal: Journal) -> list[Statement]:
         """Return the statements that save the groups, and the paths and inodes of a journal.
 
         An inode that is saved as known has its tail saved too, or its first lines would not count after a restart.
+        The first statements after a time without lines save everything.
         """
         self._contents.update()
         lines, facts = self._contents.lines, self._facts
-        had_rows, self._has_rows = self._has_rows, bool(lines.realms)
+        self._had_rows, self._has_rows = self._has_rows, bool(lines.realms)
         if not lines.realms:
-            return _DROP_ALL if had_rows else []
+            self._saved = {}
+            return _DROP_ALL if self._had_rows else []
+        names = {path.name for path in journal.paths}  # an ended path may have a successor
+        identities = {inode.identity for inode in journal.inodes}
+        if not self._had_rows:
+            names |= {path.name for path in facts.paths.values() if path.content is not None}
+            identities |= {inode.identity for inode in lines.tails}
         groups: list[Row] = []
         for name, realm in self._realms.items():
             counters = lines.counted[realm], lines.skipped[realm]
@@ -63,13 +70,13 @@ class ContentRows:
         self._dropped_paths, self._dropped_inodes = [], []
         put_paths: list[Row] = []
         put_inodes: list[Row] = []
-        for name in {path.name for path in journal.paths}:  # an ended path may have a successor
+        for name in names:
             path = facts.paths.get(name)
             if path is None or path.content is None:
                 paths.append((os.fsencode(name),))
             else:
                 put_paths.append((os.fsencode(name), whole(path.content.lines), path.content.has_lines))
-        for identity in {inode.identity for inode in journal.inodes}:
+        for identity in identities:
             key = tuple(map(whole, identity))
             inode = facts.inodes.get(identity)
             tail = None if inode is None else lines.tails.get(inode)
@@ -86,8 +93,11 @@ class ContentRows:
         ]
 
     def load(self, file: StateFile) -> None:
-        """Restore the lines. To be called once, after the paths and inodes were restored."""
+        """Restore the lines, if any count. To be called once, after the paths and inodes were restored."""
         lines, facts = self._contents.lines, self._facts
+        if not lines.realms:
+            self._has_rows = True  # perhaps
+            return
         for name, counted, skipped in file.content_groups():
             if name in self._realms:
                 realm = self._realms[name]

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from exporter.changeover import Changeover
 from exporter.config.groups import LogGroup
+from exporter.config.model import Config
 from exporter.content import contents
 from exporter.content.contents import Contents
 from exporter.content.reading import Counted
+from exporter.exposition.render import Exposition
 from tests.exporter.content.reading_agent import ReadingAgent, StartReading
 from tests.exporter.tracking import append, tick
 from tests.support import Mount, Scrape, Stopwatch, as_root, wait_until, without_capability
@@ -251,6 +254,48 @@ def test_the_state_forgets_lines_that_nobody_wants(tmp_path: Path, log: Path, st
     agent = start_reading(group(tmp_path), state=state)
     append(log, "6\n")
     assert lines(agent.settled(lambda scrape: lines(scrape) == (1, 0))) == (1, 0)
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_time_without_lines(tmp_path: Path, log: Path, start_reading: StartReading, is_restarted: bool) -> None:
+    """A reload that asks for lines again counts none of that time; counters that go on then outlive kill -9."""
+    state = tmp_path / "state.db"
+    agent = start_reading(group(tmp_path), state=state)
+    append(log, "4\n")
+    assert lines(agent.settled()) == (1, 0)
+    without, wanted = Config((group(tmp_path, "size"),)), agent.config
+    if is_restarted:
+        agent.kill()
+        agent = start_reading(*without.logs, state=state)
+    else:
+        switch_to(agent, without)
+    append(log, "5\n6\n")
+    agent.scrape()
+    switch_to(agent, wanted)
+    count = 0 if is_restarted else 1
+    assert lines(agent.settled(lambda scrape: lines(scrape) == (count, 0))) == (count, 0)
+    agent.kill()
+    agent = start_reading(group(tmp_path), state=state)
+    scrape = agent.settled(lambda scrape: scrape.value("fstat_file_lines_total") is not None)
+    assert scrape.value("fstat_file_lines_total") == count
+    assert lines(scrape) == (count, 0)
+
+
+def switch_to(agent: ReadingAgent, config: Config) -> None:
+    """Reload: a changeover, then the reader."""
+    changeover = Changeover(agent.tracker, config)
+    exposition = Exposition(changeover.prepare())
+    checkpoint = agent.checkpoint
+    assert checkpoint is not None
+
+    def show() -> None:
+        agent.scraper.show(exposition)
+        checkpoint.switch_to(exposition.publication)
+
+    changeover.finish(show)
+    changeover.drop_old()
+    agent.contents.configure(config)
+    agent.scrape()
 
 
 def test_a_reload_that_asks_for_lines(tmp_path: Path, log: Path, start_reading: StartReading) -> None:
