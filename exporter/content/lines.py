@@ -28,6 +28,7 @@ class Tail:
         offset: what is before it was read, or does not count.
         size: up to where there is data, as far as known.
         is_trusted: whether it was opened by a name; only then it is read without one.
+        lines: how many newlines are before the offset; None: unknown.
         restarts: how often it was truncated; what was read before a truncation does not count after it.
         failures: how often in a row it could not be opened.
     """
@@ -36,6 +37,7 @@ class Tail:
     offset: int
     size: int
     is_trusted: bool = False
+    lines: int | None = None
     restarts: int = 0
     failures: int = 0
 
@@ -88,8 +90,10 @@ class Lines:
                 continue
             for end in booking.cuts:
                 self._skip(tail, end)
-                tail.offset = 0
+                tail.offset = tail.lines = 0
                 tail.restarts += 1
+            for home in booking.later_homes:
+                self._catch_up(tail, home)
             tail.size = max(tail.offset, self._size_of(inode))
             if not self._is_known(inode):
                 self._skip(tail, tail.size)
@@ -141,6 +145,7 @@ class Lines:
         if not self._is_current(piece):
             return
         tail.offset, tail.is_trusted, tail.failures = end, True, 0
+        tail.lines = None if tail.lines is None else tail.lines + lines
         for home in self._homes_of(tail.inode):
             self.counted[home.realm] += lines
             content = home.content = home.content or Content()
@@ -162,7 +167,7 @@ class Lines:
         tail.failures += 1
         if is_final or tail.failures > MOST_FAILURES:
             self._skip(tail, tail.size)
-            tail.offset = tail.size
+            tail.offset, tail.lines = tail.size, None
             for home in self._homes_of(tail.inode):
                 if home.content is not None and home.inode is tail.inode and tail.inode.names:
                     home.content.has_lines = False
@@ -177,9 +182,21 @@ class Lines:
         """Return the tail of an inode; make it if its lines count."""
         tail = self.tails.get(inode)
         if tail is None and self._homes_of(inode) and (booking.is_new or self._is_known(inode)):
-            begin = 0 if booking.is_new else min([booking.size, *(booking.cuts[:1] or [self._size_of(inode)])])
-            tail = self.tails[inode] = Tail(inode, begin, begin)
+            is_new = booking.is_new or any(home.realm in self.realms for home in booking.later_homes)
+            begin = 0 if is_new else min([booking.size, *(booking.cuts[:1] or [self._size_of(inode)])])
+            tail = self.tails[inode] = Tail(inode, begin, begin, lines=0 if begin == 0 else None)
         return tail
+
+    def _catch_up(self, tail: Tail, home: Path) -> None:
+        """Count for a later home what was read before."""
+        if home.realm not in self.realms:
+            return
+        if tail.lines is None:
+            self.skipped[home.realm] += tail.offset
+            return
+        self.counted[home.realm] += tail.lines
+        content = home.content = home.content or Content()
+        content.lines += tail.lines
 
     def _homes_of(self, inode: Inode) -> list[Path]:
         return [home for home in inode.homes if home.realm in self.realms]
@@ -203,13 +220,19 @@ class Lines:
         self._waiting.pop(tail, None)
 
     def _queue(self, tail: Tail) -> None:
-        is_unopened = not tail.is_trusted and tail.failures == 0
-        if tail.offset < tail.size or is_unopened:
+        if tail.offset < tail.size or self._is_unopened(tail):
             self._waiting[tail] = None
             if not tail.inode.names:
                 self._waiting.move_to_end(tail, last=False)
         else:
             self._waiting.pop(tail, None)
+
+    def _is_unopened(self, tail: Tail) -> bool:
+        """Return whether nothing is unread, but it is still to be found out for a home whether the file can be read."""
+        if tail.failures or not tail.is_trusted:
+            return not tail.failures
+        homes = [home for home in self._homes_of(tail.inode) if home.inode is tail.inode]
+        return not all(home.content is not None and home.content.has_lines for home in homes)
 
     def _requeue(self, tail: Tail) -> None:
         self._queue(tail)

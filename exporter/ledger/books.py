@@ -68,12 +68,14 @@ class InodeBooking:
     Attributes:
         size: its size when the booking began, bytes.
         is_new: whether it began to count from its first byte.
+        later_homes: those that count it from its first byte too, but came later than another one.
         cuts: of each truncation up to where there was data before.
         replaces: the record of the same inode before, which had another identity.
     """
 
     size: int
     is_new: bool = False
+    later_homes: list[Path] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     replaces: Inode | None = None
 
@@ -163,13 +165,16 @@ class Books:
 
         Args:
             inode: the inode.
-            is_new, replaces: see :class:`InodeBooking`.
+            is_new: whether its latest home counts it from its first byte.
+            replaces: see :class:`InodeBooking`.
         """
         if self.journal is not None:
             self.journal.inodes.add(inode)
         for bookings in self.inode_readers:
             booking = bookings.of(inode)
-            booking.is_new |= is_new
+            if is_new and len(inode.homes) > 1:
+                booking.later_homes.append(inode.homes[-1])
+            booking.is_new |= is_new and len(inode.homes) == 1
             booking.replaces = replaces or booking.replaces
 
     def note_departure(self, inode: Inode, *, cut: int | None = None) -> None:

@@ -456,7 +456,7 @@ class Facts:
             path.is_counting = True
             if self._attribution.is_born_since(path, stats.birth_ns, self._lost.forgotten_ns, is_created):
                 appended_bytes = size
-                self._books.note_inode(inode, is_new=len(inode.homes) == 1)
+                self._books.note_inode(inode, is_new=True)
         path.is_present = True
         size_bytes = self._attribution.hold(inode, path)
         self._books.book(

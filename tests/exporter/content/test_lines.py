@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -204,6 +204,55 @@ def test_names_of_one_inode(tmp_path: Path, log: Path, start_reading: StartReadi
     scrape = agent.settled()
     assert scrape.value("fstat_group_lines_total", group="g") == 2
     assert scrape.values("fstat_file_lines_total") == [2]
+
+
+@pytest.mark.parametrize("comes", [os.link, os.rename])
+@pytest.mark.parametrize("metric", ["size", "lines"])
+def test_a_file_that_comes_to_a_second_group(
+    tmp_path: Path, log: Path, start_reading: StartReading, metric: str, comes: Callable[[Path, Path], None]
+) -> None:
+    """As its bytes do, its lines count there from the first one, whether or not the first group counts them."""
+    (tmp_path / "second").mkdir()
+    groups = group(tmp_path, metric, name="first"), group(tmp_path, name="second", pattern="second/*.log")
+    agent = start_reading(*groups)
+    new, second = log.with_name("b.log"), tmp_path / "second/b.log"
+    append(new, "1\n2\n3\n")
+    first = {"first": 3.0} if metric == "lines" else {}
+    settled_at(agent, first | {"second": 0})
+    comes(new, second)
+    wait_until(lambda: agent.scrape().value("fstat_file_lines_total", path=str(second)) == 3)
+    scrape = settled_at(agent, first | {"second": 3})
+    assert scrape.values("fstat_group_lines_skipped_bytes_total", group="second") == [0]
+    append(second, "4\n")
+    settled_at(agent, {name: count + 1 for name, count in (first | {"second": 3}).items()})
+
+
+def test_a_file_that_comes_to_a_second_group_after_a_restart(
+    tmp_path: Path, log: Path, start_reading: StartReading
+) -> None:
+    """It is not read again: what was read before the restart counts as skipped there."""
+    (tmp_path / "second").mkdir()
+    groups = group(tmp_path, name="first"), group(tmp_path, name="second", pattern="second/*.log")
+    agent = start_reading(*groups, state=tmp_path / "state.db")
+    new, second = log.with_name("b.log"), tmp_path / "second/b.log"
+    append(new, "1\n2\n3\n")
+    settled_at(agent, {"first": 3, "second": 0})
+    agent.kill()
+    agent = start_reading(*groups, state=tmp_path / "state.db")
+    os.link(new, second)
+    append(second, "4\n")
+    scrape = settled_at(agent, {"first": 4, "second": 1})
+    assert scrape.values("fstat_group_lines_skipped_bytes_total", group="second") == [6]
+    assert scrape.value("fstat_group_appended_bytes_total", group="second") == 8
+
+
+def settled_at(agent: ReadingAgent, counts: Mapping[str, float]) -> Scrape:
+    """Scrape until each of these groups has so many lines."""
+
+    def count(scrape: Scrape, name: str) -> float | None:
+        return scrape.value("fstat_group_lines_total", group=name)
+
+    return agent.settled(lambda scrape: {name: count(scrape, name) for name in counts} == counts)
 
 
 def test_lines_go_on_after_a_restart(tmp_path: Path, log: Path, start_reading: StartReading) -> None:
