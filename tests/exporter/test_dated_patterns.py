@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,25 @@ def test_what_was_written_before_is_no_growth(tmp_path: Path, days: Make) -> Non
     assert line.of_group() == 5
     append(tmp_path / "a-0317.log", "x")
     assert line.of_group() == 6
+
+
+def test_dates_in_excludes(tmp_path: Path) -> None:
+    """A file born since midnight counts from its first byte, one that was excluded before from its size."""
+    group = LogGroup("g", (f"{tmp_path}/*-{{today_utc:%m%d}}.log",), exclude=("no-{yesterday_utc:%m%d}.log",))
+    free = LogGroup("free", (f"{tmp_path}/*.txt",), exclude=("{today_utc:%m%d}.txt",))
+    line = Days(group, free)
+    try:
+        append(tmp_path / "0317.txt", "x" * 1000)
+        tick()
+        midnight_s = time.time()
+        tick()
+        append(tmp_path / "a-0318.log", "x" * 5)
+        append(tmp_path / "a.txt", "x" * 7)
+        tick()
+        line.next_day(midnight_s=midnight_s)
+        assert line.appended() == {"a-0318.log": 5, "0317.txt": 0, "a.txt": 7}
+    finally:
+        line.tracker.close()
 
 
 def test_what_stays_is_not_scanned_again(tmp_path: Path, days: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +346,11 @@ def test_a_configuration_that_is_broken_at_midnight(tmp_path: Path) -> None:
     run(agent, test)
 
 
-def test_a_restart_on_another_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exclude", [(), ("no-{today_utc:%m%d}.log",)])
+def test_a_restart_on_another_day(tmp_path: Path, exclude: tuple[str, ...]) -> None:
     """The group's counters go on, and a file of the new day that was made meanwhile counts from its first byte."""
     config = dated(tmp_path, state=StateConfig(str(tmp_path / "state.db")))
+    config = replace(config, logs=tuple(replace(group, exclude=exclude) for group in config.logs))
     first = Agent(config, [], now_s=Clock(FIRST_S))
 
     async def write() -> None:
