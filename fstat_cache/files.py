@@ -168,11 +168,7 @@ class Files:
 
     def remove(self, entry: Entry) -> None:
         """Untrack a file that nobody asks for at its path any more: a directory above it may have been renamed."""
-        is_there = False
-        with contextlib.suppress(OSError):
-            is_there = entry.wd == NO_WATCH or self.read_again(entry.path, entry.stats) is not None
-        if not is_there:
-            self._leave(entry)
+        self._let_go(entry)
         self.untrack(entry)
 
     def forget(self) -> None:
@@ -322,7 +318,10 @@ class Files:
         """Bind an entry to a watch, or to none; return the reason why it is polled."""
         if wd != entry.wd:
             if entry.wd != NO_WATCH:
-                self._leave(entry)
+                if wd == NO_WATCH:
+                    self._let_go(entry)  # perhaps it only may not be read any more
+                else:
+                    self._leave(entry)
             if wd != NO_WATCH:
                 if self.directories.covered:
                     self.directories.release(entry.path)
@@ -359,6 +358,16 @@ class Files:
         wd = entry.wd
         if wd != NO_WATCH and self._table.unbind(entry):
             self.nameless.adopt(wd, entry.stats, os.path.dirname(entry.path))
+
+    def _let_go(self, entry: Entry) -> None:
+        """Unwatch a file; follow its inode without a name if the path leads to it no more."""
+        is_there = False
+        with contextlib.suppress(OSError):
+            is_there = entry.wd == NO_WATCH or self.read_again(entry.path, entry.stats) is not None
+        if is_there:
+            self._unwatch(entry)
+        else:
+            self._leave(entry)
 
     def _unwatch(self, entry: Entry) -> None:
         wd = entry.wd

@@ -12,7 +12,7 @@ from fstat_cache import changes, nameless
 from tests.exporter.tracking import Track, append, appended, deleted, running, uncertain
 from tests.support import as_root, without_capability
 
-CAP_DAC_READ_SEARCH = 2  # capabilities(7)
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # capabilities(7)
 LOG_LINE = "deleted and moved files cannot be read"
 
 pytestmark = as_root
@@ -55,6 +55,20 @@ def test_names_are_followed(top: Path, track: Track, caplog: pytest.LogCaptureFi
     assert caplog.text.count(LOG_LINE) == 1
     assert not tracker.cache.status().reads_deleted_files
     assert uncertain(tracker) == {}
+
+
+def test_a_file_that_may_not_be_read_any_more(tmp_path: Path, track: Track) -> None:
+    """It is polled, and it is not deleted."""
+    path = tmp_path / "a.log"
+    path.touch()
+    with without_capability(CAP_DAC_READ_SEARCH), without_capability(CAP_DAC_OVERRIDE):
+        tracker = track("*.log", has_thread=False)
+        with path.open("a") as log:
+            path.chmod(0)
+            log.write("12345")
+        assert appended(tracker) == 5
+        assert tracker.cache.status().polled == {"permission": 1}
+        assert deleted(tracker) == []
 
 
 def test_savelog(top: Path, track: Track) -> None:
