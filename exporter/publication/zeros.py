@@ -21,7 +21,8 @@ class Zeros:
 
     def __init__(self, zero_for_s: Mapping[int, float]) -> None:
         self._durations_s = {position: each * LATENESS for position, each in zero_for_s.items()}
-        self._born: set[Row | Totals] = set()  # those that no scrape has shown yet
+        # By group: those that no scrape has shown yet.
+        self._born: dict[int, set[Row | Totals]] = {position: set() for position in zero_for_s}
         # By group: when a scrape showed them first, and them.
         self._shown: dict[int, deque[tuple[float, set[Row | Totals]]]] = {position: deque() for position in zero_for_s}
 
@@ -37,11 +38,12 @@ class Zeros:
         """Show the counters of a new item as 0 from now on, if its group shows zeros."""
         item.is_zero = item.group in self._durations_s
         if item.is_zero:
-            self._born.add(item)
+            self._born[item.group].add(item)
 
     def forget(self, item: Row | Totals) -> None:
         """Forget an item that has ended."""
-        self._born.discard(item)
+        if item.group in self._born:
+            self._born[item.group].discard(item)
 
     def end(self, now_s: float, *, is_scrape: bool) -> list[Row | Totals]:
         """Show counters as they are if their time is over; return the items that look different now.
@@ -58,8 +60,7 @@ class Zeros:
                     if item.is_zero and not item.has_ended and (of.changes or of.appended_bytes or of.rotations):
                         changed.append(item)
                     item.is_zero = False
-            born = {item for item in self._born if item.group == position} if is_scrape else set()
-            if born:
-                shown.append((now_s, born))
-                self._born -= born
+            if is_scrape and self._born[position]:
+                shown.append((now_s, self._born[position]))
+                self._born[position] = set()
         return changed

@@ -141,7 +141,7 @@ def test_nobody_scrapes(is_scraped: bool) -> None:
         scraped.look(now_s)
     assert scraped.book.publication.rows == {}
     assert scraped.book.aggregates == {}
-    assert scraped.book.publication._zeros._born == set()
+    assert not any(scraped.book.publication._zeros._born.values())
 
 
 def test_aggregates_are_born_too() -> None:
