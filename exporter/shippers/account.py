@@ -104,26 +104,8 @@ class Account:
             bookings: what happened to inodes since the last call.
             state: the state as it was read before that; None: it could not be read.
         """
-        touched: dict[Log, None] = {}
-        for inode, booking in bookings.items():
-            log = self._find(inode, booking)
-            if log is not None:
-                touched[log] = None
-                if booking.cuts:
-                    self._wake(log)
-                    log.grow(max(log.size, booking.cuts[0]), now_ns)
         is_steady = state is not None and state.is_current and state.is_whole
-        if state is not None:
-            touched |= dict.fromkeys(self.matching.take(state))
-        for log, from_ns in self._waiting.items():
-            if from_ns <= now_ns or not is_steady or log in touched or log in self.matching.changed:
-                self._wake(log)
-        if state is not None:
-            for log in [log for log, from_ns in self._waiting.items() if not from_ns]:
-                if not log.is_shown and log.offset is not None and not log.has_left:
-                    self.matching.confirm(log, state)
-        touched |= dict.fromkeys([log for log, from_ns in self._waiting.items() if not from_ns])
-        for log in touched:
+        for log in self._touch(now_ns, bookings, state, is_steady=is_steady):
             before = log.offset, log.counted, log.size, log.has_left, log.points[-1:]
             self._advance(log, bookings.get(log.inode), now_ns, state)
             if before != (log.offset, log.counted, log.size, log.has_left, log.points[-1:]):
@@ -136,6 +118,29 @@ class Account:
             self.unsaved.clear()
         if len(self.known) > 2 * len(self._facts.paths):
             self.known.intersection_update(self._facts.paths)
+
+    def _touch(
+        self, now_ns: int, bookings: Mapping[Inode, InodeBooking], state: StateRead | None, *, is_steady: bool
+    ) -> dict[Log, None]:
+        """Return the logs to advance: those with bookings, those that the state shows otherwise, and those awake."""
+        touched: dict[Log, None] = {}
+        for inode, booking in bookings.items():
+            log = self._find(inode, booking)
+            if log is not None:
+                touched[log] = None
+                if booking.cuts:
+                    self._wake(log)
+                    log.grow(max(log.size, booking.cuts[0]), now_ns)
+        if state is not None:
+            touched |= dict.fromkeys(self.matching.take(state))
+        for log, from_ns in self._waiting.items():
+            if from_ns <= now_ns or not is_steady or log in touched or log in self.matching.changed:
+                self._wake(log)
+        if state is not None:
+            for log in [log for log, from_ns in self._waiting.items() if not from_ns]:
+                if not log.is_shown and log.offset is not None and not log.has_left:
+                    self.matching.confirm(log, state)
+        return touched | dict.fromkeys([log for log, from_ns in self._waiting.items() if not from_ns])
 
     def continue_from(self, before: Account) -> None:
         """Continue the counters of an account that this one replaces."""
