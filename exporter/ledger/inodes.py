@@ -66,9 +66,12 @@ class Inodes(dict[Identity, Inode]):
         is_read = change.links is not None and change.is_read
         has_changed = is_read and (stats.size, stats.mtime_ns) != (inode.size, inode.mtime_ns)
         # What was written into a file that is allocated ahead is known only by a name, which it probably still has.
-        is_ahead = self.offsets.get(inode.identity, inode.size) < inode.size
-        if has_changed and not (is_ahead and change.links):
-            self.change(inode, stats.size, stats.mtime_ns, None)
+        offset = self.offsets.get(inode.identity, inode.size)
+        if has_changed and not (offset < inode.size and change.links):
+            # After a truncation the writer may have left a hole; but not if the file takes its size of the disk.
+            is_whole = offset > inode.size and change.disk_bytes >= stats.size > inode.size
+            data = Data(stats.size - inode.size, stats.size) if is_whole else None
+            self.change(inode, stats.size, stats.mtime_ns, data)
         if change.links == 0:
             self.deleted[inode.identity] = change.disk_bytes
         elif change.links is not None or change.is_gone:

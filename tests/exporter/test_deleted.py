@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,21 @@ def test_to_the_last_byte(tmp_path: Path, track: Track) -> None:
         assert appended(tracker) == before + 5008
         assert held() == []
     assert uncertain(tracker) == {}
+
+
+@pytest.mark.parametrize("comes_to_an_end", [os.unlink, lambda path: path.rename(f"{path}.1")])
+def test_after_a_truncation(tmp_path: Path, track: Track, comes_to_an_end: Callable[[Path], object]) -> None:
+    """A file that outgrew its size before a truncation when its name went counts in full, because it has no hole."""
+    path = tmp_path / "a.log"
+    tracker = track()
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b"123")
+        assert appended(tracker) == 3
+        os.truncate(path, 0)
+        assert appended(tracker) == 3
+        writer.write(b"x" * 100)
+        comes_to_an_end(path)
+        assert appended(tracker) == 103
 
 
 def test_last_byte_while_nobody_looks(tmp_path: Path, track: Track) -> None:
