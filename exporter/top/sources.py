@@ -121,9 +121,12 @@ class Patterns(Source):
             return  # the scan may still run, and holds the lock for long
         with self._tracker.lock:
             faults = sorted(self._tracker.discovery.faults, key=itemgetter(0))
+            has_files = any(self._tracker.discovery.matches.values())
         if faults:
             path, error = faults[0]
             yield one_line(f"directories that cannot be listed: {len(faults)}, such as {path}: {error.strerror}")
+        if not has_files:
+            yield "the patterns match no file; the URL of an agent begins with http:// or https://"
 
     def close(self) -> None:
         self._tracker.close()

@@ -38,6 +38,7 @@ class Terminal:
     def __init__(self, command: list[str]) -> None:
         self.screen = pyte.Screen(80, 24)
         self._stream = pyte.ByteStream(self.screen)
+        self._lock = threading.Lock()
         self.raw = b""
         self.master, self._slave = pty.openpty()
         self.resize(80, 24)
@@ -59,7 +60,8 @@ class Terminal:
         with contextlib.suppress(OSError):
             while data := os.read(self.master, 65536):
                 self.raw += data
-                self._stream.feed(data)
+                with self._lock:
+                    self._stream.feed(data)
 
     def type(self, keys: str) -> None:
         """Send keys."""
@@ -67,12 +69,15 @@ class Terminal:
 
     def resize(self, columns: int, lines: int) -> None:
         """Change the size, as a window manager does."""
+        with self._lock:
+            self.screen.resize(lines, columns)
+        # Afterwards: a smaller screen drops its first lines, which the command may have drawn again already.
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.screen.resize(lines, columns)
 
     def lines(self) -> list[str]:
         """What is on the screen."""
-        return [line.rstrip() for line in self.screen.display]
+        with self._lock:
+            return [line.rstrip() for line in self.screen.display]
 
     def text(self) -> str:
         """What is on the screen, as one text."""
@@ -451,6 +456,15 @@ def test_server_that_is_no_agent(body: bytes, times: int, expected: str) -> None
             AgentSource(f"http://127.0.0.1:{listener.getsockname()[1]}", None).read("rate", "")
         server.join()
     assert sent < 100_000_000
+
+
+def test_patterns_without_files(tmp_path: Path) -> None:
+    """A table without files has a reason, such as an address that lacks its scheme."""
+    for target in ("localhost:10943", f"{tmp_path}/*.none"):
+        done = run(target)
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stderr == "the patterns match no file; the URL of an agent begins with http:// or https://\n"
 
 
 def test_faults_do_not_wait_for_the_first_scan(tmp_path: Path) -> None:
