@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.workload import SEEDS, Workload, Writer, by_path, overflow, uncertain
-from tests.support import Agent, StartAgent, wait_until
+from tests.support import Agent, StartAgent, as_root, wait_until
 
 CONFIG = """
 stale_grace: 1s
@@ -36,6 +36,7 @@ def sizes_on_disk(top: Path, *, with_rotated: bool) -> dict[str, float]:
     }
 
 
+@as_root
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_counted_is_what_was_written(tmp_path: Path, start_agent: StartAgent, seed: int) -> None:
@@ -69,6 +70,7 @@ def test_counted_is_what_was_written(tmp_path: Path, start_agent: StartAgent, se
             workload.check(agent)
 
 
+@as_root
 @pytest.mark.timeout(120)
 def test_nothing_is_lost_when_the_kernels_queue_overflows(tmp_path: Path, start_agent: StartAgent) -> None:
     """Far more events than the kernel keeps, while logs are written, made and renamed: the next scrape is right."""

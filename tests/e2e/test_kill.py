@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.workload import SEEDS, Workload, by_path, uncertain
-from tests.support import Agent, Scrape
+from tests.support import Agent, Scrape, as_root
 
 CONFIG = """
 stale_grace: 1s
@@ -35,6 +35,7 @@ def went_back(before: dict[str, float], after: dict[str, float]) -> dict[str, tu
     return {key: (before[key], after[key]) for key in before.keys() & after.keys() if after[key] < before[key]}
 
 
+@as_root
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:

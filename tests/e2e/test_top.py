@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import getpass
 import http.server
 import os
 import pty
@@ -157,7 +158,7 @@ def test_keys(top: Top, target: str, growing: Path) -> None:
     terminal.type("t")
     terminal.wait_for(r"by last write\n.*PATH\n.*growing\.log\n")
     terminal.type("w")
-    terminal.wait_for(rf"Open for writing:\s(?s:.*)growing\.log\s+{os.getpid()}  root ")
+    terminal.wait_for(rf"Open for writing:\s(?s:.*)growing\.log\s+{os.getpid()}  {getpass.getuser()} ")
     terminal.type("q")
     terminal.wait_for(r"PATH\n.*growing\.log\n")
     terminal.type("/none")

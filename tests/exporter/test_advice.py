@@ -23,7 +23,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
     caplog.set_level(logging.INFO, "exporter.advice")
 
     def lines() -> Lines:
-        records = list(caplog.records)
+        records = [each for each in caplog.records if each.name == "exporter.advice"]
         caplog.clear()
         return [(each.levelname, each.getMessage(), each.fields) for each in records]  # type: ignore[attr-defined]
 

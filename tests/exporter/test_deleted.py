@@ -29,6 +29,7 @@ def held() -> list[str]:
     return found
 
 
+@as_root
 def test_to_the_last_byte(tmp_path: Path, track: Track) -> None:
     """What is written right before the last close counts; until then its disk space is published. Nothing is left."""
     tracker = track()
@@ -65,6 +66,7 @@ def test_after_a_truncation(tmp_path: Path, track: Track, comes_to_an_end: Calla
         assert appended(tracker) == 103
 
 
+@as_root
 def test_last_byte_while_nobody_looks(tmp_path: Path, track: Track) -> None:
     """A deleted file that was written and closed between two turns of the thread counts whole: it was held."""
     path = tmp_path / "a.log"
@@ -81,6 +83,7 @@ def test_last_byte_while_nobody_looks(tmp_path: Path, track: Track) -> None:
     assert held() == []
 
 
+@as_root
 def test_a_reader_keeps_it(tmp_path: Path, track: Track) -> None:
     """A file that a reader still has open after its writer closed takes its space until the reader closes it too."""
     path = tmp_path / "a.log"
@@ -115,6 +118,7 @@ def test_old_stats_of_another_name(tmp_path: Path, track: Track) -> None:
         assert tracker.publication.groups[0].truncations == 0
 
 
+@as_root
 def test_too_many(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deleted file that makes room for another one is uncertain from then on, and ends when it is gone."""
     monkeypatch.setattr(nameless, "MOST_NAMELESS", 1)
@@ -136,6 +140,7 @@ def test_too_many(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch)
     assert uncertain(tracker) == {"unwatched": 1}
 
 
+@as_root
 def test_two_openers(tmp_path: Path, track: Track) -> None:
     """The second of two writers goes on after the first has closed, and counts."""
     path = tmp_path / "a.log"
@@ -158,6 +163,7 @@ def test_two_openers(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {}
 
 
+@as_root
 def test_another_name_elsewhere(tmp_path: Path, track: Track) -> None:
     """A file with a hard link in a directory that nobody watches is not deleted; its growth counts. Then it is."""
     path, other = tmp_path / "logs/a.log", tmp_path / "elsewhere/b"
@@ -180,6 +186,7 @@ def test_another_name_elsewhere(tmp_path: Path, track: Track) -> None:
     assert held() == []
 
 
+@as_root
 def test_moved_away_and_deleted(tmp_path: Path, track: Track) -> None:
     """A log that was moved to a directory that nobody watches counts there, and after its deletion there."""
     path, away = tmp_path / "logs/a.log", tmp_path / "elsewhere/from/here/a"
@@ -202,6 +209,7 @@ def test_moved_away_and_deleted(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {}
 
 
+@as_root
 def test_moved_with_its_directory(tmp_path: Path, track: Track) -> None:
     """No event says so of the file itself, but what is written to it counts, until it is deleted and closed."""
     folder, away = tmp_path / "logs/app", tmp_path / "away"
@@ -222,6 +230,7 @@ def test_moved_with_its_directory(tmp_path: Path, track: Track) -> None:
     assert uncertain(tracker) == {}
 
 
+@as_root
 def test_scrapes_during_a_rescan(tmp_path: Path, track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rescan that reads the files that were moved away lets scrapes go on in between."""
     monkeypatch.setattr(exporter.nameless, "INODES_AT_ONCE", 2)
@@ -256,6 +265,7 @@ def test_scrapes_during_a_rescan(tmp_path: Path, track: Track, monkeypatch: pyte
     assert appended(tracker) == 5 * 8
 
 
+@as_root
 def test_deleted_with_its_directory(tmp_path: Path, track: Track) -> None:
     """As a pod's logs are: the directory goes, and the handle is opened by one above it."""
     path = tmp_path / "pod" / "container" / "0.log"
@@ -275,6 +285,7 @@ def test_deleted_with_its_directory(tmp_path: Path, track: Track) -> None:
     assert deleted(tracker) == []
 
 
+@as_root
 def test_close_lets_go(tmp_path: Path, track: Track) -> None:
     """invalidate() and close() leave no descriptor of a deleted file behind."""
     path = tmp_path / "a.log"
@@ -294,6 +305,7 @@ def test_close_lets_go(tmp_path: Path, track: Track) -> None:
         assert len(held()) == 2
 
 
+@as_root
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_lets_go(tmp_path: Path, track: Track) -> None:
     """A child has none of the descriptors, so that it keeps no space; the parent's go on."""
@@ -314,6 +326,7 @@ def test_a_forked_child_lets_go(tmp_path: Path, track: Track) -> None:
     assert held() == []
 
 
+@as_root
 def test_a_busy_writer_is_sampled(tmp_path: Path, track: Track) -> None:
     """A deleted file that is written all the time is stat'ed by a clock, so that its writer is not slowed down.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.exporter.tracking import append, appended, deleted, running, tick, uncertain
+from tests.support import as_root
 
 
 class Place:
@@ -42,6 +43,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.log.close()
 
 
+@as_root
 def test_moved_away(place: Place) -> None:
     """A log that was moved to a directory that nobody watches counts, with what was written then and later."""
     place.path.rename(place.elsewhere / "a")
@@ -54,6 +56,7 @@ def test_moved_away(place: Place) -> None:
         assert uncertain(tracker) == {}
 
 
+@as_root
 def test_deleted_while_open(place: Place) -> None:
     """A log that was deleted but is open counts to its last byte, over one more restart too."""
     place.path.unlink()
@@ -128,6 +131,7 @@ def test_truncated_while_down(place: Place) -> None:
             assert uncertain(tracker) == {"absence": 1}
 
 
+@as_root
 def test_written_and_deleted_at_once_after_the_restart(place: Place) -> None:
     """The first write after a restart counts too, if the log is deleted or moved away right after it."""
     with (
@@ -147,6 +151,7 @@ def test_written_and_deleted_at_once_after_the_restart(place: Place) -> None:
         assert uncertain(tracker) == {}
 
 
+@as_root
 def test_a_state_file_without_handles(place: Place) -> None:
     """The state file of the program before this one loads: what has a name goes on."""
     with closing(sqlite3.connect(place.state)) as connection:
@@ -165,6 +170,7 @@ def test_a_state_file_without_handles(place: Place) -> None:
         assert uncertain(tracker) == {}
 
 
+@as_root
 @pytest.mark.parametrize("what", ["renamed", "moved", "deleted", "there"])
 def test_another_device_number(place: Place, what: str) -> None:
     """A device may have another number after a reboot; the same number, birth and handle are the same inode."""

@@ -10,7 +10,7 @@ import pytest
 from exporter.config.groups import LogGroup
 from fstat_cache import changes
 from tests.exporter.tracking import Track, append, appended, uncertain
-from tests.support import wait_until
+from tests.support import as_root, wait_until
 
 LONG_AGO_S = 1_000_000_000
 
@@ -230,6 +230,7 @@ def test_a_directory_deleted_with_its_files(tmp_path: Path, track: Track) -> Non
     assert uncertain(tracker) == {}
 
 
+@as_root
 def test_a_busy_log_is_rotated(tmp_path: Path, track: Track) -> None:
     """Nothing is uncertain when a log is renamed or deleted while it is open, whatever the thread does meanwhile."""
     tracker = track()

@@ -8,10 +8,11 @@ from types import FunctionType
 
 import pytest
 
-from tests.support import REPOSITORY, environment
+from tests.support import REPOSITORY, as_root, environment
 from tools.hops import BEGIN, DOCUMENT, END, function_of, replaced
 
 
+@as_root
 def test_document_is_up_to_date() -> None:
     """docs/development.md has what `make hops` writes."""
     command = [sys.executable, "-m", "tools.hops"]  # in a process without threads of other tests

@@ -227,6 +227,7 @@ def test_a_file_that_comes_to_a_second_group(
     settled_at(agent, {name: count + 1 for name, count in (first | {"second": 3}).items()})
 
 
+@as_root
 def test_a_file_that_comes_to_a_second_group_after_a_restart(
     tmp_path: Path, log: Path, start_reading: StartReading
 ) -> None:
