@@ -116,7 +116,7 @@ def find_data(path: StrPath, stats: FileStats, begin: int, *, is_resumed: bool) 
     Raises:
         OSError: the data is unknown.
     """
-    fd = _open(path)
+    fd = open_unnoticed(path)
     try:
         size = stats.size
         if not is_resumed and os.lseek(fd, begin, os.SEEK_HOLE) >= size:
@@ -137,7 +137,7 @@ def read_bytes(path: StrPath, identity: tuple[int, int, int], begin: int, size: 
     Raises:
         OSError: it cannot be read, or is another inode.
     """
-    fd = _open(path)
+    fd = open_unnoticed(path)
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != identity[:2]:
@@ -147,7 +147,14 @@ def read_bytes(path: StrPath, identity: tuple[int, int, int], begin: int, size: 
         os.close(fd)
 
 
-def _open(path: StrPath) -> int:
+def open_unnoticed(path: StrPath) -> int:
+    """Open a file for reading, without waiting for a writer of a pipe, and return the descriptor.
+
+    Its access time stays, where this process owns the file or has CAP_FOWNER (O_NOATIME, open(2)).
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     try:
         return os.open(path, _FLAGS | os.O_NOATIME)
     except OSError as error:

@@ -10,12 +10,12 @@ import errno
 import os
 import stat
 
+from fstat_cache.extents import open_unnoticed
 from fstat_cache.paths import MOST_LINKS
 from fstat_cache.stats import read_stats
 
 _ROOT = 0
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class UntrustedLinkError(PermissionError):
@@ -69,9 +69,7 @@ def find_trusted(path: str, root: str = "") -> int:
 
 
 def open_for_reading(fd: int, identity: tuple[int, int, int]) -> int:
-    """Open the regular file of an O_PATH descriptor for reading.
-
-    Its access time stays, where this process owns the file or has CAP_FOWNER.
+    """Open the regular file of an O_PATH descriptor for reading; see :func:`open_unnoticed`.
 
     Args:
         fd: the descriptor, which the caller closes.
@@ -86,9 +84,4 @@ def open_for_reading(fd: int, identity: tuple[int, int, int]) -> int:
     # On overlayfs the identity of the stats has no birth.
     if stats is None or identity not in (stats.identity, (*stats.identity[:2], 0)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    try:
-        return os.open(name, _READ_FLAGS | os.O_NOATIME)
-    except PermissionError as error:
-        if error.errno != errno.EPERM:  # of open(2): another user's file
-            raise
-    return os.open(name, _READ_FLAGS)
+    return open_unnoticed(name)
