@@ -19,7 +19,6 @@ from exporter.advice import Advice
 from exporter.changeover import Changeover
 from exporter.config.dates import last_midnight_s, next_midnight_s
 from exporter.config.errors import ConfigError
-from exporter.config.globs import Exclude
 from exporter.config.model import Config
 from exporter.config_watch import ConfigWatch
 from exporter.content.contents import Contents
@@ -121,8 +120,7 @@ class Agent:
             # Unknown files are new since the latest save if their pattern was configured then.
             since_ns = tracker.clock.restored(restored.saved_at_ns, restored.saved_at_boottime_ns, restored.boot_id)
             for number, (group, pattern) in matcher.patterns.items():
-                excludes = [Exclude(text).written for text in self._config.logs[group].exclude]
-                if restored.was_configured(pattern.written, excludes):
+                if restored.was_configured(pattern.written, self._config.logs[group].written_exclude):
                     tracker.since_ns[number] = since_ns
         self._saver = Saver(self._save, tracker.booked, tracker.urgent)
         return checkpoint

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.config.globs import Exclude, Include
 from exporter.config.groups import LogGroup
 from exporter.config.model import Config
 from exporter.ledger.records import Path
@@ -120,14 +119,14 @@ class Changeover:
         changed_ns = tracker.as_of_ns if midnight_ns is None else midnight_ns
         since = {}
         for group, rules in zip(self._config.logs, self._new, strict=True):
-            excludes, written = set(group.exclude), _written_excludes(group)
+            excludes, written = set(group.exclude), set(group.written_exclude)
             for number, pattern in rules.patterns.items():
                 known = [
                     tracker.since_ns[old]
                     if old_pattern == pattern and excludes.issuperset(before.exclude)
                     else max(tracker.since_ns[old], changed_ns)
                     for before, old_rules in zip(tracker.publication.config, self._old, strict=True)
-                    if written >= _written_excludes(before) and before.follow_symlinks >= group.follow_symlinks
+                    if written.issuperset(before.written_exclude) and before.follow_symlinks >= group.follow_symlinks
                     for old, old_pattern in old_rules.patterns.items()
                     if old_pattern.written == pattern.written
                 ]
@@ -137,9 +136,4 @@ class Changeover:
 
 def _as_written(group: LogGroup) -> tuple[object, ...]:
     """Return what decides which files belong to a group on some day."""
-    paths = tuple([Include(text).written for text in group.paths])
-    return group.group, paths, _written_excludes(group), group.follow_symlinks
-
-
-def _written_excludes(group: LogGroup) -> frozenset[str]:
-    return frozenset([Exclude(text).written for text in group.exclude])
+    return group.group, group.written_paths, group.written_exclude, group.follow_symlinks

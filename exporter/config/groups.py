@@ -232,6 +232,16 @@ class LogGroup:
         "there is one.",
     )
 
+    @property
+    def written_paths(self) -> tuple[str, ...]:
+        """Return its patterns as the user wrote them, where `paths` has the dates of today."""
+        return tuple([globs.Include(text).written for text in self.paths])
+
+    @property
+    def written_exclude(self) -> tuple[str, ...]:
+        """Return its excludes as the user wrote them."""
+        return tuple([globs.Exclude(text).written for text in self.exclude])
+
 
 class GroupSection(Section[LogGroup]):
     """A group. The keys of its preset are read as if they were written in place of the preset's name."""

@@ -12,7 +12,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from exporter.config.globs import Exclude, Include
 from exporter.content.contents import Contents
 from exporter.ledger.books import Counting, Journal
 from exporter.ledger.records import Identity, Inode, Path
@@ -172,13 +171,7 @@ class Checkpoint:
     def _group_states(self) -> tuple[GroupState, ...]:
         groups = self._publication.config
         return tuple(
-            GroupState(
-                group.group,
-                group.aggregate_by,
-                tuple([Include(text).written for text in group.paths]),
-                tuple([Exclude(text).written for text in group.exclude]),
-            )
-            for group in groups
+            GroupState(group.group, group.aggregate_by, group.written_paths, group.written_exclude) for group in groups
         )
 
     def _groups_statement(self) -> Statement:
