@@ -369,8 +369,7 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     def advance(self) -> None:
         """Process pending events, and stat what is due: sampled files, and some of those doubtful after an overflow.
 
-        Raises:
-            CacheClosedError: after :meth:`close`.
+        It does nothing after :meth:`close`, so another thread may close the cache at any moment of this loop.
         """
         self._life.advance()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -269,10 +268,10 @@ class Life:
         return not (self.has_ended or self.session.is_closed)
 
     def advance(self) -> None:
-        """Process pending events, and do what is due."""
+        """Process pending events, and do what is due; nothing after the end."""
         with self.lock:
-            if self.is_closed:
-                raise CacheClosedError("the cache is closed")
+            if self.is_closed:  # by another thread, after wait() has returned
+                return
             try:
                 self.schedule.advance()
             except Exception:
@@ -285,9 +284,8 @@ class Life:
 
     def _follow(self, session: Session) -> None:
         """Run the cache's own thread."""
-        with contextlib.suppress(CacheClosedError):
-            while self.wait(session):
-                self.advance()
+        while self.wait(session):
+            self.advance()
 
 
 @functools.cache

@@ -500,7 +500,8 @@ def test_invalidate_forgets_everything_and_may_be_used_again(cache: FStatCache, 
 
 
 def test_a_closed_cache_says_so(file: Path) -> None:
-    """close() may be called twice; everything else raises CacheClosedError then, hits included."""
+    """close() may be called twice; look-ups raise CacheClosedError then, hits included, and so do changes of what is
+    watched."""
     cache = FStatCache()
     cache.build([file])
     cache.close()

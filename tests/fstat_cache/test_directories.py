@@ -723,6 +723,19 @@ def test_the_owner_wakes_up_by_itself(folder: Path) -> None:
         assert not [change for change in heard if isinstance(change, DirectoryEvent)]
 
 
+def test_closing_ends_the_owners_loop(folder: Path) -> None:
+    """Another thread may close the cache at any moment: advance() does nothing then, and wait() ends the loop."""
+    file = folder / "file"
+    with FStatCache(keep_changes=True) as cache:
+        file.write_bytes(b"x")
+        cache.build([file])
+        file.write_bytes(b"longer")
+        assert cache.wait()
+        cache.close()
+        cache.advance()
+        assert not cache.wait()
+
+
 def test_an_owner_that_cannot_follow_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When advance() fails it raises; from then on wait() ends the loop and nothing is served from memory."""
     file = folder / "file"
