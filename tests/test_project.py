@@ -206,7 +206,9 @@ def test_pre_commit_runs_the_linters() -> None:
     assert [(hook["entry"], hook["language"]) for hook in repository["hooks"]] == [("make lint", "system")]
 
 
-@pytest.mark.parametrize(("name", "extra"), [("run", ""), ("test", "test"), ("lint", "lint"), ("build", None)])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("run", ""), ("top", "top"), ("test", "test"), ("lint", "lint"), ("build", None)]
+)
 def test_what_is_pinned_is_what_is_asked_for(name: str, extra: str | None) -> None:
     """requirements/*.txt pin, with hashes, every direct dependency to a version that pyproject.toml allows."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

@@ -66,6 +66,7 @@ def test_package(debian: Debian, tmp_path: Path) -> None:
     debian.run("dpkg", "--install", package)
     assert debian.has(WANTED)
     assert debian.run("fstat-exporter", "--version").split()[1] == __version__
+    debian.run("/usr/lib/fstat-exporter/bin/python3", "-c", "import exporter.top.screen")  # with urwid
     config = debian.root / CONFIG
     config.write_text(config.read_text() + f"state: {{path: /{STATE}/state.db}}\n")
     port = free_port()
