@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fstat_cache.files import Files
 from fstat_cache.life import Life
 from fstat_cache.states import AUDIT, BELIEVED, EVENTS, GONE, REFUSED, TOUCHED
-from fstat_cache.stats import DetailedStats, FileStats
+from fstat_cache.stats import FileStats
 from fstat_cache.watches import Entry
 
 IN_FLIGHT_S = 0.005
@@ -69,7 +69,7 @@ class Audit:
             counts.audit_checks += 1
             try:
                 stats = self._life.engine.files.read_stats(entry.path, entry.stats)
-                if isinstance(stats, DetailedStats) and stats.differs_in_details(entry.stats):
+                if stats is not None and stats != entry.stats and stats.equals_without_details(entry.stats):
                     self._life.engine.files.take_over(entry, stats)  # no mismatch: blocks change without an event
                 elif stats is not entry.stats:
                     yield entry, entry.stats

@@ -134,6 +134,10 @@ class FileStats:
         """A new plain dictionary of every number: the attributes but ``identity``, and ``ts``."""
         return {key: self[key] for key in _KEYS}
 
+    def equals_without_details(self, other: FileStats) -> bool:
+        """Return whether all but :class:`DetailedStats` have is equal, so that the content is most likely the same."""
+        return FileStats.__eq__(self, other)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileStats):
             return NotImplemented
@@ -180,10 +184,6 @@ class DetailedStats(FileStats):
     access: tuple[int, int, int] = property(  # type: ignore[assignment]
         attrgetter("_access"), doc="Permission bits, owner and group."
     )
-
-    def differs_in_details(self, other: FileStats) -> bool:
-        """Return whether nothing but details is different: a filesystem may allocate blocks long after a write."""
-        return self != other and super().__eq__(other)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DetailedStats):

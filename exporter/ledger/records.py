@@ -28,7 +28,7 @@ class Content:
 
     def has_checksum_of(self, stats: FileStats | None) -> bool:
         """Return whether the checksum is of a file with these stats. Details do not matter, such as permissions."""
-        return self.summed is not None and stats is not None and FileStats.__eq__(self.summed, stats)
+        return self.summed is not None and stats is not None and self.summed.equals_without_details(stats)
 
 
 @dataclass(slots=True, eq=False)
