@@ -15,7 +15,9 @@ class Pair:
     key: Path
 
 
-def make_pair(folder: Path, name: str, *, issuer: Pair | None = None, names: str = "DNS:localhost") -> Pair:
+def make_pair(
+    folder: Path, name: str, *, issuer: Pair | None = None, names: str = "DNS:localhost,IP:127.0.0.1"
+) -> Pair:
     """Make a certificate, signed by itself or by `issuer`, good for a day; `names` are its subjectAltName."""
     pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
     command: list[str | Path] = [program("openssl"), "req", "-x509", "-nodes", "-days", "1", "-subj", f"/CN={name}"]

@@ -70,7 +70,7 @@ class Pod(Process):
 
     def ask(self, target: str, token: str = "", method: str = "GET") -> tuple[int, str]:
         """The status and the body for a request."""
-        connection = http.client.HTTPSConnection("localhost", self.port, timeout=10, context=self._context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self._context)
         try:
             connection.request(method, target, headers={"Authorization": f"Bearer {token}"} if token else {})
             answer = connection.getresponse()

@@ -375,10 +375,10 @@ def protected(growing: Path, tmp_path: Path) -> Iterator[str]:
         + f"basic_auth_users: {{alice: '{hashed}'}}"
     )
     port, log_path = free_port(), tmp_path / "agent.out"
-    command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", str(growing)]
+    command = [sys.executable, "-m", "exporter", f"--web.listen-address=0.0.0.0:{port}", str(growing)]
     agent = Process([*command, f"--web.config.file={web_config}"], log_path)
     wait_until(lambda: agent.alive() and "scan done" in log_path.read_text())
-    yield f"https://localhost:{port}/"
+    yield f"https://127.0.0.1:{port}/"
     agent.stop()
 
 
@@ -395,7 +395,7 @@ def test_protected_agent(protected: str, tmp_path: Path) -> None:
     trusting = "tls_config: {ca_file: server.crt}\n"
     http_config.write_text(trusting)
     with pytest.raises(SourceError, match=r"its certificate is not valid: IP address mismatch") as error:
-        AgentSource(protected.replace("localhost", "127.0.0.1"), str(http_config)).read("rate", "")
+        AgentSource(protected.replace("127.0.0.1", "127.0.0.2"), str(http_config)).read("rate", "")
     assert "authority" not in str(error.value)
     with pytest.raises(SourceError, match=r"answers 401 .*name credentials with --http.config.file"):
         read(trusting)
@@ -516,6 +516,6 @@ def test_bad_http_config(text: str, expected: str, tmp_path: Path) -> None:
 
 def test_this_machine() -> None:
     """Has the addresses of its interfaces; 192.0.2.1 is for documentation, so nobody has it."""
-    assert AgentSource("http://localhost", None).has_local_files()
+    assert AgentSource("http://127.0.0.1", None).has_local_files()
     assert AgentSource("http://[::1]:1", None).has_local_files()
     assert not AgentSource("http://192.0.2.1", None).has_local_files()

@@ -75,7 +75,7 @@ class Protected(Process):
         """One request on a connection of its own."""
         headers = {"Authorization": basic(user, password)} if user else {}
         kind = http.client.HTTPConnection if tls is None else http.client.HTTPSConnection
-        connection = kind("localhost", self.port, timeout=timeout_s, **({"context": tls} if tls is not None else {}))
+        connection = kind("127.0.0.1", self.port, timeout=timeout_s, **({"context": tls} if tls is not None else {}))
         try:
             connection.request(method, target, headers=headers)
             answer = connection.getresponse()
@@ -119,7 +119,7 @@ def trusting(*pairs: Pair, client: Pair | None = None) -> ssl.SSLContext:
 def serial(agent: Protected, context: ssl.SSLContext) -> str:
     """Which certificate a new connection is shown."""
     with (
-        socket.create_connection(("localhost", agent.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", agent.port), timeout=10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         return str(connection.getpeercert()["serialNumber"])  # type: ignore[index]
@@ -149,7 +149,7 @@ def test_strange_credentials(start: Start) -> None:
     agent = start(f"basic_auth_users: {{alice: '{hashed(PASSWORD)}'}}")
     encoded = ["", "!", "YWxpY2U=", "A" * 15000, "YQBiOmMA", "==", "Og==", "//8="]
     for value in ("", "Basic", "Bearer x", *(f"Basic {each}" for each in encoded)):
-        connection = http.client.HTTPConnection("localhost", agent.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", agent.port, timeout=10)
         connection.request("GET", "/metrics", headers={"Authorization": value})
         assert connection.getresponse().status == 401
         connection.close()
@@ -216,7 +216,7 @@ def test_stops_at_once_while_passwords_are_compared(start: Start) -> None:
     agent = start(f"basic_auth_users: {{alice: '{hashed(PASSWORD, 12)}'}}")
     with contextlib.ExitStack() as stack:
         for number in range(20):
-            client = stack.enter_context(socket.create_connection(("localhost", agent.port), timeout=10))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", agent.port), timeout=10))
             client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {basic('bob', str(number))}\r\n\r\n".encode())
         watch = Stopwatch()
         assert agent.stop() == 0
@@ -274,7 +274,7 @@ def test_certificates_rotate(start: Start, tmp_path: Path) -> None:
     install(pairs[0].cert, pairs[0].key)
     agent = start("tls_server_config: {cert_file: live.crt, key_file: live.key}")
     first = serial(agent, both)
-    kept = http.client.HTTPSConnection("localhost", agent.port, timeout=10, context=both)
+    kept = http.client.HTTPSConnection("127.0.0.1", agent.port, timeout=10, context=both)
     kept.request("GET", "/-/ready")
     answer = kept.getresponse()
     assert (answer.status, answer.read(), answer.getheader("Connection")) == (200, b"Ready.\n", None)
@@ -372,9 +372,9 @@ def test_plain_http_on_a_tls_port(start: Start, tmp_path: Path) -> None:
     agent = start("tls_server_config: {cert_file: server.crt, key_file: server.key}")
     reply = agent.ask("/metrics")
     assert (reply.status, b"HTTPS" in reply.body) == (400, True)
-    with socket.create_connection(("localhost", agent.port), timeout=10) as silent:
+    with socket.create_connection(("127.0.0.1", agent.port), timeout=10) as silent:
         for junk in (b"\0", b"\x16\x03\x01", b"\x80" * 1000, b"SSH-2.0-x\r\n"):
-            with socket.create_connection(("localhost", agent.port), timeout=10) as client:
+            with socket.create_connection(("127.0.0.1", agent.port), timeout=10) as client:
                 client.sendall(junk)
         assert agent.ask("/-/ready", tls=trusting(server)).status == 200
         silent.sendall(b"\x16")
