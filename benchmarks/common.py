@@ -147,6 +147,11 @@ class Agent:
         finally:
             connection.close()
 
+    def resident_bytes(self) -> int:
+        """Its resident memory."""
+        with open(f"/proc/{self.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def cpu_ns(self) -> int:
         """The CPU time of all its threads so far, ended ones included.
 

@@ -53,14 +53,6 @@ def publish_s(root: str, files: int) -> float:
         return agent.published_s
 
 
-def resident_bytes(agent: Agent) -> int:
-    """The agent's resident set."""
-    for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError("no VmRSS in the status of the process")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Files that are found, and names that match nothing.")
@@ -81,13 +73,13 @@ def main() -> None:
             os.makedirs(folder)
         log.touch()
         with Agent(root, 1) as agent:
-            before, cpu_ns, start_ns = resident_bytes(agent), agent.cpu_ns(), time.perf_counter_ns()
+            before, cpu_ns, start_ns = agent.resident_bytes(), agent.cpu_ns(), time.perf_counter_ns()
             subprocess.run([sys.executable, "-c", CHURN, busy, str(options.names)], check=True)
             churn_ns = time.perf_counter_ns() - start_ns
             cpu_ns = agent.cpu_ns() - cpu_ns
             log.write_text("shows at once")
             shown = agent.sizes()[str(log)]
-            grown = resident_bytes(agent) - before
+            grown = agent.resident_bytes() - before
 
     files, names = f"{options.files:,} files in {options.files // FILES_A_FOLDER:,} directories", f"{options.names:,}"
     print_figures(

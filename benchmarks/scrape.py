@@ -159,6 +159,7 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
         cases = [min(options.changed, files), *([files] if files == ALL_CHANGED else [])]
         with Agent(root, files, ready_timeout_s=300) as agent:
             ours = [scrape_ms(agent.pid, agent.port, paths, changed, options.scrapes) for changed in cases]
+            resident_bytes = agent.resident_bytes()
         with NaiveExporter(root) as naive:
             theirs = [scrape_ms(naive.pid, naive.port, paths, changed, options.naive_scrapes) for changed in cases]
     figures = []
@@ -176,6 +177,9 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
                 "x",
             )
         )
+    figures.append(
+        Figure(f"memory of the agent, {files:,} files in as many directories", None, resident_bytes / 2**20, " MiB")
+    )
     return figures, ours[0], theirs[0]
 
 
