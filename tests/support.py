@@ -131,7 +131,7 @@ def unpacked(name: str) -> str:
 def complaints_of_types(*files: Path) -> list[str]:
     """What the types of Grafana and the Prometheus operator say about JSON files: a line for each mistake."""
     types = REPOSITORY / "tests" / "config" / "types"
-    node = program("node")
+    node = program("node", "it comes with npm")
     if not (types / "node_modules" / ".installed").exists():
         skip_unless_ci("the types are missing: `make test` installs them where npm is")
     command = [node, types / "check.mjs", *files]
