@@ -232,16 +232,20 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write how the cost grows to this SVG")
     options = parser.parse_args()
 
-    figures, ours, theirs = [], [], []
-    for files in options.files:
-        measured, our_ms, their_ms = measure(files, options)
-        figures += measured
-        ours.append((files, our_ms))
-        theirs.append((files, their_ms))
+    figures: list[Figure] = []
+    ours, theirs = [], []
+    try:
+        for files in options.files:
+            measured, our_ms, their_ms = measure(files, options)
+            figures += measured
+            ours.append((files, our_ms))
+            theirs.append((files, their_ms))
+    finally:
+        if figures:  # also if the kernel allows too few watches for more files
+            print_figures(figures)
     if options.plot is not None:
         only_the_changes = [(files, ours[0][1]) for files in options.files]
         options.plot.write_text(plot({"simple exporter": theirs, "this agent": ours, "what changed": only_the_changes}))
-    print_figures(figures)
 
 
 if __name__ == "__main__":
