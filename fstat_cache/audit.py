@@ -69,9 +69,11 @@ class Audit:
             counts.audit_checks += 1
             try:
                 stats = self._life.engine.files.read_stats(entry.path, entry.stats)
+                if stats is entry.stats:
+                    continue
                 if stats is not None and stats != entry.stats and stats.equals_without_details(entry.stats):
                     self._life.engine.files.take_over(entry, stats)  # no mismatch: blocks change without an event
-                elif stats is not entry.stats:
+                else:
                     yield entry, entry.stats
             except OSError:
                 yield entry, entry.stats
