@@ -369,7 +369,8 @@ class FStatCache(AbstractContextManager["FStatCache"]):
     def advance(self) -> None:
         """Process pending events, and stat what is due: sampled files, and some of those doubtful after an overflow.
 
-        It does nothing after :meth:`close`, so another thread may close the cache at any moment of this loop.
+        It does nothing after :meth:`close`, which another thread may call at any moment of the owner's loop,
+        ``while cache.wait(): cache.advance()``.
         """
         self._life.advance()
 

@@ -135,7 +135,7 @@ class FileStats:
         return {key: self[key] for key in _KEYS}
 
     def equals_without_details(self, other: FileStats) -> bool:
-        """Return whether all but :class:`DetailedStats` have is equal, so that the content is most likely the same."""
+        """Return whether they are equal, whatever the details of :class:`DetailedStats`."""
         return FileStats.__eq__(self, other)
 
     def __eq__(self, other: object) -> bool:
