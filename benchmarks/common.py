@@ -50,6 +50,14 @@ def scratch_folder() -> Iterator[str]:
         yield root
 
 
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def rss_bytes(pid: int) -> int:
+    """The memory that a process has in RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
@@ -146,11 +154,6 @@ class Agent:
             return answer.status, answer.read().decode()
         finally:
             connection.close()
-
-    def resident_bytes(self) -> int:
-        """Its resident memory."""
-        with open(f"/proc/{self.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def cpu_ns(self) -> int:
         """The CPU time of all its threads so far, ended ones included.

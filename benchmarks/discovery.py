@@ -16,6 +16,7 @@ from benchmarks.common import (
     duration_ns,
     percent_of_a_core,
     print_figures,
+    rss_bytes,
     scratch_folder,
 )
 
@@ -73,13 +74,13 @@ def main() -> None:
             os.makedirs(folder)
         log.touch()
         with Agent(root, 1) as agent:
-            before, cpu_ns, start_ns = agent.resident_bytes(), agent.cpu_ns(), time.perf_counter_ns()
+            before, cpu_ns, start_ns = rss_bytes(agent.pid), agent.cpu_ns(), time.perf_counter_ns()
             subprocess.run([sys.executable, "-c", CHURN, busy, str(options.names)], check=True)
             churn_ns = time.perf_counter_ns() - start_ns
             cpu_ns = agent.cpu_ns() - cpu_ns
             log.write_text("shows at once")
             shown = agent.sizes()[str(log)]
-            grown = agent.resident_bytes() - before
+            grown = rss_bytes(agent.pid) - before
 
     files, names = f"{options.files:,} files in {options.files // FILES_A_FOLDER:,} directories", f"{options.names:,}"
     print_figures(

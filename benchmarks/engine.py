@@ -17,6 +17,7 @@ from benchmarks.common import (
     make_tree,
     medians,
     print_figures,
+    rss_bytes,
     scratch_folder,
 )
 from fstat_cache import FStatCache
@@ -51,28 +52,27 @@ def stat_all(paths: list[str]) -> None:
         os.stat(path)
 
 
-def rss_bytes() -> int:
-    """The resident memory of this process."""
+def own_bytes() -> int:
+    """The memory of this process, without what nothing refers to."""
     gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return rss_bytes(os.getpid())
 
 
 def rss_of_cache(root: str, files: int) -> int:
     """What this process grows by when it fills a cache, the strings of the paths included."""
-    before = rss_bytes()
+    before = own_bytes()
     with FStatCache(max_watches=files) as cache:
         cache.build(log_paths(root, files))
-        growth = rss_bytes() - before
+        growth = own_bytes() - before
         check_watched(cache, files)
     return growth
 
 
 def rss_of_dict(root: str, files: int) -> int:
     """The same for the least that could be kept instead."""
-    before = rss_bytes()
+    before = own_bytes()
     stats = {path: os.stat(path) for path in log_paths(root, files)}
-    growth = rss_bytes() - before
+    growth = own_bytes() - before
     assert len(stats) == files  # and it had to live until here
     return growth
 

@@ -21,7 +21,18 @@ from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from benchmarks.common import PATTERN, Agent, Bar, Figure, at_least, at_most, make_tree, print_figures, scratch_folder
+from benchmarks.common import (
+    PATTERN,
+    Agent,
+    Bar,
+    Figure,
+    at_least,
+    at_most,
+    make_tree,
+    print_figures,
+    rss_bytes,
+    scratch_folder,
+)
 
 BARS_MS = {1_000: at_most(3), 10_000: at_most(6), 100_000: at_most(50)}
 ALL_CHANGED = 10_000
@@ -159,7 +170,7 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
         cases = [min(options.changed, files), *([files] if files == ALL_CHANGED else [])]
         with Agent(root, files, ready_timeout_s=300) as agent:
             ours = [scrape_ms(agent.pid, agent.port, paths, changed, options.scrapes) for changed in cases]
-            resident_bytes = agent.resident_bytes()
+            memory_bytes = rss_bytes(agent.pid)
         with NaiveExporter(root) as naive:
             theirs = [scrape_ms(naive.pid, naive.port, paths, changed, options.naive_scrapes) for changed in cases]
     figures = []
@@ -178,7 +189,7 @@ def measure(files: int, options: argparse.Namespace) -> tuple[list[Figure], floa
             )
         )
     figures.append(
-        Figure(f"memory of the agent, {files:,} files in as many directories", None, resident_bytes / 2**20, " MiB")
+        Figure(f"memory of the agent, {files:,} files in as many directories", None, memory_bytes / 2**20, " MiB")
     )
     return figures, ours[0], theirs[0]
 

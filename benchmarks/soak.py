@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from benchmarks.common import Figure, at_most, print_figures, scratch_folder
+from benchmarks.common import Figure, at_most, print_figures, rss_bytes, scratch_folder
 from exporter.ledger.lost import LOST_INODES
 from tests.e2e.clock import AgentClock
 from tests.e2e.workload import ALL as HOST
@@ -100,11 +100,6 @@ def held_by(pid: int) -> Held:
     """What the kernel says of it now."""
     descriptors, threads = (len(os.listdir(f"/proc/{pid}/{each}")) for each in ("fd", "task"))
     return Held(descriptors, threads, sum(1 for _ in watches(pid)))
-
-
-def rss_bytes(pid: int) -> int:
-    """The memory that a process has in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 class Every:
