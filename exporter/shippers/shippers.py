@@ -169,6 +169,8 @@ class Shippers:
                 if self._tracker.is_ready:
                     with self.following(ATTENTIVE_TIMEOUT_S):
                         self._tracker.advance()
+                        if self._is_stopping.is_set():  # then the facts may be older than the states
+                            raise CacheClosedError("the agent is stopping")
             except CacheClosedError:
                 return
             except Exception:  # noqa: BLE001 - whatever it was, the next read may succeed

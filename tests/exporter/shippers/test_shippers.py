@@ -100,6 +100,31 @@ def world(tmp_path: Path) -> Iterator[World]:
         agent.kill()
 
 
+def test_states_read_while_the_agent_stops_are_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing brings the facts up to date any more, so that a state would be ahead of them, and be saved."""
+    append(world.log, "1234")
+    world.read(4)
+    agent = world.agent()
+    agent.scrape()
+    (shipper,) = agent.shippers
+    updates: list[int] = []
+    advance = agent.tracker.advance
+
+    def advance_late() -> None:
+        agent.shippers.close()
+        agent.tracker.close()
+        monkeypatch.setattr(shipper.account, "update", lambda *_: updates.append(1))
+        advance()
+
+    monkeypatch.setattr(agent.tracker, "advance", advance_late)
+    append(world.log, "5678")
+    world.read(8)
+    agent.tracker.facts.departed.set()  # as the departure of a file does
+    assert agent.shippers._thread is not None
+    agent.shippers._thread.join()
+    assert updates == []
+
+
 NUMBERS = ("unread_bytes", "read_bytes_total", "lost_bytes_total", "unaccounted_bytes_total", "unclaimed_bytes")
 
 
